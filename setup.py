@@ -1,0 +1,46 @@
+# SPDX-License-Identifier: Apache-2.0
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+BASE = [  # trains and samples; no torch
+  "jax>=0.10.2,<0.11",
+  "flax>=0.12.8,<0.13",
+  "optax>=0.2.8",
+  "orbax-checkpoint>=0.12.8,<0.13",
+  "grain>=0.2.18,<0.3",
+  "array-record>=0.8.3",
+  "tensorflow-datasets>=4.9.10",
+  "ml-collections>=1.1.0",
+  "absl-py",
+  "numpy>=2",
+  "jaxtyping>=0.3",
+  "safetensors",
+  "soundfile>=0.13",
+  "soxr",
+  "tensorboardX",
+  "rich",
+]
+EXTRAS = {
+  # `encodec` and `tinysoundfont` belong here too, but must be installed with --no-deps
+  # (requirements-nodeps.lock says why).
+  "data": ["torch==2.13.0", "einops", "music21", "pretty_midi", "pyyaml"],
+  "demo": ["matplotlib", "jinja2"],
+  "dev": ["pytest", "pytest-xdist", "hypothesis", "beartype", "ruff"],
+  "tpu": ["jax[tpu]>=0.10.2,<0.11"],
+  "cuda": ["jax[cuda13]>=0.10.2,<0.11"],
+}
+
+setup(
+  name="stemgen_jax",
+  version="0.1.0",
+  description="StemGen (arXiv:2312.08723) in JAX: a music model that listens",
+  long_description=Path(__file__).with_name("README.md").read_text(encoding="utf-8"),
+  long_description_content_type="text/markdown",
+  license="Apache-2.0",
+  packages=find_packages(include=["stemgen_jax*", "data_prep*", "configs*"]),
+  package_data={"stemgen_jax": ["py.typed", "codec/demo_bundle/*"], "data_prep": ["templates/*"]},
+  python_requires=">=3.11",
+  install_requires=BASE,
+  extras_require=EXTRAS,
+)
