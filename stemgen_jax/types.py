@@ -15,9 +15,12 @@
 JAX key and `rng` a numpy Generator. Names carry their unit: `_s _hz _frames _samples _nats _db`.
 """
 
-from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
+import jaxtyping
+from jaxtyping import Array, Bool, Float, Int
 
-Key = PRNGKeyArray
+Key = jaxtyping.Key[Array, ""]
+Keys = jaxtyping.Key[Array, " B"]  # one an example
+Scalar = Float[Array, ""] | float  # a traced number, or a plain one
 Params = dict  # nested dict of arrays; layers stacked on a leading L axis
 
-__all__ = ["Array", "Bool", "Float", "Int", "Key", "Params"]
+__all__ = ["Array", "Bool", "Float", "Int", "Key", "Keys", "Params", "Scalar"]

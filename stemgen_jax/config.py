@@ -1,0 +1,205 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Every setting of a training run and its default, and the rules they must keep.
+
+A file in `configs/` returns a `Config`; the command line may override any field
+(`--config.model.dim=96`); `validate` then reports every broken rule at once.
+"""
+
+import dataclasses
+import types
+import typing
+from typing import Any
+
+from stemgen_jax.errors import UserError
+
+
+@dataclasses.dataclass(kw_only=True)
+class ModelConfig:
+  """The transformer. `sources` names the categorical conditions and the values each may take."""
+
+  n_levels: int = 4  # Q
+  n_codes: int = 2048  # V
+  dim: int = 1024  # D
+  n_layers: int = 20  # L
+  n_heads: int = 16  # N; the head width D / N must be even (RoPE turns pairs)
+  mlp_dim: int = 2432  # F
+  sources: dict[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
+  dropout: float = 0.0  # on each block's output while training
+  compute_dtype: str = "float32"  # or "bfloat16"; parameters, softmax and loss stay float32
+  remat: bool = True  # recompute each layer's activations in the backward pass
+
+
+@dataclasses.dataclass(kw_only=True)
+class MaskingConfig:
+  """How training hides tokens, and which hidden tokens count (PAPER.md 5)."""
+
+  schedule: str = "cosine"  # mask rate cos(pi/2 u), or "uniform": u
+  loss: str = "level"  # the asked level only, or "all_masked": the levels above it too
+  context_dropout: float = 0.2  # probability of dropping the context mix
+  condition_dropout: float = 0.2  # probability of dropping each categorical source
+
+
+@dataclasses.dataclass(kw_only=True)
+class DataConfig:
+  """The Grain pipeline over a folder of token shards."""
+
+  path: str = ""  # a dataset folder that `python -m data_prep.tokenize` wrote
+  train_split: str = "train"
+  eval_split: str = "validation"
+  crop_frames: int = 1000  # T
+  batch_size: int = 32  # B, over all devices; a multiple of n_levels
+  silence_gate_db: float = -50.0  # a target must be louder than this in its window
+  silence_prob: float = 0.1  # share of examples whose context is silence
+  workers: int = 0  # Grain worker processes; 0 reads in the training process
+
+
+@dataclasses.dataclass(kw_only=True)
+class OptimConfig:
+  """AdamW with warm-up, cosine decay, clipping, and averaged weights for sampling."""
+
+  steps: int = 100_000
+  learning_rate: float = 3e-4
+  warmup_steps: int = 2000
+  final_lr_ratio: float = 0.1
+  b1: float = 0.9
+  b2: float = 0.95
+  weight_decay: float = 0.05
+  clip_norm: float = 1.0
+  ema_decay: float = 0.999
+
+
+@dataclasses.dataclass(kw_only=True)
+class MeshConfig:
+  """Devices along each mesh axis; -1 takes what the others leave."""
+
+  data: int = -1
+  fsdp: int = 1
+  tensor: int = 1
+
+
+@dataclasses.dataclass(kw_only=True)
+class SampleConfig:
+  """Decoding defaults a checkpoint carries (PAPER.md 6 and 7)."""
+
+  steps: tuple[int, ...] = (128, 64, 32, 32)  # iterations N_q of each level
+  w_conf: float = 1.0
+  w_causal: float = 0.5
+  w_noise: float = 0.5
+  confidence: str = "prob"  # or "log_prob"
+  noise: str = "uniform"  # or "gumbel", annealed linearly to zero
+  temperature: float = 1.0
+  top_p: float = 1.0
+  guidance_mode: str = "independent"  # or "nested", or "joint": one branch, scales unused
+  guidance: dict[str, float] = dataclasses.field(default_factory=lambda: {"context": 2.0})
+
+
+@dataclasses.dataclass(kw_only=True)
+class Config:
+  """One training run."""
+
+  name: str
+  model: ModelConfig
+  data: DataConfig
+  masking: MaskingConfig = dataclasses.field(default_factory=MaskingConfig)
+  optim: OptimConfig = dataclasses.field(default_factory=OptimConfig)
+  mesh: MeshConfig = dataclasses.field(default_factory=MeshConfig)
+  sample: SampleConfig = dataclasses.field(default_factory=SampleConfig)
+  seed: int = 0
+  log_every_steps: int = 50
+  eval_every_steps: int = 1000
+  eval_batches: int = 8
+  checkpoint_every_steps: int = 1000
+  checkpoints_kept: int = 3
+
+  def validate(self) -> None:
+    """Raises one UserError that lists every rule the settings break."""
+    m, k, d, o, s = self.model, self.masking, self.data, self.optim, self.sample
+    rules = [
+      (m.dim % m.n_heads == 0, "model.dim must be a multiple of model.n_heads", m.dim),
+      (m.dim // m.n_heads % 2 == 0, "model.dim / model.n_heads must be even", m.dim / m.n_heads),
+      (0 < m.n_codes < 2**16, "model.n_codes must fit 16 bits", m.n_codes),
+      *_choices("model.compute_dtype", m.compute_dtype, "float32", "bfloat16"),
+      ("context" not in m.sources, "model.sources must not use the name 'context'", "context"),
+      *_choices("masking.schedule", k.schedule, "cosine", "uniform"),
+      *_choices("masking.loss", k.loss, "level", "all_masked"),
+      *_shares("masking.context_dropout", k.context_dropout),
+      *_shares("masking.condition_dropout", k.condition_dropout),
+      *_shares("model.dropout", m.dropout),
+      *_shares("data.silence_prob", d.silence_prob),
+      *_shares("optim.ema_decay", o.ema_decay),
+      (
+        d.batch_size > 0 and d.batch_size % m.n_levels == 0,
+        "data.batch_size must be a multiple of model.n_levels (each level is asked equally often)",
+        d.batch_size,
+      ),
+      (d.crop_frames > 0, "data.crop_frames must be positive", d.crop_frames),
+      (o.steps > o.warmup_steps >= 0, "optim.steps must exceed optim.warmup_steps", o.steps),
+      (o.learning_rate > 0, "optim.learning_rate must be positive", o.learning_rate),
+      (
+        len(s.steps) == m.n_levels and min(s.steps, default=0) > 0,
+        f"sample.steps must be {m.n_levels} positive numbers, one a level",
+        s.steps,
+      ),
+      *_choices("sample.confidence", s.confidence, "prob", "log_prob"),
+      *_choices("sample.noise", s.noise, "uniform", "gumbel"),
+      *_choices("sample.guidance_mode", s.guidance_mode, "independent", "nested", "joint"),
+      (s.temperature >= 0, "sample.temperature must not be negative", s.temperature),
+      (0 < s.top_p <= 1, "sample.top_p must lie in (0, 1]", s.top_p),
+      (
+        set(s.guidance) <= {"context", *m.sources},
+        f"sample.guidance must name sources among {['context', *m.sources]}",
+        sorted(s.guidance),
+      ),
+      (
+        min(self.log_every_steps, self.eval_every_steps, self.checkpoint_every_steps) > 0,
+        "log_every_steps, eval_every_steps and checkpoint_every_steps must be positive",
+        (self.log_every_steps, self.eval_every_steps, self.checkpoint_every_steps),
+      ),
+    ]
+    broken = [f"{rule}; got {value!r}" for kept, rule, value in rules if not kept]
+    if broken:
+      raise UserError(f"config '{self.name}' breaks {len(broken)} rule(s): " + ". ".join(broken))
+
+
+def _choices(name: str, value: str, *allowed: str) -> list[tuple[bool, str, Any]]:
+  return [(value in allowed, f"{name} must be one of {list(allowed)}", value)]
+
+
+def _shares(name: str, value: float) -> list[tuple[bool, str, Any]]:
+  return [(0 <= value < 1, f"{name} must lie in [0, 1)", value)]
+
+
+def to_dict(config: Config) -> dict[str, Any]:
+  """Returns the settings as nested dicts of JSON types."""
+  return dataclasses.asdict(config)
+
+
+def from_dict(values: dict[str, Any], kind: type = Config) -> Any:
+  """Returns the dataclass that `to_dict` flattened (lists become tuples again).
+
+  Raises:
+    UserError: if a field is unknown or missing, as in a checkpoint of another version.
+  """
+  hints = typing.get_type_hints(kind)
+  unknown = sorted(set(values) - set(hints))
+  if unknown:
+    raise UserError(
+      f"{kind.__name__} must hold known fields only; got {unknown}."
+      " Use the version of stemgen_jax that wrote it."
+    )
+  fields = {name: _revive(value, hints[name]) for name, value in values.items()}
+  try:
+    return kind(**fields)
+  except TypeError as error:
+    raise UserError(f"{kind.__name__} must be complete; got {error}.") from error
+
+
+def _revive(value: Any, hint: Any) -> Any:
+  if dataclasses.is_dataclass(hint):
+    return from_dict(value, hint)
+  if isinstance(hint, types.GenericAlias):
+    if hint.__origin__ is tuple:
+      return tuple(value)
+    if hint.__origin__ is dict:
+      return {name: _revive(item, hint.__args__[1]) for name, item in value.items()}
+  return value

@@ -1,0 +1,187 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The network: RVQ tokens of a context mix and of a partly hidden target -> logits of one level.
+
+A bidirectional LLaMA-like transformer (RMSNorm, RoPE, SwiGLU) over one element per frame. Modules
+are Flax NNX, but leave this file only as `build(config) -> Model(init, apply)` over a plain nested
+dict of arrays. Knows nothing of masking, losses or decoding.
+"""
+
+from collections.abc import Callable
+from typing import Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from stemgen_jax.config import ModelConfig
+from stemgen_jax.types import Array, Bool, Float, Int, Key, Params
+
+Head = Int[Array, ""] | Literal["strided", "all"]
+
+
+class Model(NamedTuple):
+  """The two pure functions of a network; see `build`."""
+
+  init: Callable[[Key], Params]
+  apply: Callable[..., Float[Array, "..."]]
+
+
+def build(config: ModelConfig) -> Model:
+  """Returns the network of a config as two pure functions.
+
+  `apply` takes
+    target: Int 'B T Q', codes in [0, V), and V (MASK) where hidden.
+    context: Int 'B T Q', codes of the context mix.
+    conditions: Int 'B C', value of each categorical source; -1 where unknown.
+    keep: Bool 'B 1+C', False drops the context (column 0) or a categorical source.
+    head: the level asked of every example (a traced scalar), "strided" (example b is asked for
+      level b mod Q), or "all".
+    dropout_key: None (no dropout), or a JAX key.
+  and returns float32 logits, 'B T V' (for "all": 'B T Q V').
+
+  Source: StemGen (arXiv:2312.08723) Fig. 3 for the embedding; PAPER.md 3 and 4.
+  """
+  graph, abstract = nnx.split(nnx.eval_shape(lambda: Network(config, nnx.Rngs(0))))
+  names = nnx.to_pure_dict(abstract)
+
+  def init(key: Key) -> Params:
+    return nnx.to_pure_dict(nnx.state(Network(config, nnx.Rngs(key))))
+
+  def apply(
+    params: Params,
+    target: Int[Array, "B T Q"],
+    context: Int[Array, "B T Q"],
+    conditions: Int[Array, "B C"],
+    keep: Bool[Array, "B K"],
+    head: Head,
+    dropout_key: Key | None = None,
+  ) -> Float[Array, "..."]:
+    if set(params) != set(names):
+      raise ValueError(f"params must hold {sorted(names)}; got {sorted(params)}.")
+    network = nnx.merge(graph, params)
+    return network(target, context, conditions, keep, head, dropout_key)
+
+  return Model(init, apply)
+
+
+class Network(nnx.Module):
+  """Embedding, blocks, heads."""
+
+  def __init__(self, config: ModelConfig, rngs: nnx.Rngs):
+    """Draws every parameter; blocks are stacked on a leading L axis."""
+    q, v, d = config.n_levels, config.n_codes, config.dim
+    self.config = nnx.static(config)
+    self.codebooks = _normal(rngs, (q, v + 1, d), q**-0.5)  # E_1..E_Q; row V is MASK
+    self.context_in = _normal(rngs, (d, d), d**-0.5)
+    self.target_in = _normal(rngs, (d, d), d**-0.5)
+    self.null_context = _normal(rngs, (d,), 1.0)
+    self.conditions = nnx.data(  # the last row is the null row
+      {n: _normal(rngs, (len(values) + 1, d), 1.0) for n, values in config.sources.items()}
+    )
+    self.blocks = nnx.vmap(lambda r: Block(config, r), in_axes=0)(rngs.fork(split=config.n_layers))
+    self.norm = nnx.Param(jnp.ones((d,)))
+    self.heads = _normal(rngs, (q, d, v), 0.1 * d**-0.5)
+
+  def __call__(self, target, context, conditions, keep, head, dropout_key):
+    """See `build`."""
+    config = self.config
+    dtype = jnp.dtype(config.compute_dtype)
+    x = self.embed(target, context, conditions, keep).astype(dtype)
+    cos, sin = rotary_angles(target.shape[1], config.dim // config.n_heads)
+    block_graph, layers = nnx.split(self.blocks)
+    keys = None if dropout_key is None else jax.random.split(dropout_key, config.n_layers)
+
+    def layer(x, xs):
+      params, key = xs
+      block = nnx.merge(block_graph, jax.tree.map(lambda p: p.astype(dtype), params))
+      return block(x, cos, sin, config.dropout, key), None
+
+    x, _ = jax.lax.scan(jax.checkpoint(layer) if config.remat else layer, x, (layers, keys))
+    x = rms_norm(x, self.norm[...].astype(dtype))
+    heads = self.heads[...].astype(dtype)
+    if isinstance(head, str) and head == "all":
+      return jnp.einsum("btd,qdv->btqv", x, heads, preferred_element_type=jnp.float32)
+    if isinstance(head, str) and head == "strided":
+      rows = x.reshape(-1, config.n_levels, *x.shape[1:])  # example b at [b // Q, b mod Q]
+      logits = jnp.einsum("bqtd,qdv->bqtv", rows, heads, preferred_element_type=jnp.float32)
+      return logits.reshape(x.shape[0], x.shape[1], -1)
+    return jnp.einsum("btd,dv->btv", x, heads[head], preferred_element_type=jnp.float32)
+
+  def embed(self, target, context, conditions, keep) -> Float[Array, "B T D"]:
+    """x_t = W_ctx sum_q E_q[context_tq] + W_tgt sum_q E_q[target_tq] + sum_i e_i[condition_i].
+
+    Source: Fig. 3 (one element per frame). The exact combination is not readable; this is a
+    superset of "sum" and of "concatenate halves". A dropped source is a learned null vector.
+    """
+    x = self.sum_codebooks(target) @ self.target_in[...]
+    heard = self.sum_codebooks(context) @ self.context_in[...]
+    x += jnp.where(keep[:, :1, None], heard, self.null_context[...][None, None, :])
+    for i, (name, values) in enumerate(self.config.sources.items()):
+      known = keep[:, 1 + i] & (conditions[:, i] >= 0)
+      x += self.conditions[name][...][jnp.where(known, conditions[:, i], len(values))][:, None]
+    return x
+
+  def sum_codebooks(self, codes: Int[Array, "B T Q"]) -> Float[Array, "B T D"]:
+    """sum_q E_q[codes_tq]."""
+    n_levels, rows, dim = self.codebooks[...].shape
+    table = self.codebooks[...].reshape(n_levels * rows, dim)
+    return jnp.sum(table[codes + rows * jnp.arange(n_levels)[None, None, :]], axis=2)
+
+
+class Block(nnx.Module):
+  """x + Attention(norm(x)), then x + SwiGLU(norm(x))."""
+
+  def __init__(self, config: ModelConfig, rngs: nnx.Rngs):
+    """Output projections start at 1/sqrt(2 L) of their fan-in scale, so depth keeps variance."""
+    d, n, f = config.dim, config.n_heads, config.mlp_dim
+    shrink = (2 * config.n_layers) ** -0.5
+    self.attention_norm = nnx.Param(jnp.ones((d,)))
+    self.qkv = _normal(rngs, (d, 3, n, d // n), d**-0.5)
+    self.out = _normal(rngs, (n, d // n, d), shrink * d**-0.5)
+    self.mlp_norm = nnx.Param(jnp.ones((d,)))
+    self.gate_up = _normal(rngs, (d, 2, f), d**-0.5)
+    self.down = _normal(rngs, (f, d), shrink * f**-0.5)
+
+  def __call__(self, x, cos, sin, dropout: float, key: Key | None) -> Float[Array, "B T D"]:
+    """Applies the block; `dropout` acts on both branches when a key is given."""
+    keys = (None, None) if key is None else jax.random.split(key)
+    q, k, v = jnp.moveaxis(
+      jnp.einsum("btd,dcnh->btcnh", rms_norm(x, self.attention_norm[...]), self.qkv[...]), 2, 0
+    )
+    heard = jax.nn.dot_product_attention(rotate(q, cos, sin), rotate(k, cos, sin), v)
+    x += _drop(jnp.einsum("btnh,nhd->btd", heard, self.out[...]), dropout, keys[0])
+    gate, up = jnp.moveaxis(
+      jnp.einsum("btd,dcf->btcf", rms_norm(x, self.mlp_norm[...]), self.gate_up[...]), 2, 0
+    )
+    return x + _drop((jax.nn.silu(gate) * up) @ self.down[...], dropout, keys[1])
+
+
+def rms_norm(x: Float[Array, "B T D"], scale: Float[Array, " D"]) -> Float[Array, "B T D"]:
+  """x / sqrt(mean(x^2) + 1e-6) * scale, the mean taken in float32."""
+  square = jnp.mean(jnp.square(x.astype(jnp.float32)), axis=-1, keepdims=True)
+  return x * jax.lax.rsqrt(square + 1e-6).astype(x.dtype) * scale[None, None, :]
+
+
+def rotary_angles(
+  frames: int, width: int
+) -> tuple[Float[Array, "1 T 1 h"], Float[Array, "1 T 1 h"]]:
+  """cos and sin of t / 10000^(2i/H), i in [0, H/2) (RoPE, arXiv:2104.09864)."""
+  rate = 10_000.0 ** -(jnp.arange(0, width, 2) / width)
+  angle = jnp.arange(frames)[None, :, None, None] * rate[None, None, None, :]
+  return jnp.cos(angle), jnp.sin(angle)
+
+
+def rotate(x: Float[Array, "B T N H"], cos, sin) -> Float[Array, "B T N H"]:
+  """Turns the pairs (x_i, x_{i+H/2}) of every head by their frame's angles."""
+  a, b = jnp.split(x, 2, axis=-1)
+  return jnp.concatenate([a * cos - b * sin, b * cos + a * sin], axis=-1).astype(x.dtype)
+
+
+def _normal(rngs: nnx.Rngs, shape: tuple[int, ...], std: float) -> nnx.Param:
+  return nnx.Param(std * jax.random.normal(rngs.params(), shape))
+
+
+def _drop(x: Float[Array, "B T D"], rate: float, key: Key | None) -> Float[Array, "B T D"]:
+  if key is None or rate == 0:
+    return x
+  return jnp.where(jax.random.bernoulli(key, 1 - rate, x.shape), x / (1 - rate), 0)

@@ -1,0 +1,49 @@
+# SPDX-License-Identifier: Apache-2.0
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from stemgen_jax.masking import count_left_masked, draw_mask, draw_mask_rate, lowest
+
+
+@pytest.mark.parametrize("schedule", ["cosine", "uniform"])
+def test_mask_hides_nothing_below_some_at_and_all_above_the_level(schedule):
+  level = jnp.arange(64) % 4
+  mask = np.asarray(draw_mask(jax.random.key(0), level, 50, 4, schedule))
+  for row, q in zip(mask, np.asarray(level)):
+    assert not row[:, :q].any()
+    assert row[:, q + 1 :].all()
+    assert 1 <= row[:, q].sum() <= 50
+  counts = [row[:, q].sum() for row, q in zip(mask, np.asarray(level))]
+  assert len(set(counts)) > 20
+
+
+def test_mask_rates_follow_their_laws():
+  cosine = np.asarray(draw_mask_rate(jax.random.key(0), 20_000, "cosine"))
+  uniform = np.asarray(draw_mask_rate(jax.random.key(0), 20_000, "uniform"))
+  assert abs(cosine.mean() - 2 / np.pi) < 0.01  # E[cos(pi/2 u)]
+  assert abs(uniform.mean() - 0.5) < 0.01
+  with pytest.raises(ValueError, match="schedule must be"):
+    draw_mask_rate(jax.random.key(0), 2, "linear")
+
+
+def test_lowest_marks_exactly_count_and_breaks_ties_by_time():
+  score = jnp.array([[3.0, 1.0, 2.0, 1.0], [0.0, 0.0, 0.0, 0.0]])
+  marked = lowest(score, jnp.array([2, 3]))
+  np.testing.assert_array_equal(marked, [[False, True, False, True], [True, True, True, False]])
+
+
+@pytest.mark.parametrize(("steps", "hidden"), [(128, 1000), (10, 7), (1, 5), (20, 3)])
+def test_number_left_follows_the_cosine_to_zero(steps, hidden):
+  left = [
+    int(count_left_masked(jnp.int32(k), jnp.int32(steps), jnp.array([hidden]))[0])
+    for k in range(1, steps + 1)
+  ]
+  law = [max(1, int(np.cos(np.pi / 2 * k / steps) * hidden)) for k in range(1, steps)] + [0]
+  np.testing.assert_allclose(left, law, atol=1)  # float32 floor may fall either side of an integer
+  assert left[-1] == 0
+  assert all(a >= b for a, b in itertools.pairwise(left))
+  assert min(left[:-1], default=1) >= 1
