@@ -1,0 +1,136 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Songs to audio: one mono stem a part through tinysoundfont, offline, and their loudness.
+
+Stems are 16-bit integers and the mix is their integer sum, so it is exact and never clips.
+"""
+
+from pathlib import Path
+
+import numpy as np
+import pretty_midi
+import tinysoundfont
+from jaxtyping import Float, Int16
+from scipy import signal
+
+from data_prep.music import Part, Song
+from stemgen_jax.errors import UserError
+
+Mono = Float[np.ndarray, " samples"]
+
+MIX_LUFS = -16.0
+_PEAK = 0.95
+_FULL_SCALE = 32767
+_BANK_SELECT = (0, 32)
+
+
+def default_soundfont() -> Path:
+  """Returns the path of the General MIDI SoundFont that pretty_midi ships (TimGM6mb, GPL-2)."""
+  return Path(pretty_midi.__file__).with_name("TimGM6mb.sf2")
+
+
+def render_song(
+  song: Song, soundfont: bytes, rate_hz: int
+) -> tuple[list[Int16[np.ndarray, " samples"] | None], float]:
+  """Returns a stem for each part, None for one that never sounds, and the gain that was applied.
+
+  The stems' sum is at MIX_LUFS, or lower where its peak would pass 0.95.
+  """
+  stems: list[Mono | None] = []
+  for part in song.parts:
+    stem = render_part(part, soundfont, rate_hz, song.length_s) if part.has_notes else None
+    if stem is not None and part.level_db is not None:
+      loudness = integrated_loudness(stem, rate_hz)
+      stem = stem * 10 ** ((part.level_db - loudness) / 20) if np.isfinite(loudness) else stem
+    stems.append(stem if stem is not None and stem.any() else None)
+  sounding = [stem for stem in stems if stem is not None]
+  if not sounding:
+    return stems, 1.0
+  mix = np.sum(sounding, axis=0)
+  gain = _PEAK / max(float(np.abs(stem).max()) for stem in [mix, *sounding])
+  loudness = integrated_loudness(mix, rate_hz)
+  if np.isfinite(loudness):
+    gain = min(gain, 10 ** ((MIX_LUFS - loudness) / 20))
+  pcm = [
+    None if stem is None else np.round(stem * (gain * _FULL_SCALE)).astype(np.int16)
+    for stem in stems
+  ]
+  return pcm, gain
+
+
+def render_part(part: Part, soundfont: bytes, rate_hz: int, length_s: float) -> Mono:
+  """Returns one part's sound, both sides of the stereo field averaged to mono.
+
+  Raises:
+    UserError: if the SoundFont lacks the part's program.
+  """
+  synth = tinysoundfont.Synth(samplerate=rate_hz)
+  font = synth.sfload(soundfont)
+  for channel in {message.channel for _, message in part.events}:
+    try:
+      synth.program_select(channel, font, 0, part.program, part.is_drum)
+    except RuntimeError as error:
+      kind = "drum kit" if part.is_drum else "program"
+      raise UserError(
+        f"the SoundFont must hold every General MIDI {kind}; got {kind}={part.program}, which it"
+        " lacks. Give a General MIDI SoundFont with --soundfont."
+      ) from error
+  total = round(length_s * rate_hz)
+  sound = np.zeros((total, 2), np.float32)
+  done = 0
+  for time_s, message in part.events:
+    at = min(round(time_s * rate_hz), total)
+    if at > done:
+      synth.generate_simple(at - done, memoryview(sound[done:at]).cast("B"))
+      done = at
+    _send(synth, message)
+  if done < total:
+    synth.generate_simple(total - done, memoryview(sound[done:]).cast("B"))
+  return sound.mean(axis=1)
+
+
+def integrated_loudness(sound: Mono, rate_hz: int) -> float:
+  """Returns the loudness in LUFS, gated; minus infinity for silence.
+
+  Source: ITU-R BS.1770-4: K-weighting, 0.4 s blocks with 75 % overlap, gates at -70 LUFS and
+  10 LU below the blocks left. Filter coefficients are designed for the rate at hand.
+  """
+  weighted = signal.lfilter(*_shelf(rate_hz), sound.astype(np.float64))
+  weighted = signal.lfilter(*_high_pass(rate_hz), weighted)
+  hop = round(0.1 * rate_hz)
+  padded = np.pad(weighted**2, (0, -len(weighted) % hop + max(0, 4 * hop - len(weighted))))
+  tenths = padded.reshape(-1, hop).mean(axis=1)
+  power = np.convolve(tenths, np.full(4, 0.25), mode="valid")
+  power = power[power > 10 ** ((-70 + 0.691) / 10)]
+  if not len(power):
+    return float("-inf")
+  power = power[power > 0.1 * power.mean()]
+  return float(-0.691 + 10 * np.log10(power.mean()))
+
+
+def _shelf(rate_hz: int):
+  """Returns BS.1770's first stage: +4 dB above about 1.7 kHz, as (b, a)."""
+  k, q = np.tan(np.pi * 1681.974450955533 / rate_hz), 0.7071752369554196
+  high = 10 ** (3.999843853973347 / 20)
+  band = high**0.4996667741545416
+  a0 = 1 + k / q + k * k
+  b = [high + band * k / q + k * k, 2 * (k * k - high), high - band * k / q + k * k]
+  return np.array(b) / a0, np.array([a0, 2 * (k * k - 1), 1 - k / q + k * k]) / a0
+
+
+def _high_pass(rate_hz: int):
+  """Returns BS.1770's second stage: a high pass at about 38 Hz, as (b, a)."""
+  k, q = np.tan(np.pi * 38.13547087602444 / rate_hz), 0.5003270373238773
+  a0 = 1 + k / q + k * k
+  return np.array([1.0, -2.0, 1.0]), np.array([a0, 2 * (k * k - 1), 1 - k / q + k * k]) / a0
+
+
+def _send(synth: tinysoundfont.Synth, message) -> None:
+  """Passes one channel message on; programs and banks were set when the part began."""
+  if message.type == "note_on":
+    synth.noteon(message.channel, message.note, message.velocity)
+  elif message.type == "note_off":
+    synth.noteoff(message.channel, message.note)
+  elif message.type == "control_change" and message.control not in _BANK_SELECT:
+    synth.control_change(message.channel, message.control, message.value)
+  elif message.type == "pitchwheel":
+    synth.pitchbend(message.channel, message.pitch + 8192)
