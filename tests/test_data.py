@@ -1,0 +1,282 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The pipeline: what an example may be, and that the stream is the same however it is read."""
+
+import logging
+
+import numpy as np
+import pytest
+
+from stemgen_jax import data, records
+from stemgen_jax.clips import Clip, Metadata
+from stemgen_jax.errors import UserError
+
+STEMS, LEVELS, CROP, CELL = 4, 2, 20, 5
+MEMBERS = np.array([[0, 0, 0, 0], [1, 0, 0, 0], [0, 1, 1, 0], [0, 0, 1, 1], [1, 1, 0, 0]], bool)
+METADATA = Metadata(
+  codec_fingerprint="f" * 64,
+  n_levels=LEVELS,
+  n_codes=2**16 - 1,
+  frame_rate_hz=10.0,
+  sample_rate_hz=16000,
+  channels=1,
+  sources={"instrument": tuple("abcd")},
+  level_frames=CELL,
+  clip_s=60.0,
+)
+
+
+def make_clip(record: int, song: str, frames: int) -> Clip:
+  """Codes tell where they are from: level 0 counts frames, level 1 is 100 record + row (+ 50)."""
+  codes = np.zeros((STEMS + len(MEMBERS), frames, LEVELS), np.uint16)
+  codes[..., 0] = np.arange(frames)
+  codes[..., 1] = 100 * record + np.array([*range(STEMS), *range(50, 50 + len(MEMBERS))])[:, None]
+  level_db = np.full((STEMS, -(-frames // CELL)), -20, np.float16)
+  level_db[2] = -70  # stem 2 never sounds
+  level_db[1, ::2] = -120  # stem 1 sounds in every other cell
+  level_db[3, level_db.shape[1] // 2 :] = -80  # stem 3 rests in the second half
+  return Clip(
+    song=song,
+    clip=0,
+    start_frame=0,
+    stem_codes=codes[:STEMS],
+    stem_conditions=np.arange(STEMS, dtype=np.int32)[:, None],
+    stem_level_db=level_db,
+    mix_codes=codes[STEMS:],
+    mix_members=MEMBERS,
+  )
+
+
+FRAMES = [60, 20, 33, 47, 60, 25, 60, 19]  # the last is shorter than a crop
+SONGS = ["a", "a", "b", "b", "c", "d", "e", "f"]
+USABLE = len(FRAMES) - 1
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory):
+  clips = [make_clip(i, song, n) for i, (song, n) in enumerate(zip(SONGS, FRAMES))]
+  root = tmp_path_factory.mktemp("data")
+  records.write_dataset(root, "tiny", METADATA, {"train": [clips[:5], clips[5:]]})
+  return records.Dataset.open(root)
+
+
+def load(dataset, **options):
+  settings = {"crop_frames": CROP, "batch_size": 3, "seed": 1, **options}
+  return data.make_loader(dataset, "train", **settings)
+
+
+def take(iterator, n):
+  return [next(iterator) for _ in range(n)]
+
+
+def assert_same(a: list[dict], b: list[dict]):
+  assert len(a) == len(b)
+  for x, y in zip(a, b):
+    assert x.keys() == y.keys()
+    assert all(np.array_equal(x[k], y[k]) for k in x)
+
+
+def join(batches):
+  return {k: np.concatenate([b[k] for b in batches]) for k in batches[0]}
+
+
+def test_examples(dataset):
+  batches = take(load(dataset), 200)
+  for name, shape in {"target": (3, CROP, LEVELS), "conditions": (3, 1), "record": (3,)}.items():
+    assert batches[0][name].shape == shape
+    assert batches[0][name].dtype == np.int32
+  examples = join(batches)
+  assert examples["context"].shape == examples["target"].shape
+  steps = np.diff(examples["target"][..., 0], axis=1)
+  assert (steps == 1).all()  # a crop is in one piece, and its context is the same stretch
+  assert np.array_equal(examples["target"][..., 0], examples["context"][..., 0])
+  record, stem = np.divmod(examples["target"][:, 0, 1], 100)
+  context_record, row = np.divmod(examples["context"][:, 0, 1], 100)
+  row -= 50
+  assert np.array_equal(record, examples["record"])
+  assert np.array_equal(record, context_record)
+  assert np.array_equal(stem, examples["conditions"][:, 0])
+  assert not MEMBERS[row, stem].any()  # the context never holds the target
+  assert set(stem) == {0, 1, 3}  # stem 2 is below the gate
+  assert set(zip(stem, row)) == {(0, 0), (0, 2), (0, 3), (1, 0), (1, 1), (1, 3)} | {
+    (3, 0),
+    (3, 1),
+    (3, 2),
+    (3, 4),
+  }
+  assert 0.06 < (row == 0).mean() < 0.14
+  starts = examples["target"][record == 0, 0, 0]
+  assert starts.min() == 0
+  assert starts.max() == 40
+  quiet = (stem == 3) & (examples["target"][:, 0, 0] > np.array(FRAMES)[record] / 2 + CELL)
+  assert not quiet.any()  # stem 3 rests there
+
+
+def test_silence_prob(dataset):
+  for prob, share in ((0.0, 0.0), (1.0, 1.0)):
+    examples = join(take(load(dataset, silence_prob=prob), 40))
+    assert (examples["context"][:, 0, 1] % 100 == 50).mean() == share
+
+
+def test_nothing_loud_takes_the_loudest_place():
+  level_db = np.full((3, 20), -90, np.float32)
+  level_db[1, 13] = -80
+  rng = np.random.default_rng(0)
+  for _ in range(5):
+    assert data.choose_target(rng, level_db, 98, CROP, CELL, -50.0) == (57, 1)
+  level_db[1, 13], level_db[2, 0] = -90, -80
+  assert data.choose_target(rng, level_db, 98, CROP, CELL, -50.0) == (0, 2)
+  level_db[2, 0], level_db[0, 19] = -90, -80
+  assert data.choose_target(rng, level_db, 98, CROP, CELL, -50.0) == (78, 0)
+
+
+def test_gate_is_mean_power():
+  level_db = np.full((1, 4), -120, np.float32)
+  level_db[0, 2] = -30  # one cell of four: 6 dB less on average
+  for gate_db, first in ((-36.1, 0), (-35.9, 0)):
+    start, stem = data.choose_target(np.random.default_rng(0), level_db, 20, 20, 5, gate_db)
+    assert (start, stem) == (first, 0)
+  two = np.concatenate([level_db, np.full((1, 4), -60, np.float32)])
+  chosen = {
+    data.choose_target(np.random.default_rng(i), two, 20, 20, 5, -61.0)[1] for i in range(9)
+  }
+  assert chosen == {0, 1}
+  chosen = {
+    data.choose_target(np.random.default_rng(i), two, 20, 20, 5, -36.1)[1] for i in range(9)
+  }
+  assert chosen == {0}
+
+
+def test_choose_mix_falls_back():
+  rng = np.random.default_rng(0)
+  silence = np.zeros((2, 1), bool)
+  assert data.choose_mix(rng, silence, np.array([True]), False) in (0, 1)
+  full = np.ones((1, 2), bool)
+  assert data.choose_mix(rng, full, np.array([True, False]), True) == 0
+  sparse = np.array([[1, 0], [0, 1]], bool)
+  assert data.choose_mix(rng, sparse, np.array([True, False]), True) == 1
+
+
+def test_same_seed_same_stream(dataset):
+  assert_same(take(load(dataset), 9), take(load(dataset), 9))
+  for seed in (0, 2):
+    a, b = join(take(load(dataset), 9)), join(take(load(dataset, seed=seed), 9))
+    assert not np.array_equal(a["record"], b["record"])
+
+
+def test_neighbouring_seeds_share_no_epoch(dataset):
+  epochs = [
+    tuple(join(take(load(dataset, seed=s, batch_size=1), 5 * USABLE))["record"].reshape(5, -1)[e])
+    for s in range(3)
+    for e in range(5)
+  ]
+  assert len(set(epochs)) == len(epochs)
+
+
+def test_every_epoch_visits_every_record_once(dataset):
+  seen = join(take(load(dataset), 2 * USABLE))["record"][: 6 * USABLE].reshape(6, USABLE)
+  assert (np.sort(seen) == np.arange(USABLE)).all()
+
+
+@pytest.mark.parametrize("processes", [2, 3])
+def test_processes_together_read_the_single_stream(dataset, processes):
+  whole = take(load(dataset, batch_size=2 * processes), 8)
+  parts = [
+    take(load(dataset, batch_size=2, process_index=p, process_count=processes), 8)
+    for p in range(processes)
+  ]
+  assert_same(whole, [join(step) for step in zip(*parts)])
+
+
+def test_state_continues_exactly(dataset):
+  iterator = load(dataset)
+  take(iterator, 3)
+  state = iterator.get_state()
+  rest = take(iterator, 6)
+  assert_same(rest, take(load(dataset), 9)[3:])
+  fresh = load(dataset)
+  take(fresh, 1)
+  fresh.set_state(state)
+  assert_same(take(fresh, 6), rest)
+
+
+def test_orbax_restores_the_iterator(dataset, tmp_path):
+  import grain.python
+  import orbax.checkpoint as ocp
+
+  iterator = load(dataset)
+  take(iterator, 3)
+  with ocp.CheckpointManager(tmp_path) as manager:
+    manager.save(3, args=ocp.args.Composite(data=grain.python.PyGrainCheckpointSave(iterator)))
+    manager.wait_until_finished()
+    rest = take(iterator, 4)
+    fresh = load(dataset)
+    restore = grain.python.PyGrainCheckpointRestore(fresh)
+    manager.restore(3, args=ocp.args.Composite(data=restore))
+  assert_same(take(fresh, 4), rest)
+
+
+def test_finite_stream_uses_every_record_and_ends_together(dataset):
+  for processes, batches in ((1, 5), (2, 3)):
+    parts = [
+      list(load(dataset, num_epochs=2, process_index=p, process_count=processes))
+      for p in range(processes)
+    ]
+    assert [len(part) for part in parts] == [batches] * processes  # ceil(2 * 7 / (3 processes))
+    stream = np.concatenate([b["record"] for step in zip(*parts) for b in step])
+    assert sorted(stream[: 2 * USABLE]) == sorted([*range(USABLE)] * 2)
+
+
+def test_foreign_context(dataset):
+  true = join(take(load(dataset, silence_prob=0.2), 100))
+  foreign = join(take(load(dataset, silence_prob=0.2, foreign=True), 100))
+  for name in ("target", "conditions", "record"):
+    assert np.array_equal(true[name], foreign[name])
+  song = np.array(SONGS)
+  record, row = np.divmod(foreign["context"][:, 0, 1], 100)
+  assert (song[record] != song[foreign["record"]]).all()
+  assert set(record) == set(range(USABLE))
+  silent = true["context"][:, 0, 1] % 100 == 50
+  assert np.array_equal(row == 50, silent)
+  assert not MEMBERS[row - 50, foreign["conditions"][:, 0]].any()
+  assert (np.diff(foreign["context"][..., 0], axis=1) == 1).all()
+  starts = foreign["context"][record == 4, 0, 0]
+  assert starts.min() < 5
+  assert starts.max() > 35
+
+
+def test_short_records_are_counted_and_refused(dataset, caplog):
+  with caplog.at_level(logging.WARNING):
+    load(dataset)
+  assert "1 of 8 records of split 'train' are shorter than 20 frames" in caplog.text
+  with pytest.raises(UserError, match="got crop_frames=61, longest 60"):
+    load(dataset, crop_frames=61)
+  with pytest.raises(UserError, match="split must be one of train"):
+    data.make_loader(dataset, "test", crop_frames=1, batch_size=1, seed=0)
+
+
+def test_foreign_needs_two_songs(tmp_path):
+  records.write_dataset(tmp_path, "one", METADATA, {"train": [[make_clip(0, "a", 40)] * 2]})
+  with pytest.raises(UserError, match="another song"):
+    load(records.Dataset.open(tmp_path), foreign=True)
+
+
+def test_damage_reaches_the_reader_as_one_line(dataset, tmp_path):
+  clips = [make_clip(i, "ab"[i], 40) for i in range(2)]
+  directory = records.write_dataset(tmp_path, "tiny", METADATA, {"train": [clips]})
+  path = directory / "tiny-train.array_record-00000-of-00001"
+  path.write_bytes(path.read_bytes()[:100].ljust(path.stat().st_size, b"\0"))
+  with pytest.raises(UserError, match=path.name):
+    next(load(records.Dataset.open(tmp_path)))
+
+
+@pytest.mark.slow
+def test_workers_read_the_same_stream(dataset):
+  iterator = load(dataset, workers=2)
+  assert_same(take(iterator, 6), take(load(dataset), 6))
+  state = iterator.get_state()
+  rest = take(iterator, 3)
+  iterator.close()
+  iterator = load(dataset, workers=2)
+  iterator.set_state(state)
+  assert_same(take(iterator, 3), rest)
+  iterator.close()
