@@ -1,0 +1,62 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Reading a run's config from the command line: a file, and `--config.field=value` overrides."""
+
+import argparse
+import sys
+from typing import Any
+
+from absl import flags
+from ml_collections import config_flags
+
+from stemgen_jax.errors import UserError
+
+
+def parse_config(parser: argparse.ArgumentParser, kind: type, argv: list[str] | None = None) -> Any:
+  """Returns the parsed arguments, with `config` the dataclass that the file and overrides give.
+
+  Args:
+    parser: of the command's other flags; `--config` is added here.
+    kind: the dataclass the file's `get_config()` must return.
+    argv: the command line without the program's name; None takes it from the process.
+
+  Raises:
+    UserError: if the file cannot be read, an override names no field or has a wrong type, or a
+      flag is unknown.
+  """
+  parser.add_argument("--config", required=True, metavar="FILE", help="a file of configs/")
+  arguments, rest = parser.parse_known_args(sys.argv[1:] if argv is None else argv)
+  stray = [word for word in rest if word.startswith("-") and not word.startswith("--config.")]
+  if stray:
+    raise UserError(f"flags must be known; got {' '.join(stray)}. See --help.")
+  values = flags.FlagValues()
+  config_flags.DEFINE_config_file("config", lock_config=True, flag_values=values)
+  try:
+    values(["", f"--config={arguments.config}", *rest])
+    config = values.config
+    hasattr(config, "name")  # a file that failed to load raises its OSError at the first access
+  except (
+    flags.Error, AttributeError, ImportError, KeyError, OSError, SyntaxError, TypeError, ValueError
+  ) as error:  # fmt: skip
+    raise UserError(
+      f"config must load and its overrides name its fields; got --config={arguments.config}"
+      f" {' '.join(rest)} ({type(error).__name__}: {_last_line(error)})."
+      " Check the file and the field names."
+    ) from error
+  if not isinstance(config, kind):
+    raise UserError(
+      f"get_config() of {arguments.config} must return a {kind.__name__}; got"
+      f" {type(config).__name__}. Choose a config file made for this command."
+    )
+  arguments.config = config
+  return arguments
+
+
+def _last_line(error: Exception) -> str:
+  return str(error).strip().splitlines()[-1] if str(error).strip() else ""
+
+
+def build_parser(doc: str | None) -> argparse.ArgumentParser:
+  """Returns a parser whose help is the module's docstring, which opens with an example."""
+  return argparse.ArgumentParser(
+    description=doc, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+  )

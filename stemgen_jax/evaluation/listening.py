@@ -1,0 +1,116 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Does the model listen? Held-out loss with the true context, another song's, and none.
+
+The asked level is fully hidden, so everything said of it must come from the levels below, the
+context and the conditions. Listening gain = loss(foreign) - loss(true), in nats a token.
+"""
+
+from collections.abc import Callable, Iterable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+
+from stemgen_jax.config import Config
+from stemgen_jax.data import make_loader
+from stemgen_jax.losses import token_nll
+from stemgen_jax.model import Model
+from stemgen_jax.records import Dataset
+from stemgen_jax.sharding import put_batch
+from stemgen_jax.step import asked_levels, take_level
+from stemgen_jax.types import Array, Bool, Float, Params
+
+CONTEXTS = ("true", "foreign", "none")
+
+
+def build_listening(
+  config: Config, model: Model, dataset: Dataset, mesh: Mesh, split: str, n_batches: int
+) -> Callable[[Params], dict[str, float]]:
+  """Returns a function of the parameters that gives the losses and gains as named scalars.
+
+  `listening/CONTEXT/level_q` is in nats a token (q from 1), `listening/CONTEXT/mean` the mean over
+  levels, `listening/gain/...` foreign minus true. Every call measures the same examples.
+  """
+  batches = {
+    name: _read_batches(config, dataset, split, n_batches, name == "foreign")
+    for name in ("true", "foreign")
+  }
+  measure = jax.jit(lambda params, batch, heard: level_nll(config, model, params, batch, heard))
+
+  def listen(params: Params) -> dict[str, float]:
+    scalars = {}
+    for name in CONTEXTS:
+      rows = [
+        measure(params, put_batch(batch, mesh), jnp.bool_(name != "none"))
+        for batch in batches["foreign" if name == "foreign" else "true"]
+      ]
+      scalars |= _name_levels(f"listening/{name}", np.mean(jax.device_get(rows), axis=0))
+    for level in (*(f"level_{q + 1}" for q in range(config.model.n_levels)), "mean"):
+      gain = scalars[f"listening/foreign/{level}"] - scalars[f"listening/true/{level}"]
+      scalars[f"listening/gain/{level}"] = gain
+    return scalars
+
+  return listen
+
+
+def level_nll(
+  config: Config,
+  model: Model,
+  params: Params,
+  batch: dict[str, Array],
+  heard: Bool[Array, ""],
+) -> Float[Array, " Q"]:
+  """Mean nats a token of each fully hidden level; `heard` False drops the context."""
+  target, n_levels = batch["target"], config.model.n_levels
+  level = asked_levels(len(target), n_levels)
+  hidden = jnp.arange(n_levels)[None, None, :] >= level[:, None, None]
+  keep = jnp.ones((len(target), 1 + batch["conditions"].shape[1]), bool).at[:, 0].set(heard)
+  logits = model.apply(
+    params,
+    jnp.where(hidden, config.model.n_codes, target),
+    batch["context"],
+    batch["conditions"],
+    keep,
+    "strided",
+  )
+  nll = jnp.mean(token_nll(logits, take_level(target, level)), axis=1)
+  return jnp.mean(nll.reshape(-1, n_levels), axis=0)
+
+
+def unigram_entropy(codes: Iterable[np.ndarray], n_codes: int) -> Float[np.ndarray, " Q"]:
+  """-sum_v p_v log p_v in nats, of each level's codes: the loss of a model that knows only counts.
+
+  Args:
+    codes: arrays [..., Q].
+    n_codes: V.
+  """
+  counts = sum(
+    np.stack([np.bincount(row, minlength=n_codes) for row in part.reshape(-1, part.shape[-1]).T])
+    for part in codes
+  )
+  p = counts / counts.sum(axis=1, keepdims=True)
+  return -np.sum(p * np.log(np.where(p > 0, p, 1)), axis=1)
+
+
+def _read_batches(
+  config: Config, dataset: Dataset, split: str, n_batches: int, foreign: bool
+) -> list[dict[str, np.ndarray]]:
+  loader = make_loader(
+    dataset,
+    split,
+    crop_frames=config.data.crop_frames,
+    batch_size=config.data.batch_size // jax.process_count(),
+    seed=0,
+    silence_gate_db=config.data.silence_gate_db,
+    silence_prob=0.0,
+    process_index=jax.process_index(),
+    process_count=jax.process_count(),
+    foreign=foreign,
+  )
+  return [next(loader) for _ in range(n_batches)]
+
+
+def _name_levels(prefix: str, values: np.ndarray) -> dict[str, float]:
+  scalars = {f"{prefix}/level_{q}": float(value) for q, value in enumerate(values, start=1)}
+  return scalars | {f"{prefix}/mean": float(np.mean(values))}

@@ -1,0 +1,210 @@
+# SPDX-License-Identifier: Apache-2.0
+r"""Trains a model on token shards, and goes on by itself where an earlier run stopped.
+
+Example:
+  python -m stemgen_jax.train --config configs/demo.py --workdir runs/demo/model \
+    --config.data.path=runs/demo/tokens --config.optim.steps=400
+
+Any field of the config can be set as `--config.field=value`. WORKDIR holds the checkpoints, the
+settings (config.json), metrics.jsonl and TensorBoard scalars. The same command resumes a run.
+"""
+
+import functools
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import jax
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from stemgen_jax import sharding
+from stemgen_jax.checkpoint import Checkpoints, abstract_like
+from stemgen_jax.cli import build_parser, parse_config
+from stemgen_jax.config import Config, to_dict
+from stemgen_jax.data import make_loader
+from stemgen_jax.errors import UserError, run_cli
+from stemgen_jax.evaluation.listening import build_listening
+from stemgen_jax.metrics import MetricLog
+from stemgen_jax.model import build
+from stemgen_jax.records import Dataset
+from stemgen_jax.step import TrainState, init_state, train_step
+
+
+def train(config: Config, workdir: Path) -> TrainState:
+  """Trains to `config.optim.steps` and returns the final state.
+
+  Raises:
+    UserError: if the config breaks a rule, does not fit the shards, or the workdir holds a run of
+      another model.
+  """
+  config.validate()
+  dataset = Dataset.open(config.data.path)
+  check_dataset(config, dataset)
+  mesh = sharding.build_mesh(config.mesh)
+  model = build(config.model)
+  loader = make_loader(
+    dataset,
+    config.data.train_split,
+    crop_frames=config.data.crop_frames,
+    batch_size=config.data.batch_size // jax.process_count(),
+    seed=config.seed,
+    silence_gate_db=config.data.silence_gate_db,
+    silence_prob=config.data.silence_prob,
+    process_index=jax.process_index(),
+    process_count=jax.process_count(),
+    workers=config.data.workers,
+  )
+  listen = None
+  if config.eval_batches:
+    listen = build_listening(
+      config, model, dataset, mesh, config.data.eval_split, config.eval_batches
+    )
+
+  init = functools.partial(init_state, config, model)
+  abstract = abstract_like(jax.eval_shape(init), mesh)
+  shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract)
+  step_fn = jax.jit(
+    functools.partial(train_step, config, model), donate_argnums=0, out_shardings=(shardings, None)
+  )
+  meta = {"config": to_dict(config), "dataset": describe(dataset), "git_commit": git_commit()}
+  checkpoints = open_run(workdir, config, meta)
+  if checkpoints.latest_step() is None:
+    state = jax.jit(init, out_shardings=shardings)()
+  else:
+    state = checkpoints.restore(abstract, loader)
+
+  first = jax.process_index() == 0
+  log = MetricLog(workdir if first else None)
+  start, steps = int(state.step), config.optim.steps
+  frames = config.data.batch_size * config.data.crop_frames
+  with progress_bar(enabled=first) as bar:
+    task = bar.add_task("train", total=steps, completed=start)
+    pending = None  # metrics of the step before: read after the next one is under way
+    for step in range(start + 1, steps + 1):
+      waited_from = time.perf_counter()
+      batch = next(loader)
+      wait_s = time.perf_counter() - waited_from
+      state, metrics = step_fn(state, sharding.put_batch(batch, mesh))
+      if pending:
+        log.add(*pending)
+      pending = (metrics, frames, wait_s)
+      bar.update(task, advance=1)
+      if step % config.log_every_steps == 0 or step == steps:
+        log.add(*pending)
+        pending = None
+        scalars = log.flush(step)
+        bar.console.print(
+          f"step {step}/{steps}  loss {scalars['loss']:.3f} nats"
+          f"  {scalars['frames_per_s']:.0f} frames/s"
+        )
+      if listen and (step % config.eval_every_steps == 0 or step == steps):
+        scalars = log.flush(step, **listen(state.average))
+        bar.console.print(
+          f"step {step}/{steps}  validation: true context {scalars['listening/true/mean']:.3f},"
+          f" another song's {scalars['listening/foreign/mean']:.3f},"
+          f" none {scalars['listening/none/mean']:.3f} nats"
+        )
+      if step % config.checkpoint_every_steps == 0 or step == steps:
+        checkpoints.save(state, loader, meta)
+  log.close()
+  checkpoints.close()
+  return state
+
+
+def check_dataset(config: Config, dataset: Dataset) -> None:
+  """Raises a UserError naming every setting of the model that does not fit the shards."""
+  wanted, found = config.model, dataset.metadata
+  pairs = {
+    "model.n_levels": (wanted.n_levels, found.n_levels),
+    "model.n_codes": (wanted.n_codes, found.n_codes),
+    "model.sources": (dict(wanted.sources), dict(found.sources)),
+  }
+  wrong = [f"{name} must be {b!r}, got {a!r}" for name, (a, b) in pairs.items() if a != b]
+  if wrong:
+    raise UserError(f"config '{config.name}' must fit the shards at {dataset.path}: {wrong}.")
+  if config.data.batch_size % jax.process_count():
+    raise UserError(
+      "data.batch_size must be a multiple of the number of processes; got"
+      f" {config.data.batch_size} for {jax.process_count()}."
+    )
+
+
+def describe(dataset: Dataset) -> dict[str, object]:
+  """What sampling must know of the shards: the codec and its rates."""
+  metadata = dataset.metadata
+  return {
+    "path": os.fspath(dataset.path),
+    "codec_fingerprint": metadata.codec_fingerprint,
+    "sample_rate_hz": metadata.sample_rate_hz,
+    "frame_rate_hz": metadata.frame_rate_hz,
+    "channels": metadata.channels,
+  }
+
+
+def open_run(workdir: Path, config: Config, meta: dict) -> Checkpoints:
+  """Returns the workdir's checkpoints, after checking that they are of this model and codec."""
+  try:
+    workdir.mkdir(parents=True, exist_ok=True)
+  except OSError as error:
+    raise UserError(
+      f"workdir must be a folder that can be written; got {workdir} ({error})."
+    ) from error
+  checkpoints = Checkpoints(workdir, config.checkpoints_kept)
+  if checkpoints.latest_step() is not None:
+    saved = checkpoints.read_meta()
+    fixed = {
+      "model": (saved["config"]["model"], json.loads(json.dumps(meta["config"]["model"]))),
+      "codec": (saved["dataset"]["codec_fingerprint"], meta["dataset"]["codec_fingerprint"]),
+    }
+    for name, (old, new) in fixed.items():
+      if old != new:
+        raise UserError(
+          f"a resumed run must keep its {name}; got another one than the checkpoint at step"
+          f" {checkpoints.latest_step()} of {workdir}. Choose another --workdir, or remove it."
+        )
+    print(f"resuming {workdir} from step {checkpoints.latest_step()}", file=sys.stderr)
+  if jax.process_index() == 0:
+    partial = workdir / ".config.json.partial"
+    partial.write_text(json.dumps(meta, indent=1) + "\n", encoding="utf-8")
+    partial.replace(workdir / "config.json")
+  return checkpoints
+
+
+def git_commit() -> str | None:
+  """The commit of the source tree this file lies in, or None outside one."""
+  command = ["git", "-C", os.fspath(Path(__file__).parent), "rev-parse", "HEAD"]
+  try:
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+  except (OSError, subprocess.CalledProcessError):
+    return None
+
+
+def progress_bar(enabled: bool) -> Progress:
+  """A bar on stderr with steps done and time left."""
+  return Progress(
+    TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(),
+    console=Console(stderr=True), disable=not enabled,
+  )  # fmt: skip
+
+
+def main(argv: list[str] | None = None) -> None:
+  """The command."""
+  parser = build_parser(__doc__)
+  parser.add_argument("--workdir", required=True, type=Path, help="where the run is kept")
+  parser.add_argument(
+    "--distributed",
+    action="store_true",
+    help="join the other processes of a pod or cluster (jax.distributed.initialize)",
+  )
+  arguments = parse_config(parser, Config, argv)
+  if arguments.distributed:
+    jax.distributed.initialize()
+  train(arguments.config, arguments.workdir)
+
+
+if __name__ == "__main__":
+  sys.exit(run_cli(main))
