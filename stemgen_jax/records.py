@@ -12,7 +12,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +39,15 @@ class Shard:
   frames: tuple[int, ...]
 
 
+def dataset_folder(root: str | os.PathLike, name: str) -> Path:
+  """Returns `root/name/VERSION`; raises a UserError if TFDS could not have the name."""
+  if not re.fullmatch(r"[a-z][a-z0-9_]*", name):
+    raise UserError(
+      f"dataset name must match [a-z][a-z0-9_]*; got name={name!r}. Choose another name."
+    )
+  return Path(root) / name / VERSION
+
+
 def write_dataset(
   root: str | os.PathLike,
   name: str,
@@ -56,9 +65,7 @@ def write_dataset(
   Raises:
     UserError: if the name cannot be used, the dataset exists, or a clip breaks the format.
   """
-  if not re.fullmatch(r"[a-z][a-z0-9_]*", name):
-    raise UserError(f"dataset name must match [a-z][a-z0-9_]*; got name={name!r}.")
-  directory = Path(root) / name / VERSION
+  directory = dataset_folder(root, name)
   if directory.exists():
     raise UserError(f"dataset folder must be new; got {directory}. Remove it or change the name.")
   partial = directory.with_name(f".{VERSION}.partial")
@@ -68,7 +75,7 @@ def write_dataset(
   for split, parts in splits.items():
     for i, clips in enumerate(parts):
       file = f"{name}-{split}.array_record-{i:05d}-of-{len(parts):05d}"
-      shards.setdefault(split, []).append(_write_shard(partial / file, clips, metadata))
+      shards.setdefault(split, []).append(write_shard(partial / file, clips, metadata))
   template = tfds.core.ShardedFileTemplate(
     data_dir=partial, dataset_name=name, filetype_suffix="array_record"
   )
@@ -97,8 +104,8 @@ def write_dataset(
   return directory
 
 
-def _write_shard(path: Path, clips: Iterable[Clip], metadata: Metadata) -> Shard:
-  """Writes one shard; returns its entry for the metadata file."""
+def write_shard(path: Path, clips: Iterable[Clip], metadata: Metadata) -> Shard:
+  """Writes clips to one new file; returns its entry for the metadata file."""
   writer = ArrayRecordWriter(os.fspath(path), "group_size:1")  # one record a chunk: random access
   songs, frames = [], []
   for clip in clips:
@@ -113,6 +120,15 @@ def _write_shard(path: Path, clips: Iterable[Clip], metadata: Metadata) -> Shard
     songs=tuple(songs),
     frames=tuple(frames),
   )
+
+
+def read_clips(path: Path, metadata: Metadata) -> Iterator[Clip]:
+  """Yields the clips of one file in order; raises a UserError that names it if it is damaged."""
+  try:
+    for data in ArrayRecordDataSource([os.fspath(path)]):
+      yield deserialize_clip(data, metadata)
+  except (RuntimeError, UserError) as error:
+    raise damaged(path, str(error)) from error
 
 
 def hash_file(path: Path) -> str:
@@ -222,7 +238,9 @@ def find_dataset(path: Path) -> Path:
   """Returns the folder under `path` (itself, or one or two levels down) that holds a dataset."""
   found: list[Path] = []
   for pattern in (METADATA_FILE, f"*/{METADATA_FILE}", f"*/*/{METADATA_FILE}"):
-    found = found or [p.parent for p in sorted(path.glob(pattern)) if not p.parent.name.startswith(".")]
+    found = found or [
+      p.parent for p in sorted(path.glob(pattern)) if not p.parent.name.startswith(".")
+    ]
   if len(found) != 1:
     raise UserError(
       f"dataset folder must hold one dataset ({METADATA_FILE}); got path={path} with"

@@ -1,0 +1,71 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which stems a clip's context mixes sum, and the sums.
+
+The draw depends on (seed, song, clip) alone: not on the order of songs, nor on the machine.
+"""
+
+import hashlib
+
+import numpy as np
+from jaxtyping import Bool, Float
+
+from stemgen_jax.errors import UserError
+
+MIN_MIXES = 3  # silence, and two that no stem is in both of
+_TRIES = 100
+
+
+def make_rng(seed: int, song: str, clip: int) -> np.random.Generator:
+  """Returns the generator of a clip, the same on every machine."""
+  digest = hashlib.sha256(f"{seed}/{clip}/{song}".encode()).digest()
+  return np.random.default_rng(int.from_bytes(digest[:16], "little"))
+
+
+def draw_members(rng: np.random.Generator, stems: int, mixes: int) -> Bool[np.ndarray, "M S"]:
+  """Returns which stems each mix sums: row 0 is silence, the others are random subsets.
+
+  A subset's size is uniform from one stem to S - 1, then its stems are uniform given the size: a
+  lone stem is as common as all but one. No two rows are equal, so a clip of S stems has at most
+  2^S - 1 mixes. For each stem some mix that sounds goes without it. A song of one stem can only
+  have silence, twice (`clips.Clip` says why).
+
+  Source: StemGen (arXiv:2312.08723) Fig. 1, "random subset"; its distribution is ours.
+
+  Raises:
+    UserError: if `mixes` is below 3.
+  """
+  if mixes < MIN_MIXES:
+    raise UserError(f"mixes must be at least {MIN_MIXES}; got mixes={mixes}.")
+  if stems == 1:
+    return np.zeros((2, 1), bool)
+  mixes = int(min(mixes, 2**stems - 1))
+  for _ in range(_TRIES):
+    rows = [np.zeros(stems, bool)]
+    while len(rows) < mixes:
+      row = _draw_subset(rng, np.arange(stems), stems - 1, stems)
+      if not any((row == other).all() for other in rows):
+        rows.append(row)
+    if not np.all(rows[1:], axis=0).any():  # no stem is in every mix that sounds
+      return np.stack(rows)
+  rows[2] = _draw_subset(rng, np.flatnonzero(~rows[1]), stems, stems)
+  return np.stack(rows)
+
+
+def _draw_subset(
+  rng: np.random.Generator, among: np.ndarray, largest: int, stems: int
+) -> Bool[np.ndarray, " S"]:
+  """Returns a random subset of `among`, of uniform size from 1 to `largest`."""
+  row = np.zeros(stems, bool)
+  row[rng.permutation(among)[: rng.integers(1, min(largest, len(among)) + 1)]] = True
+  return row
+
+
+def sum_stems(
+  stems: Float[np.ndarray, "S channels samples"], members: Bool[np.ndarray, " S"]
+) -> Float[np.ndarray, "channels samples"]:
+  """Returns the sum of the member stems: a sum, not an average, so a stem keeps its level.
+
+  A sum that passes full scale would clip: that mix alone is scaled down to a peak of 1.
+  """
+  mix = stems[members].sum(axis=0)
+  return mix / np.maximum(np.abs(mix).max(initial=0.0), 1.0)

@@ -1,0 +1,318 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Corpus to shards with a stand-in codec whose codes tell what was encoded."""
+
+import shutil
+import types
+
+import numpy as np
+import pytest
+import soundfile
+import yaml
+
+from data_prep import tokenize
+from data_prep.corpora import Slakh, open_corpus, read_slakh_metadata
+from data_prep.tokenizer import Tokenizer, TokenSettings, measure_levels
+from stemgen_jax.categories import CATEGORIES, category_index
+from stemgen_jax.data import make_loader
+from stemgen_jax.errors import UserError
+from stemgen_jax.records import Dataset
+
+RATE, HOP = 4000, 40
+
+
+class MeanCodec:
+  """Level 0 is the frame's mean in thousandths plus 2000, level 1 the frame's index."""
+
+  spec = types.SimpleNamespace(
+    sample_rate=RATE,
+    channels=1,
+    hop_samples=HOP,
+    frame_rate_hz=RATE / HOP,
+    n_levels=2,
+    n_codes=4000,
+  )
+  fingerprint = "0" * 64
+  calls = 0
+
+  def encode(self, audio):
+    self.calls += 1
+    assert audio.dtype == np.float32
+    assert len(audio) <= 4
+    means = audio.reshape(len(audio), -1, HOP).mean(-1)
+    index = np.broadcast_to(np.arange(means.shape[1]), means.shape)
+    return np.stack([np.round(means * 1000).astype(np.int32) + 2000, index], -1)
+
+
+INSTRUMENTS = [("Drums", 128, 0.05), ("Bass", 33, 0.1), ("Piano", 0, 0.2), ("Strings", 48, 0.4)]
+
+
+def write_song(root, split, name, seconds=3.0, rate=RATE, stems=INSTRUMENTS):
+  folder = root / split / name
+  (folder / "stems").mkdir(parents=True)
+  entries = {}
+  for i, (word, program, value) in enumerate(stems):
+    entries[f"S{i:02d}"] = {
+      "audio_rendered": True,
+      "inst_class": word,
+      "is_drum": word == "Drums",
+      "program_num": program,
+    }
+    audio = np.full((round(seconds * rate), 1), value, np.float32)
+    soundfile.write(folder / "stems" / f"S{i:02d}.flac", audio, rate)
+  (folder / "metadata.yaml").write_text(yaml.safe_dump({"UUID": "x", "stems": entries}))
+  return folder
+
+
+def edit_stems(folder, **changes):
+  path = folder / "metadata.yaml"
+  content = yaml.safe_load(path.read_text())
+  for name, change in changes.items():
+    content["stems"].setdefault(name, {}).update(change)
+  path.write_text(yaml.safe_dump(content))
+
+
+@pytest.fixture
+def corpus(tmp_path):
+  root = tmp_path / "music"
+  for i in range(3):
+    write_song(root, "train", f"Track{i:05d}", seconds=3.0 + i)
+  write_song(root, "validation", "Track00009")
+  return root
+
+
+SETTINGS = TokenSettings(clip_s=4.0, mixes=6, level_s=0.25)
+
+
+def run(root, out, codec=None, **options):
+  options = {"settings": SETTINGS, "shard_songs": 2, **options}
+  return tokenize.tokenize_corpus("slakh", root, codec or MeanCodec(), out, **options)
+
+
+def test_corpus_to_shards(corpus, tmp_path):
+  out = tmp_path / "shards"
+  directory = run(corpus, out)
+  assert directory == out / "slakh" / "1.0.0"
+  assert [p.name for p in directory.parent.iterdir()] == ["1.0.0"]  # nothing half-made is left
+  dataset = Dataset.open(out)
+  dataset.verify()
+  meta = dataset.metadata
+  assert (meta.n_levels, meta.n_codes, meta.frame_rate_hz, meta.level_frames) == (2, 4000, 100, 25)
+  assert meta.codec_fingerprint == "0" * 64
+  assert meta.sources == {"instrument": CATEGORIES}
+  assert {split: len(shards) for split, shards in dataset.shards.items()} == {
+    "train": 2,
+    "validation": 1,
+  }
+  source = dataset.source("train")
+  assert source.songs == ("Track00000", "Track00001", "Track00002", "Track00002")
+  assert source.frames == (300, 400, 250, 250)  # 5 s is two equal parts, not 4 s and a tail
+  assert [source[i].start_frame for i in range(4)] == [0, 0, 0, 250]
+  assert [source[i].clip for i in range(4)] == [0, 0, 0, 1]
+  for i in range(4):
+    clip = source[i]
+    values = np.array([50, 100, 200, 400])
+    assert (clip.stem_codes[..., 0] == 2000 + values[:, None]).all()
+    sums = clip.mix_members @ values
+    assert (np.abs(clip.mix_codes[..., 0] - (2000.0 + sums[:, None])) <= 1).all()
+    assert (clip.mix_codes[..., 1] == np.arange(source.frames[i])).all()
+    names = [CATEGORIES[i] for i in clip.stem_conditions[:, 0]]
+    assert names == ["drums", "bass", "piano", "strings"]
+    assert np.allclose(clip.stem_level_db, 20 * np.log10(values / 1000)[:, None], atol=0.05)
+    assert clip.mix_members.shape == (6, 4)
+  assert not np.array_equal(source[2].mix_members, source[3].mix_members)
+  batch = next(make_loader(dataset, "train", crop_frames=250, batch_size=4, seed=0))
+  assert batch["target"].shape == (4, 250, 2)
+
+
+def test_same_seed_same_bytes(corpus, tmp_path):
+  one, two = run(corpus, tmp_path / "one"), run(corpus, tmp_path / "two")
+  for path in one.iterdir():
+    assert path.read_bytes() == (two / path.name).read_bytes(), path.name
+  other = run(corpus, tmp_path / "three", settings=TokenSettings(clip_s=4.0, mixes=6, seed=1))
+  a, b = (Dataset.open(d).source("train")[0] for d in (one, other))
+  assert np.array_equal(a.stem_codes, b.stem_codes)
+  assert not np.array_equal(a.mix_members, b.mix_members)
+
+
+class Stopped(Exception):
+  pass
+
+
+class StoppingCodec(MeanCodec):
+  def __init__(self, calls):
+    self.left = calls
+
+  def encode(self, audio):
+    if not self.left:
+      raise Stopped
+    self.left -= 1
+    return super().encode(audio)
+
+
+def test_resumes(corpus, tmp_path):
+  whole = MeanCodec()
+  expected = run(corpus, tmp_path / "whole", whole)
+  out = tmp_path / "shards"
+  with pytest.raises(Stopped):
+    run(corpus, out, StoppingCodec(whole.calls - 2))
+  assert not (out / "slakh" / "1.0.0").exists()
+  codec = MeanCodec()
+  directory = run(corpus, out, codec)
+  assert codec.calls < whole.calls / 2
+  for path in expected.iterdir():
+    assert path.read_bytes() == (directory / path.name).read_bytes(), path.name
+
+
+def test_unfinished_parts_of_other_settings_are_not_taken(corpus, tmp_path):
+  with pytest.raises(Stopped):
+    run(corpus, tmp_path / "a", StoppingCodec(6))
+  soundfile.write(corpus / "train/Track00000/stems/S01.flac", np.full(12000, 0.3), RATE)
+  settings = TokenSettings(clip_s=4.0, mixes=4, level_s=0.25)
+  directory = run(corpus, tmp_path / "a", settings=settings)
+  clip = Dataset.open(directory).source("train")[0]
+  assert clip.mix_members.shape == (4, 4)
+  assert (clip.stem_codes[1, :, 0] == 2300).all()
+
+
+def test_whole_dataset_is_left_alone_and_another_refused(corpus, tmp_path):
+  directory = run(corpus, tmp_path / "a")
+  codec = MeanCodec()
+  assert run(corpus, tmp_path / "a", codec) == directory
+  assert codec.calls == 0
+  with pytest.raises(UserError, match="must be new or made of the same"):
+    run(corpus, tmp_path / "a", settings=TokenSettings(clip_s=2.0))
+  soundfile.write(corpus / "train/Track00000/stems/S01.flac", np.full(12000, 0.3), RATE)
+  with pytest.raises(UserError, match="must be new or made of the same"):
+    run(corpus, tmp_path / "a")
+  assert run(corpus, tmp_path / "a", name="other").parent.name == "other"
+
+
+def test_wrong_settings_are_found_before_the_work(corpus, tmp_path):
+  codec = MeanCodec()
+  with pytest.raises(UserError, match="name must match"):
+    run(corpus, tmp_path / "a", codec, name="My Data")
+  with pytest.raises(UserError, match=r"clip_s must be above 0; got 0. mixes must be at least 3"):
+    run(corpus, tmp_path / "a", codec, settings=TokenSettings(clip_s=0, mixes=2))
+  with pytest.raises(UserError, match="corpus must be one of slakh; got corpus='slack'"):
+    tokenize.tokenize_corpus("slack", corpus, codec, tmp_path / "a")
+  assert codec.calls == 0
+  assert not (tmp_path / "a").exists()
+
+
+def test_broken_stem_is_named(corpus, tmp_path):
+  path = corpus / "train/Track00001/stems/S02.flac"
+  path.write_bytes(b"not audio")
+  with pytest.raises(UserError, match=str(path)):
+    run(corpus, tmp_path / "a")
+
+
+def test_codec_of_another_shape_is_refused(corpus, tmp_path):
+  class Short(MeanCodec):
+    def encode(self, audio):
+      return super().encode(audio)[:, 1:]
+
+  with pytest.raises(UserError, match="codec must give codes"):
+    run(corpus, tmp_path / "a", Short())
+
+
+def test_low_rate_and_uneven_stems(corpus, tmp_path, caplog):
+  folder = write_song(corpus, "train", "Track00005", rate=2000, stems=INSTRUMENTS[:2])
+  soundfile.write(folder / "stems/S01.flac", np.full(9010, 0.1), RATE)  # 225.25 frames
+  source = Dataset.open(run(corpus, tmp_path / "a")).source("train")
+  clip = source[source.songs.index("Track00005")]
+  assert clip.stem_codes.shape == (2, 300, 2)  # S00 is 3 s long
+  assert np.abs(clip.stem_codes[0, 10:-10, 0] - 2050.0).max() <= 1
+  assert (clip.stem_codes[1, :225, 0] == 2100).all()
+  assert (clip.stem_codes[1, 226:, 0] == 2000).all()
+  assert [r.getMessage().split(": ")[0] for r in caplog.records] == [
+    f"{folder / 'stems/S00.flac'} is at 2000 Hz, the codec at 4000 Hz"
+  ]
+
+
+def test_levels():
+  audio = np.zeros((2, 2, 25), np.float32)
+  audio[0, :, 10:20] = 0.1
+  audio[1, 0] = 1.0  # one channel of two: half the power
+  level_db = measure_levels(audio, 10)
+  assert level_db.dtype == np.float16
+  assert np.allclose(level_db, [[-120, -20, -120], [-3.01] * 3], atol=0.02)
+
+
+def test_slakh_traps(corpus, caplog):
+  folder = corpus / "train" / "Track00000"
+  edit_stems(folder, S01={"audio_rendered": False}, S09={"inst_class": "Bass", "program_num": 33})
+  edit_stems(folder, S02={"inst_class": "Theremin", "program_num": None})
+  path = folder / "metadata.yaml"
+  path.write_text(f"audio_dir: Track00616/stems\n{path.read_text()}")
+  path.write_bytes(b"\xff" + path.read_bytes())
+  for lie in ("train/._Track00001", "train/Track00000/._metadata.yaml"):
+    (corpus / lie).write_bytes(b"\0")
+  shutil.copytree(corpus / "train", corpus / "omitted")
+  tracks = Slakh(corpus).tracks()
+  assert [(t.split, t.id) for t in tracks] == [("train", f"Track{i:05d}") for i in range(3)] + [
+    ("validation", "Track00009")
+  ]
+  assert [(s.path.name, s.conditions) for s in tracks[0].stems] == [
+    ("S00.flac", {"instrument": "drums"}),
+    ("S02.flac", {}),
+    ("S03.flac", {"instrument": "strings"}),
+  ]
+  assert "1 listed stems have no audio, the first is" in caplog.text
+  assert "1 stems of unknown instrument 'Theremin' (program None)" in caplog.text
+
+
+def test_unknown_instrument_is_stored_as_unknown(corpus, tmp_path):
+  edit_stems(corpus / "train/Track00000", S02={"inst_class": "Theremin", "program_num": None})
+  clip = Dataset.open(run(corpus, tmp_path / "a")).source("train")[0]
+  drums, bass, strings = map(category_index, ("drums", "bass", "strings"))
+  assert clip.stem_conditions[:, 0].tolist() == [drums, bass, -1, strings]
+
+
+@pytest.mark.parametrize("stray", [b"", b"\0", b" ", b"\xff", b"x", b"\xef\xbb\xbf"])
+def test_metadata_with_a_stray_byte(tmp_path, stray):
+  path = tmp_path / "metadata.yaml"
+  path.write_bytes(stray + b"UUID: a\nstems:\n  S00: {inst_class: Bass}\n")
+  assert read_slakh_metadata(path)["stems"] == {"S00": {"inst_class": "Bass"}}
+
+
+def test_bad_corpora_are_named(tmp_path):
+  with pytest.raises(UserError, match="root must be a folder"):
+    open_corpus("slakh", tmp_path / "nowhere")
+  with pytest.raises(UserError, match="with no track"):
+    open_corpus("slakh", tmp_path).tracks()
+  folder = write_song(tmp_path, "train", "Track00000")
+  path = folder / "metadata.yaml"
+  for text in ("stems: [", "just words", "stems: 3", ""):
+    path.write_text(text)
+    with pytest.raises(UserError, match=f"must be YAML with `stems`; got {path}"):
+      open_corpus("slakh", tmp_path).tracks()
+  path.unlink()
+  with pytest.raises(UserError, match=str(path)):
+    open_corpus("slakh", tmp_path).tracks()
+
+
+def test_one_stem_song(tmp_path):
+  write_song(tmp_path / "m", "train", "Track00000", stems=INSTRUMENTS[:1])
+  clip = Dataset.open(run(tmp_path / "m", tmp_path / "a")).source("train")[0]
+  assert np.array_equal(clip.mix_members, np.zeros((2, 1)))
+  assert (clip.mix_codes[..., 0] == 2000).all()
+
+
+def test_tokenizer_counts_what_it_encodes(corpus):
+  track = Slakh(corpus).tracks()[0]
+  dataset_settings = TokenSettings(clip_s=4.0, mixes=3)
+  codec = MeanCodec()
+  metadata = types.SimpleNamespace(n_levels=2, sources=Slakh.sources, level_frames=50)
+  tokenizer = Tokenizer(codec, metadata, dataset_settings, 4)
+  (clip,) = tokenizer.tokenize(track)
+  encoded = 4 + 1 + int((clip.mix_members.sum(1) > 1).sum())  # stems, silence, sums of two or more
+  assert tokenizer.encoded_s == pytest.approx(3.0 * encoded)
+
+
+def test_help_opens_with_an_example(capsys):
+  with pytest.raises(SystemExit) as exit_:
+    tokenize.main(["--help"])
+  assert exit_.value.code == 0
+  assert "\n\nexample: python -m data_prep.tokenize --corpus" in capsys.readouterr().out
+  with pytest.raises(UserError, match="--batch: must be a whole number above 0; got '0'"):
+    tokenize.main(["--corpus=a", "--root=b", "--codec=c", "--out=d", "--batch=0"])
