@@ -10,9 +10,10 @@ import dataclasses
 import mido
 import numpy as np
 
-from data_prep import figures, grooves
+from data_prep import figures, grooves, rhythms
 from data_prep.chorales import Chorale, Chord
-from data_prep.music import DRUM_CHANNEL, Note, Part, Song, note_events
+from data_prep.music import DRUM_CHANNEL, Note, Part, Song, note_events, sort_events
+from data_prep.performance import bend, perform, swell
 
 ROLES = ("drums", "bass", "keys", "guitar", "lead", "pad")
 _KITS = (0, 8, 16, 24, 25, 32)
@@ -59,8 +60,21 @@ def arrange(chorale: Chorale, rng: np.random.Generator, max_s: float) -> Song:
     else:
       program = _PROGRAMS[role] + int(part_rng.integers(8))
       notes = _play_role(role, program, sheet, sections, part_rng)
-    timed = _perform(notes, tempo_bpm, swing, role, part_rng)
-    parts.append(_as_part(role, program, timed, part_rng))
+    timed = perform(notes, tempo_bpm, swing, role == "drums", part_rng)
+    channel = DRUM_CHANNEL if role == "drums" else 0
+    events = [(0.0, mido.Message("program_change", channel=channel, program=program))]
+    if role == "pad":
+      events += swell([section.start * bar_s for section in sections], channel)
+    elif role == "lead":
+      events += bend(timed, channel, part_rng)
+    parts.append(
+      Part(
+        program=program,
+        is_drum=role == "drums",
+        events=tuple(sort_events([*events, *note_events(timed, channel)])),
+        level_db=_LEVEL_DB[role] + float(part_rng.uniform(-2.5, 2.5)),
+      )
+    )
   return Song(
     source=f"bach/{chorale.name}",
     tempo_bpm=tempo_bpm,
@@ -76,7 +90,7 @@ def _write_sheet(chorale: Chorale, semitones: int, stretch: int) -> tuple[figure
     for voice in chorale.voices
   )
   chords = tuple(
-    Chord(tuple((tone + semitones) % 12 for tone in chord.tones), chord.bass + semitones)
+    Chord(tuple((tone + semitones) % 12 for tone in chord.tones), (chord.bass + semitones) % 12)
     for chord in chorale.chords
     for _ in range(stretch)
   )
@@ -140,7 +154,9 @@ def _draw_form(phrase_bars: list[int], rng: np.random.Generator) -> list[_Sectio
   ]
 
 
-def _play_drums(sheet, sections: list[_Section], rng: np.random.Generator) -> list[Note]:
+def _play_drums(
+  sheet: figures.Sheet, sections: list[_Section], rng: np.random.Generator
+) -> list[Note]:
   pair = grooves.draw_grooves(sheet.bar_beats, rng)
   notes: list[Note] = []
   for section in sections:
@@ -155,39 +171,51 @@ def _play_drums(sheet, sections: list[_Section], rng: np.random.Generator) -> li
         end = start + sheet.bar_beats
         cut = end - len(fill) / 4
         played = [note for note in played if note.beat < cut] + grooves.play_fill(fill, end)
+      if bar == sections[-1].end - 1:
+        last = max(start, int(sheet.voices[0][-1][0]))
+        played = [note for note in played if note.beat < last] + grooves.play_end(last)
       notes += _lift(played, section.lift)
   return notes
 
 
-def _play_role(role, program, sheet, sections, rng) -> list[Note]:
-  pair = _draw_figures(role, program, sheet, rng)
+def _play_role(
+  role: str,
+  program: int,
+  sheet: figures.Sheet,
+  sections: list[_Section],
+  rng: np.random.Generator,
+) -> list[Note]:
+  *pair, last = _draw_figures(role, program, sheet, rng)
   notes: list[Note] = []
   for section in sections:
     if role not in section.roles:
       continue
     for bar in range(section.start, section.end):
-      played = pair[section.variant](sheet, bar * sheet.bar_beats, rng)
+      figure = last if bar == sections[-1].end - 1 else pair[section.variant]
+      played = figure(sheet, bar * sheet.bar_beats, rng)
       notes += _lift(played, section.lift)
   return notes
 
 
-def _draw_figures(role: str, program: int, sheet, rng) -> tuple[figures.Figure, figures.Figure]:
-  """Returns the part's verse and refrain figures."""
+def _draw_figures(
+  role: str, program: int, sheet: figures.Sheet, rng: np.random.Generator
+) -> list[figures.Figure]:
+  """Returns the part's verse and refrain figures, and the plainest for the song's last bar."""
   four = sheet.bar_beats == 4
   if role == "bass":
-    options = [figures.bass_figure(line) for line in (figures.BASS_4 if four else figures.BASS_3)]
+    options = [figures.bass_figure(line) for line in (rhythms.BASS_4 if four else rhythms.BASS_3)]
     options.append(figures.voice_figure(3, -1, 28, 50))
   elif role == "keys":
     voicings = figures.lead_voices(sheet.chords, 53, 78, int(rng.integers(3, 5)))
-    lines = figures.COMP_4 if four else figures.COMP_3
+    lines = rhythms.COMP_4 if four else rhythms.COMP_3
     options = [figures.comp_figure(line, voicings) for line in lines]
   elif role == "guitar":
     if program in (29, 30):
       voicings = figures.power_chords(sheet.chords)
-      lines = figures.CHUG_4 if four else figures.CHUG_3
+      lines = rhythms.CHUG_4 if four else rhythms.CHUG_3
     else:
       voicings = figures.lead_voices(sheet.chords, 50, 76, int(rng.integers(4, 6)))
-      lines = figures.STRUM_4 if four else figures.STRUM_3
+      lines = rhythms.STRUM_4 if four else rhythms.STRUM_3
     options = [figures.comp_figure(line, voicings, strum=0.02) for line in lines]
   elif role == "lead":
     octave = int(rng.integers(0, 2))
@@ -210,46 +238,8 @@ def _draw_figures(role: str, program: int, sheet, rng) -> tuple[figures.Figure, 
   else:
     raise ValueError(f"role must be one of {ROLES}; got role={role}")
   first, second = rng.choice(len(options), size=2, replace=False)
-  return options[first], options[second]
+  return [options[first], options[second], options[0]]
 
 
 def _lift(notes: list[Note], steps: int) -> list[Note]:
   return [dataclasses.replace(note, velocity=note.velocity + steps) for note in notes]
-
-
-def _perform(
-  notes: list[Note], tempo_bpm: float, swing: float, role: str, rng: np.random.Generator
-) -> list[tuple[float, float, int, int]]:
-  """Returns (start_s, end_s, pitch, velocity): swung, with a player's small errors.
-
-  Args:
-    swing: how late the second half of a beat comes, in beats; 1/6 is a triplet.
-  """
-  beat_s = 60 / tempo_bpm
-  lag_s = float(rng.normal(0, 0.003 if role == "drums" else 0.006))
-  spread_s = 0.003 if role == "drums" else 0.006
-  timed = []
-  for note in sorted(notes, key=lambda note: (note.beat, note.pitch)):
-    starts, ends = (_swung(beat, swing) * beat_s for beat in (note.beat, note.beat + note.length))
-    late_s = lag_s + float(np.clip(rng.normal(0, spread_s), -3 * spread_s, 3 * spread_s))
-    start_s = max(0.0, starts + late_s)
-    velocity = int(np.clip(round(note.velocity + rng.normal(0, 5)), 1, 127))
-    timed.append((start_s, max(ends + late_s, start_s + 0.03), note.pitch, velocity))
-  return timed
-
-
-def _swung(beat: float, swing: float) -> float:
-  whole, inside = divmod(beat, 1.0)
-  bent = inside * (0.5 + swing) / 0.5
-  return whole + (bent if inside <= 0.5 else 1 - (1 - inside) * (0.5 - swing) / 0.5)
-
-
-def _as_part(role: str, program: int, timed, rng: np.random.Generator) -> Part:
-  channel = DRUM_CHANNEL if role == "drums" else 0
-  setup = (0.0, mido.Message("program_change", channel=channel, program=program))
-  return Part(
-    program=program,
-    is_drum=role == "drums",
-    events=(setup, *note_events(timed, channel)),
-    level_db=_LEVEL_DB[role] + float(rng.uniform(-2.5, 2.5)),
-  )

@@ -6,157 +6,206 @@ bytes depend on the seed and not on the number of processes.
 """
 
 import argparse
+import contextlib
 import hashlib
 import json
 import multiprocessing
 import sys
+import time
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from data_prep.arrange import arrange
-from data_prep.chorales import Chorale, chorale_paths, read_chorale
-from data_prep.render import default_soundfont
+from data_prep.chorales import Chorale, chorale_paths, read_chorale, same_tune
+from data_prep.midi_files import Score, find_scores, notes_digest, read_song
+from data_prep.music import Song
+from data_prep.render import check_soundfont, default_soundfont
 from data_prep.slakh_layout import write_track
+from data_prep.splits import SPLITS, assign_splits, group_alike
 from stemgen_jax.errors import UserError, run_cli
 
-SPLITS = ("train", "validation", "test")
 _SETTINGS = "demo.json"
-_VERSION = 1  # raise when the same seed gives other music
-_EXAMPLE = "example: python -m data_prep.demo --out data/demo --songs 60 --seed 0"
+_VERSION = 2  # raised when the same seed gives other bytes
+_CHORALE_SONGS, _CHORALE_S, _MIDI_S = 60, 60.0, 600.0
+A = TypeVar("A")
+B = TypeVar("B")
+Mapper = Callable[[Callable[[A], B], Iterable[A]], Iterator[B]]
+"""`map`, or a process pool's: results in order."""
 
 
-def split_groups(sizes: list[int]) -> list[str]:
-  """Returns a split for each group of songs: about 80/10/10 of the songs, groups kept whole.
+def plan_chorales(songs: int, seed: int, mapper: Mapper) -> tuple[list[Chorale], list[str]]:
+  """Returns the chorale and the split of each song; settings of one tune share a split.
 
-  Args:
-    sizes: songs in each group, in an order already shuffled. With three groups or more no split
-      is empty.
+  When the corpus has fewer chorales than `songs`, they come again from the first.
   """
-  splits = ["train"] * len(sizes)
-  if len(sizes) < 3:
-    return splits
-  wanted = max(1, round(0.1 * sum(sizes)))
-  # The smallest groups that fill each held-out split: a tune with many settings stays in train.
-  order = sorted(range(len(sizes)), key=lambda group: sizes[group])
-  for split in ("test", "validation"):
-    filled = 0
-    while filled < wanted and len(order) > (1 if split == "validation" else 2):
-      group = order.pop(0)
-      splits[group] = split
-      filled += sizes[group]
-  return splits
-
-
-def plan_chorales(songs: int, seed: int, pool) -> tuple[list[Chorale], list[str]]:
-  """Returns the chorale and the split of each song; settings of one tune share a split."""
   paths = chorale_paths()
   order = np.random.default_rng([seed, 0]).permutation(len(paths))
-  chosen: list[Chorale] = []
-  for chorale in pool.imap(read_chorale, (paths[i] for i in order[: 2 * songs + 8]), chunksize=4):
-    if chorale is not None and len(chosen) < songs:
-      chosen.append(chorale)
-  chosen = [chosen[i % len(chosen)] for i in range(songs)]
-  groups: dict[tuple[int, ...], list[int]] = {}
-  for song, chorale in enumerate(chosen):
-    groups.setdefault(chorale.tune, []).append(song)
-  by_group = split_groups([len(members) for members in groups.values()])
-  splits = [""] * songs
-  for members, split in zip(groups.values(), by_group):
-    for song in members:
-      splits[song] = split
-  return chosen, splits
+  # About one file in fifty holds no four-part chorale.
+  candidates = [paths[i] for i in order[: songs + songs // 10 + 8]]
+  read = [chorale for chorale in mapper(read_chorale, candidates) if chorale is not None]
+  distinct = read[:songs]
+  chosen = [distinct[i % len(distinct)] for i in range(songs)]
+  groups = [
+    [song for index in group for song in range(index, songs, len(distinct))]
+    for group in group_alike(distinct, same_tune)
+  ]
+  return chosen, assign_splits(groups)
 
 
-def _make_track(job) -> float:
-  chorale, folder, seed, index, args = job
-  soundfont = Path(args["soundfont"]).read_bytes()
-  rng = np.random.default_rng([seed, 1, index])
-  song = arrange(chorale, rng, args["seconds"])
-  return write_track(song, folder, soundfont, Path(args["soundfont"]).name, args["rate"])
+def plan_scores(
+  scores: list[Score], songs: int | None, seed: int, max_s: float, mapper: Mapper
+) -> tuple[list[Song], list[str]]:
+  """Returns the songs that scores hold, equal music once, in a seeded order, and their splits.
 
-
-def claim_folder(out: Path, settings: dict) -> None:
-  """Makes `out` ready for these settings.
+  A score that cannot be parsed is reported on stderr and left out.
 
   Raises:
-    UserError: if it already holds other settings, or files that no demo run wrote.
+    UserError: if none can be parsed.
+  """
+  found: dict[str, Song] = {}
+  problem = None
+  for song in mapper(partial(read_song, max_s=max_s), scores):
+    if isinstance(song, UserError):
+      problem = song
+      print(f"warning: {song} Left out.", file=sys.stderr)
+    else:
+      found.setdefault(notes_digest(song), song)
+  if not found:
+    raise UserError(f"--midi must hold at least one readable song; got none. {problem}")
+  distinct = list(found.values())
+  order = np.random.default_rng([seed, 0]).permutation(len(distinct))[:songs]
+  return [distinct[i] for i in order], assign_splits([[i] for i in range(len(order))])
+
+
+def check_folder(out: Path, settings: dict) -> None:
+  """Does nothing if `out` is new, empty, or made with these settings.
+
+  Raises:
+    UserError: if it holds other settings, or files that no demo run wrote.
   """
   record = out / _SETTINGS
   if record.is_file():
     before = json.loads(record.read_text(encoding="utf-8"))
     differ = sorted(k for k in before.keys() | settings.keys() if before.get(k) != settings.get(k))
     if differ:
-      pairs = ", ".join(f"{k}={settings.get(k)} (there {before.get(k)})" for k in differ)
+      pairs = ", ".join(f"{k}={settings.get(k)} (there: {before.get(k)})" for k in differ)
       raise UserError(
         f"--out must be a new folder or one made with the same settings; got {out} with {pairs}."
         " Choose another --out."
       )
-    return
-  if out.exists() and (not out.is_dir() or any(out.iterdir())):
+  elif out.exists() and (not out.is_dir() or any(out.iterdir())):
     raise UserError(
       f"--out must be a new or empty folder; got {out}, which holds other files."
       " Choose another --out."
     )
+
+
+def _record_settings(out: Path, settings: dict) -> None:
+  """Writes the settings that the tracks in `out` will be made with, by rename."""
   out.mkdir(parents=True, exist_ok=True)
-  partial = out / f".{_SETTINGS}.partial"
-  partial.write_text(json.dumps(settings, indent=2, sort_keys=True) + "\n", encoding="utf-8")
-  partial.replace(record)
+  unfinished = out.parent / f".{out.name}.{_SETTINGS}.partial"
+  unfinished.write_text(json.dumps(settings, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+  unfinished.replace(out / _SETTINGS)
+
+
+def _render(job: tuple[Chorale | Song, Path, list[int]], flags: argparse.Namespace) -> float:
+  music, folder, seeds = job
+  if isinstance(music, Chorale):
+    music = arrange(music, np.random.default_rng(seeds), flags.seconds)
+  return write_track(music, folder, flags.soundfont, flags.rate)
 
 
 def _parse(argv: list[str] | None) -> argparse.Namespace:
   parser = argparse.ArgumentParser(
     prog="python -m data_prep.demo",
-    usage=f"{_EXAMPLE}\n\n%(prog)s [options]",
-    description="Renders multi-instrument demo music into Slakh2100's folder layout.",
+    usage="python -m data_prep.demo --out data/demo --songs 60 --seed 0"
+    "\n       python -m data_prep.demo --out data/doom --midi freedoom1.wad freedoom2.wad",
+    description="Renders songs, one mono stem a part, into Slakh2100's folder layout: Bach"
+    " chorales arranged for a six-piece band, or the MIDI files given.",
   )
   parser.add_argument("--out", type=Path, required=True, help="folder for train/ validation/ test/")
-  parser.add_argument("--songs", type=int, default=60, help="number of songs (default 60)")
-  parser.add_argument("--seed", type=int, default=0, help="same seed, same bytes (default 0)")
-  parser.add_argument("--seconds", type=float, default=60.0, help="longest song (default 60)")
-  parser.add_argument("--rate", type=int, default=44100, help="sample rate in Hz (default 44100)")
-  parser.add_argument("--soundfont", type=Path, help="General MIDI .sf2 (default: TimGM6mb)")
-  parser.add_argument("--jobs", type=int, default=1, help="processes (default 1)")
-  return parser.parse_args(argv)
+  parser.add_argument("--songs", type=int, help="how many (default: 60 chorales, or all --midi)")
+  parser.add_argument("--seed", type=int, default=0, help="same seed, same bytes (default: 0)")
+  parser.add_argument(
+    "--midi", type=Path, nargs="+", help=".mid .midi .mus .wad files, or directories of them"
+  )
+  parser.add_argument("--seconds", type=float, help="longest song (default: 60, with --midi 600)")
+  parser.add_argument("--rate", type=int, default=44100, help="sample rate in Hz (default: 44100)")
+  parser.add_argument(
+    "--soundfont",
+    type=Path,
+    default=default_soundfont(),
+    help="General MIDI .sf2 (default: TimGM6mb)",
+  )
+  parser.add_argument("--jobs", type=int, default=2, help="processes (default: 2)")
+  flags = parser.parse_args(argv)
+  if flags.seconds is None:
+    flags.seconds = _MIDI_S if flags.midi else _CHORALE_S
+  if flags.songs is None and not flags.midi:
+    flags.songs = _CHORALE_SONGS
+  for name, least in (("songs", 1), ("seed", 0), ("seconds", 10), ("rate", 8000), ("jobs", 1)):
+    value = getattr(flags, name)
+    if value is not None and not value >= least:
+      raise UserError(f"--{name} must be at least {least}; got {name}={value}.")
+  check_soundfont(flags.soundfont)
+  return flags
 
 
 def main(argv: list[str] | None = None) -> int:
   """Renders what the command line asks for; returns the exit code."""
   flags = _parse(argv)
-  for name, least in (("songs", 1), ("seed", 0), ("seconds", 10), ("rate", 8000), ("jobs", 1)):
-    if getattr(flags, name) < least:
-      raise UserError(f"--{name} must be at least {least}; got {getattr(flags, name)}.")
-  soundfont = flags.soundfont or default_soundfont()
-  if not soundfont.is_file():
-    raise UserError(f"--soundfont must be a file; got {soundfont}. Check the path.")
+  scores = find_scores(flags.midi) if flags.midi else []
+  digests = sorted(hashlib.sha256(score.content).hexdigest() for score in scores)
   settings = {
     "version": _VERSION,
     "songs": flags.songs,
     "seed": flags.seed,
     "seconds": flags.seconds,
     "rate": flags.rate,
-    "soundfont": hashlib.sha256(soundfont.read_bytes()).hexdigest(),
+    "soundfont": hashlib.sha256(flags.soundfont.read_bytes()).hexdigest(),
+    "midi": hashlib.sha256("".join(digests).encode()).hexdigest() if scores else None,
   }
-  claim_folder(flags.out, settings)
-  args = {"soundfont": str(soundfont), "seconds": flags.seconds, "rate": flags.rate}
-  with multiprocessing.get_context("spawn").Pool(flags.jobs) as pool:
-    chorales, splits = plan_chorales(flags.songs, flags.seed, pool)
+  check_folder(flags.out, settings)
+  columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+  bar = Progress(*columns, TimeRemainingColumn(), console=Console(file=sys.stderr))
+  with contextlib.ExitStack() as stack:
+    ordered, unordered = map, map
+    if flags.jobs > 1:
+      pool = stack.enter_context(multiprocessing.get_context("spawn").Pool(flags.jobs))
+      ordered, unordered = partial(pool.imap, chunksize=4), pool.imap_unordered
+    stack.enter_context(bar)
+
+    def read(function, items):
+      task = bar.add_task("reading scores", total=len(items))
+      for result in ordered(function, items):
+        bar.advance(task)
+        yield result
+
+    if flags.midi:
+      music, splits = plan_scores(scores, flags.songs, flags.seed, flags.seconds, read)
+    else:
+      music, splits = plan_chorales(flags.songs, flags.seed, read)
+    _record_settings(flags.out, settings)
     jobs = []
-    for index, (chorale, split) in enumerate(zip(chorales, splits)):
+    for index, (piece, split) in enumerate(zip(music, splits)):
       folder = flags.out / split / f"Track{index + 1:05d}"
       if not folder.exists():
-        jobs.append((chorale, folder, flags.seed, index, args))
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
-    console = Console(file=sys.stderr)
-    with Progress(*columns, TimeRemainingColumn(), console=console) as progress:
-      task = progress.add_task("rendering songs", total=flags.songs)
-      progress.advance(task, flags.songs - len(jobs))
-      for _ in pool.imap_unordered(_make_track, jobs):
-        progress.advance(task)
+        jobs.append((piece, folder, [flags.seed, 1, index]))
+    task = bar.add_task("rendering songs", total=len(music), completed=len(music) - len(jobs))
+    started_s, stems_s = time.monotonic(), 0.0
+    for length_s in unordered(partial(_render, flags=flags), jobs):
+      stems_s += length_s
+      bar.advance(task)
+  speed = stems_s / max(1e-9, time.monotonic() - started_s)
   counts = ", ".join(f"{splits.count(split)} {split}" for split in SPLITS)
-  print(f"{flags.songs} songs in {flags.out}: {counts}")
+  print(f"{len(music)} songs in {flags.out}: {counts}")
+  print(f"{stems_s / 3600:.2f} hours of stems, {speed:.0f} s of stems a second", file=sys.stderr)
   return 0
 
 

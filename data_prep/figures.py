@@ -1,20 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
 """What bass, keys, guitar, lead and pad play in one bar of a chord sheet.
 
-Rhythms are strings of sixteenths: `-` holds, `.` rests, anything else strikes. A held note or
-chord is struck again where the harmony changes under it. Nothing here knows seconds or programs.
+Rhythms are the strings of `rhythms`; a held note or chord is struck again where the harmony
+changes under it. Nothing here knows seconds or programs.
 """
 
 import dataclasses
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from data_prep.chorales import Chord
+from data_prep.chorales import Chord, Voice
 from data_prep.music import Note
 
-Voice = tuple[tuple[float, float, int], ...]
 Voicing = tuple[int, ...]
 
 
@@ -36,81 +35,6 @@ class Sheet:
 
 Figure = Callable[[Sheet, int, np.random.Generator], list[Note]]
 """Given the sheet, a bar's first beat and a generator, returns the bar's notes."""
-
-# Bass: R the chorale's bass, 3 and 5 other chord tones, 8 the octave, a leads to the next bar.
-BASS_4 = (
-  "R---------------",
-  "R-R-R-R-R-R-R-R-",
-  "R.8.R.8.R.8.R.8.",
-  "R-----R-5---R-a-",
-  "R--R--5-R--R--5-",
-  "R---5---R---5-a-",
-  "R---3---5---a---",
-  "R..RR..8R..R5.a.",
-  "R-R.....R-R.5.a.",
-  "..R...R...R...R.",
-)
-BASS_3 = (
-  "R-----------",
-  "R-----5-----",
-  "R---5---a---",
-  "R-R-R-R-R-R-",
-  "R---3---5---",
-  "R-----R-5-a-",
-)
-# Keys and guitar: X, x the whole chord; a digit one of its notes, beyond the last an octave up.
-COMP_4 = (
-  "X---------------",
-  "X---x---X---x---",
-  "..X...X...X...X.",
-  "X--x--X---x-X---",
-  "X..x..X...x.x...",
-  "0-1-2-1-0-1-2-1-",
-  "0-2-1-2-0-2-1-2-",
-  "012321230123212.",
-  "0-1-2-3-4-3-2-1-",
-  "X.......X.x.....",
-  "X-----x-----x---",
-  "0..1..2.0..1..2.",
-)
-COMP_3 = (
-  "X-----------",
-  "0---x---x---",
-  "0-1-2-3-2-1-",
-  "0-2-1-2-1-2-",
-  "X---x---x-x-",
-  "012321012321",
-  "X-----x-----",
-)
-STRUM_4 = (
-  "X---x-x-..x-x-x-",
-  "X---X-x-X---X-x-",
-  "X-x-X-x-X-x-X-x-",
-  "....X.......X...",
-  "..X...X...X...X.",
-  "x.xxX.x.x.xxX.x.",
-  "0-2-1-3-0-2-1-3-",
-  "0-1-2-3-4-3-2-1-",
-  "X---------------",
-  "0.1.2.3.0.2.3.1.",
-  "X--X--X-X--X--X-",
-)
-STRUM_3 = (
-  "X---x-x-x-x-",
-  "....X---X---",
-  "0-1-2-3-2-1-",
-  "X-----------",
-  "0-2-3-4-3-2-",
-  "X-x-x-X-x-x-",
-)
-CHUG_4 = (
-  "X-x-x-x-X-x-x-x-",
-  "X---------------",
-  "X.xxX.xxX.xxX.xx",
-  "X--X--X---X-X---",
-  "X-------X---X-x-",
-)
-CHUG_3 = ("X-x-x-x-x-x-", "X-----------", "X--X--X--X--", "X-------X---")
 
 
 def lead_voices(chords: tuple[Chord, ...], low: int, high: int, size: int) -> list[Voicing]:
@@ -252,7 +176,15 @@ def tune_figure(octave: int, ornaments: float) -> Figure:
   return play
 
 
-def _ornament(beat, length, pitch, follows, scale, rng) -> list[tuple[float, float, int]]:
+def _ornament(
+  beat: float,
+  length: float,
+  pitch: int,
+  follows: int,
+  scale: frozenset[int],
+  rng: np.random.Generator,
+) -> list[tuple[float, float, int]]:
+  """Returns one ornament of a note as (beat, length, pitch); `follows` is the next note's pitch."""
   upper = next(pitch + step for step in (1, 2, 3) if (pitch + step) % 12 in scale)
   kind = rng.integers(4)
   if kind == 0:
@@ -266,7 +198,7 @@ def _ornament(beat, length, pitch, follows, scale, rng) -> list[tuple[float, flo
   return [(beat + 0.5, length - 0.5, pitch)]
 
 
-def _strokes(sheet: Sheet, rhythm: str, start: int):
+def _strokes(sheet: Sheet, rhythm: str, start: int) -> Iterator[tuple[float, float, str]]:
   """Yields (beat, length, mark) of a rhythm; holds are cut and struck again at a new harmony."""
   step, mark, begun = 0, ".", 0
   for step, sign in enumerate(rhythm + "."):
@@ -285,8 +217,8 @@ def _strokes(sheet: Sheet, rhythm: str, start: int):
     begun = step
 
 
-def _bar_notes(voice: Voice, start: int, bar_beats: int):
-  return [note for note in voice if start <= note[0] < start + bar_beats]
+def _bar_notes(voice: Voice, start: int, bar_beats: int) -> Voice:
+  return tuple(note for note in voice if start <= note[0] < start + bar_beats)
 
 
 def _approach(sheet: Sheet, beat: int, rng: np.random.Generator) -> int:

@@ -70,7 +70,7 @@ def draw_grooves(bar_beats: int, rng: np.random.Generator) -> tuple[Groove, Groo
 
 
 def play_bar(
-  groove: Groove, start: float, rng: np.random.Generator, crash: bool, vary: float = 0.15
+  groove: Groove, start: int, rng: np.random.Generator, crash: bool, vary: float = 0.15
 ) -> list[Note]:
   """Returns one bar of a groove.
 
@@ -99,7 +99,7 @@ def draw_fill(bar_beats: int, rng: np.random.Generator) -> str:
   return fits[int(rng.integers(len(fits)))]
 
 
-def play_fill(fill: str, end: float) -> list[Note]:
+def play_fill(fill: str, end: int) -> list[Note]:
   """Returns a fill that ends at beat `end`, growing louder."""
   start = end - len(fill) / 4
   keys = {"s": SNARE, "k": KICK} | {str(n): tom for n, tom in enumerate(TOMS)}
@@ -108,6 +108,11 @@ def play_fill(fill: str, end: float) -> list[Note]:
     for step, mark in enumerate(fill)
     if mark != "."
   ]
+
+
+def play_end(beat: int) -> list[Note]:
+  """Returns the song's last stroke: cymbal and kick together."""
+  return [_strike(beat, CRASH, 112), _strike(beat, KICK, 108)]
 
 
 def _strike(beat: float, key: int, velocity: int) -> Note:

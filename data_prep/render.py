@@ -4,8 +4,10 @@
 Stems are 16-bit integers and the mix is their integer sum, so it is exact and never clips.
 """
 
+import dataclasses
 from pathlib import Path
 
+import mido
 import numpy as np
 import pretty_midi
 import tinysoundfont
@@ -16,6 +18,8 @@ from data_prep.music import Part, Song
 from stemgen_jax.errors import UserError
 
 Mono = Float[np.ndarray, " samples"]
+Stage = tuple[Float[np.ndarray, "3"], Float[np.ndarray, "3"]]
+Pcm = Int16[np.ndarray, " samples"]
 
 MIX_LUFS = -16.0
 _PEAK = 0.95
@@ -28,33 +32,70 @@ def default_soundfont() -> Path:
   return Path(pretty_midi.__file__).with_name("TimGM6mb.sf2")
 
 
-def render_song(
-  song: Song, soundfont: bytes, rate_hz: int
-) -> tuple[list[Int16[np.ndarray, " samples"] | None], float]:
-  """Returns a stem for each part, None for one that never sounds, and the gain that was applied.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Rendered:
+  """A song's audio.
 
-  The stems' sum is at MIX_LUFS, or lower where its peak would pass 0.95.
+  Attributes:
+    stems: one for each part; None where it never sounds.
+    lufs: each stem's loudness; minus infinity where it never sounds.
+    gain: factor that brought the mix to its loudness.
   """
-  stems: list[Mono | None] = []
+
+  stems: tuple[Pcm | None, ...]
+  lufs: tuple[float, ...]
+  mix: Pcm
+  gain: float
+
+
+def check_soundfont(path: Path) -> None:
+  """Does nothing if the file is a SoundFont.
+
+  Raises:
+    UserError: if it is missing or tinysoundfont cannot load it.
+  """
+  if not path.is_file():
+    raise UserError(f"--soundfont must be a file that exists; got {path}.")
+  try:
+    tinysoundfont.Synth().sfload(path.read_bytes())
+  except RuntimeError as error:
+    raise UserError(f"--soundfont must be a SoundFont 2 file; got {path} ({error}).") from error
+
+
+def render_song(song: Song, soundfont: bytes, rate_hz: int) -> Rendered:
+  """Returns a song's stems and mix, the mix at MIX_LUFS, or lower where its peak would pass 0.95.
+
+  Raises:
+    UserError: if the SoundFont lacks a program that the song uses.
+  """
+  raw: list[Mono | None] = []
+  lufs: list[float] = []
   for part in song.parts:
-    stem = render_part(part, soundfont, rate_hz, song.length_s) if part.has_notes else None
-    if stem is not None and part.level_db is not None:
-      loudness = integrated_loudness(stem, rate_hz)
-      stem = stem * 10 ** ((part.level_db - loudness) / 20) if np.isfinite(loudness) else stem
-    stems.append(stem if stem is not None and stem.any() else None)
-  sounding = [stem for stem in stems if stem is not None]
-  if not sounding:
-    return stems, 1.0
+    sound = render_part(part, soundfont, rate_hz, song.length_s) if part.has_notes else None
+    loudness = float("-inf") if sound is None else integrated_loudness(sound, rate_hz)
+    if sound is not None and part.level_db is not None and np.isfinite(loudness):
+      sound *= np.float32(10 ** ((part.level_db - loudness) / 20))
+      loudness = part.level_db
+    raw.append(sound if sound is not None and sound.any() else None)
+    lufs.append(loudness)
+  silence = np.zeros(round(song.length_s * rate_hz), np.float32)
+  sounding = [sound for sound in raw if sound is not None] or [silence]
   mix = np.sum(sounding, axis=0)
-  gain = _PEAK / max(float(np.abs(stem).max()) for stem in [mix, *sounding])
+  gain = _PEAK / max(1e-9, *(float(np.abs(sound).max()) for sound in [mix, *sounding]))
   loudness = integrated_loudness(mix, rate_hz)
-  if np.isfinite(loudness):
-    gain = min(gain, 10 ** ((MIX_LUFS - loudness) / 20))
-  pcm = [
-    None if stem is None else np.round(stem * (gain * _FULL_SCALE)).astype(np.int16)
-    for stem in stems
-  ]
-  return pcm, gain
+  gain = min(gain, 10 ** ((MIX_LUFS - loudness) / 20)) if np.isfinite(loudness) else 1.0
+  stems = tuple(None if sound is None else _to_pcm(sound, gain) for sound in raw)
+  pcm = [stem for stem in stems if stem is not None] or [_to_pcm(silence, gain)]
+  return Rendered(
+    stems=stems,
+    lufs=tuple(loudness + 20 * float(np.log10(gain)) for loudness in lufs),
+    mix=np.sum(pcm, axis=0, dtype=np.int16),
+    gain=gain,
+  )
+
+
+def _to_pcm(sound: Mono, gain: float) -> Pcm:
+  return np.rint(sound * np.float32(gain * _FULL_SCALE)).astype(np.int16)
 
 
 def render_part(part: Part, soundfont: bytes, rate_hz: int, length_s: float) -> Mono:
@@ -94,11 +135,12 @@ def integrated_loudness(sound: Mono, rate_hz: int) -> float:
   Source: ITU-R BS.1770-4: K-weighting, 0.4 s blocks with 75 % overlap, gates at -70 LUFS and
   10 LU below the blocks left. Filter coefficients are designed for the rate at hand.
   """
-  weighted = signal.lfilter(*_shelf(rate_hz), sound.astype(np.float64))
-  weighted = signal.lfilter(*_high_pass(rate_hz), weighted)
+  stages = np.stack([np.concatenate(stage(rate_hz)) for stage in (_shelf, _high_pass)])
+  weighted = signal.sosfilt(stages, sound)
   hop = round(0.1 * rate_hz)
-  padded = np.pad(weighted**2, (0, -len(weighted) % hop + max(0, 4 * hop - len(weighted))))
-  tenths = padded.reshape(-1, hop).mean(axis=1)
+  # Sums over tenths of a second, the last one short; at least four make one block.
+  tenths = np.add.reduceat(weighted**2, np.arange(0, len(weighted), hop)) / hop
+  tenths = np.pad(tenths, (0, max(0, 4 - len(tenths))))
   power = np.convolve(tenths, np.full(4, 0.25), mode="valid")
   power = power[power > 10 ** ((-70 + 0.691) / 10)]
   if not len(power):
@@ -107,7 +149,7 @@ def integrated_loudness(sound: Mono, rate_hz: int) -> float:
   return float(-0.691 + 10 * np.log10(power.mean()))
 
 
-def _shelf(rate_hz: int):
+def _shelf(rate_hz: int) -> Stage:
   """Returns BS.1770's first stage: +4 dB above about 1.7 kHz, as (b, a)."""
   k, q = np.tan(np.pi * 1681.974450955533 / rate_hz), 0.7071752369554196
   high = 10 ** (3.999843853973347 / 20)
@@ -117,14 +159,14 @@ def _shelf(rate_hz: int):
   return np.array(b) / a0, np.array([a0, 2 * (k * k - 1), 1 - k / q + k * k]) / a0
 
 
-def _high_pass(rate_hz: int):
+def _high_pass(rate_hz: int) -> Stage:
   """Returns BS.1770's second stage: a high pass at about 38 Hz, as (b, a)."""
   k, q = np.tan(np.pi * 38.13547087602444 / rate_hz), 0.5003270373238773
   a0 = 1 + k / q + k * k
   return np.array([1.0, -2.0, 1.0]), np.array([a0, 2 * (k * k - 1), 1 - k / q + k * k]) / a0
 
 
-def _send(synth: tinysoundfont.Synth, message) -> None:
+def _send(synth: tinysoundfont.Synth, message: mido.Message) -> None:
   """Passes one channel message on; programs and banks were set when the part began."""
   if message.type == "note_on":
     synth.noteon(message.channel, message.note, message.velocity)

@@ -11,41 +11,38 @@ import shutil
 from pathlib import Path
 
 import mido
-import numpy as np
 import soundfile
 import yaml
 
 from data_prep.music import Part, Song, inst_class, program_name
-from data_prep.render import MIX_LUFS, integrated_loudness, render_song
+from data_prep.render import MIX_LUFS, render_song
 
 _TICKS = 480
 _DRUM_PROGRAM = 128  # what Slakh2100 writes for any drum kit
 
 
-def write_track(song: Song, folder: Path, soundfont: bytes, font_name: str, rate_hz: int) -> float:
+def write_track(song: Song, folder: Path, soundfont: Path, rate_hz: int) -> float:
   """Renders a song into `folder` and returns the seconds of stem audio written.
 
   Args:
-    folder: must not exist; `.<name>.partial` beside the split folders is used meanwhile.
-    font_name: the SoundFont's file name, kept as Slakh's `plugin_name`.
+    folder: `<out>/<split>/<track>`, must not exist; `<out>/.<track>.partial` is used meanwhile.
+
+  Raises:
+    UserError: if the SoundFont lacks a program that the song uses.
   """
   partial = folder.parent.parent / f".{folder.name}.partial"
   shutil.rmtree(partial, ignore_errors=True)
   (partial / "stems").mkdir(parents=True)
   (partial / "MIDI").mkdir()
-  pcm, gain = render_song(song, soundfont, rate_hz)
+  audio = render_song(song, soundfont.read_bytes(), rate_hz)
   stems = {}
-  for index, (part, stem) in enumerate(zip(song.parts, pcm)):
+  for index, (part, pcm, lufs) in enumerate(zip(song.parts, audio.stems, audio.lufs)):
     name = f"S{index:02d}"
-    loudness = float("-inf") if stem is None else integrated_loudness(stem / 32768, rate_hz)
-    stems[name] = _describe(part, font_name, loudness, stem is not None)
-    if stem is not None:
-      soundfile.write(partial / "stems" / f"{name}.flac", stem, rate_hz, subtype="PCM_16")
+    stems[name] = _describe(part, soundfont.name, lufs, pcm is not None)
+    if pcm is not None:
+      soundfile.write(partial / "stems" / f"{name}.flac", pcm, rate_hz, subtype="PCM_16")
     _write_midi(part, song, partial / "MIDI" / f"{name}.mid")
-  sounding = [stem for stem in pcm if stem is not None]
-  silence = np.zeros(round(song.length_s * rate_hz), np.int32)
-  mix = np.sum(sounding, axis=0, dtype=np.int32) if sounding else silence
-  soundfile.write(partial / "mix.flac", mix.astype(np.int16), rate_hz, subtype="PCM_16")
+  soundfile.write(partial / "mix.flac", audio.mix, rate_hz, subtype="PCM_16")
   metadata = {
     "UUID": hashlib.md5(f"{folder.name}:{song.source}".encode()).hexdigest(),
     "audio_dir": "stems",
@@ -53,20 +50,20 @@ def write_track(song: Song, folder: Path, soundfont: bytes, font_name: str, rate
     "midi_dir": "MIDI",
     "normalization_factor": MIX_LUFS,
     "normalized": True,
-    "overall_gain": gain,
+    "overall_gain": audio.gain,
     "stems": stems,
   }
   (partial / "metadata.yaml").write_text(yaml.safe_dump(metadata), encoding="utf-8")
   folder.parent.mkdir(parents=True, exist_ok=True)
   os.replace(partial, folder)
-  return len(sounding) * song.length_s
+  return song.length_s * sum(pcm is not None for pcm in audio.stems)
 
 
-def _describe(part: Part, font_name: str, loudness: float, rendered: bool) -> dict:
+def _describe(part: Part, font_name: str, lufs: float, rendered: bool) -> dict:
   return {
     "audio_rendered": rendered,
     "inst_class": inst_class(part.program, part.is_drum),
-    "integrated_loudness": loudness,
+    "integrated_loudness": lufs,
     "is_drum": part.is_drum,
     "midi_program_name": program_name(part.program, part.is_drum),
     "midi_saved": True,
