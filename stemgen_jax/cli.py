@@ -3,7 +3,7 @@
 
 import argparse
 import sys
-from typing import Any
+from typing import Any, NoReturn
 
 from absl import flags
 from ml_collections import config_flags
@@ -55,8 +55,13 @@ def _last_line(error: Exception) -> str:
   return str(error).strip().splitlines()[-1] if str(error).strip() else ""
 
 
+class _Parser(argparse.ArgumentParser):
+  def error(self, message: str) -> NoReturn:
+    raise UserError(f"command line must be understood; got: {message}. See --help.")
+
+
 def build_parser(doc: str | None) -> argparse.ArgumentParser:
   """Returns a parser whose help is the module's docstring, which opens with an example."""
-  return argparse.ArgumentParser(
+  return _Parser(
     description=doc, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
   )

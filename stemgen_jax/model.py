@@ -78,7 +78,7 @@ class Network(nnx.Module):
     self.conditions = nnx.data(  # the last row is the null row
       {n: _normal(rngs, (len(values) + 1, d), 1.0) for n, values in config.sources.items()}
     )
-    self.blocks = nnx.vmap(lambda r: Block(config, r), in_axes=0)(rngs.fork(split=config.n_layers))
+    self.blocks = nnx.vmap(lambda r: Block(config, r), in_axes=0)(rngs.split(config.n_layers))
     self.norm = nnx.Param(jnp.ones((d,)))
     self.heads = _normal(rngs, (q, d, v), 0.1 * d**-0.5)
 
@@ -98,14 +98,14 @@ class Network(nnx.Module):
 
     x, _ = jax.lax.scan(jax.checkpoint(layer) if config.remat else layer, x, (layers, keys))
     x = rms_norm(x, self.norm[...].astype(dtype))
-    heads = self.heads[...].astype(dtype)
+    x, heads = x.astype(jnp.float32), self.heads[...]  # TPU and GPU still multiply fast
     if isinstance(head, str) and head == "all":
-      return jnp.einsum("btd,qdv->btqv", x, heads, preferred_element_type=jnp.float32)
+      return jnp.einsum("btd,qdv->btqv", x, heads)
     if isinstance(head, str) and head == "strided":
       rows = x.reshape(-1, config.n_levels, *x.shape[1:])  # example b at [b // Q, b mod Q]
-      logits = jnp.einsum("bqtd,qdv->bqtv", rows, heads, preferred_element_type=jnp.float32)
+      logits = jnp.einsum("bqtd,qdv->bqtv", rows, heads)
       return logits.reshape(x.shape[0], x.shape[1], -1)
-    return jnp.einsum("btd,dv->btv", x, heads[head], preferred_element_type=jnp.float32)
+    return jnp.einsum("btd,dv->btv", x, heads[head])
 
   def embed(self, target, context, conditions, keep) -> Float[Array, "B T D"]:
     """x_t = W_ctx sum_q E_q[context_tq] + W_tgt sum_q E_q[target_tq] + sum_i e_i[condition_i].

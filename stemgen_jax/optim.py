@@ -7,7 +7,7 @@ import jax
 import optax
 
 from stemgen_jax.config import OptimConfig
-from stemgen_jax.types import Params, Scalar
+from stemgen_jax.types import Array, Int, Params
 
 _DECAYED = re.compile(r"(qkv|out|gate_up|down|heads|context_in|target_in)$")
 
@@ -45,7 +45,7 @@ def mark_decayed(params: Params) -> Params:
   )
 
 
-def update_average(average: Params, params: Params, decay: float, step: Scalar) -> Params:
+def update_average(average: Params, params: Params, decay: float, step: Int[Array, ""]) -> Params:
   """m <- d m + (1 - d) p with d = min(decay, (1 + n) / (10 + n)), so that early steps count less.
 
   Args:

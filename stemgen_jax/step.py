@@ -4,6 +4,8 @@
 Example b of a batch is asked for level b mod Q, so every level gets an equal share.
 """
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import optax
@@ -21,9 +23,9 @@ RATE_BINS = 5  # masked accuracy is reported by mask rate: (0, 0.2], ..., (0.8, 
 
 @struct.dataclass
 class TrainState:
-  """What a step changes."""
+  """What a step changes. Leaves are arrays, or stand-ins for them: shapes, shardings."""
 
-  step: Int[Array, ""]
+  step: Any  # Int[Array, ""], updates done
   params: Params
   average: Params  # exponential moving average of params, used to sample
   opt_state: optax.OptState
@@ -62,7 +64,7 @@ def train_step(
   updates, opt_state = build_optimizer(config.optim).update(grads, state.opt_state, state.params)
   params = optax.apply_updates(state.params, updates)
   average = update_average(state.average, params, config.optim.ema_decay, state.step)
-  metrics |= {"loss": loss, "gradient_norm": optax.global_norm(grads)}
+  metrics |= {"loss": loss, "gradient_norm": optax.tree.norm(grads)}
   return TrainState(state.step + 1, params, average, opt_state), metrics
 
 

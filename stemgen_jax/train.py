@@ -9,6 +9,7 @@ Any field of the config can be set as `--config.field=value`. WORKDIR holds the 
 settings (config.json), metrics.jsonl and TensorBoard scalars. The same command resumes a run.
 """
 
+import contextlib
 import functools
 import json
 import os
@@ -71,17 +72,19 @@ def train(config: Config, workdir: Path) -> TrainState:
     functools.partial(train_step, config, model), donate_argnums=0, out_shardings=(shardings, None)
   )
   meta = {"config": to_dict(config), "dataset": describe(dataset), "git_commit": git_commit()}
-  checkpoints = open_run(workdir, config, meta)
-  if checkpoints.latest_step() is None:
-    state = jax.jit(init, out_shardings=shardings)()
-  else:
-    state = checkpoints.restore(abstract, loader)
-
   first = jax.process_index() == 0
-  log = MetricLog(workdir if first else None)
-  start, steps = int(state.step), config.optim.steps
-  frames = config.data.batch_size * config.data.crop_frames
-  with progress_bar(enabled=first) as bar:
+  with (
+    contextlib.closing(open_run(workdir, config, meta)) as checkpoints,
+    contextlib.closing(MetricLog(workdir if first else None)) as log,
+    progress_bar(enabled=first) as bar,
+  ):
+    if checkpoints.latest_step() is None:
+      state = jax.jit(init, out_shardings=shardings)()
+    else:
+      state = checkpoints.restore(abstract, loader)
+
+    start, steps = int(state.step), config.optim.steps
+    frames = config.data.batch_size * config.data.crop_frames
     task = bar.add_task("train", total=steps, completed=start)
     pending = None  # metrics of the step before: read after the next one is under way
     for step in range(start + 1, steps + 1):
@@ -110,8 +113,6 @@ def train(config: Config, workdir: Path) -> TrainState:
         )
       if step % config.checkpoint_every_steps == 0 or step == steps:
         checkpoints.save(state, loader, meta)
-  log.close()
-  checkpoints.close()
   return state
 
 

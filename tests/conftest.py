@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Eight simulated CPU devices, strict JAX, and type-checked calls for every test."""
+"""Eight simulated CPU devices, strict JAX, type-checked calls, and a tiny dataset of tokens."""
 
 import os
 
@@ -11,8 +11,79 @@ from jaxtyping import install_import_hook
 install_import_hook("stemgen_jax", "beartype.beartype")
 
 import jax  # after the settings above
+import numpy as np
+import pytest
 from absl import flags
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 if not flags.FLAGS.is_parsed():
   flags.FLAGS.mark_as_parsed()  # Grain workers read absl flags
+
+INSTRUMENTS = ("drums", "bass", "keys")
+TINY_CODES, TINY_LEVELS = 16, 4
+
+
+@pytest.fixture(scope="session")
+def tiny_dataset(tmp_path_factory):
+  """Eight songs of random codes, in which every mix repeats the codes of the stem it lacks."""
+  from stemgen_jax.clips import Clip, Metadata
+  from stemgen_jax.records import write_dataset
+
+  rng = np.random.default_rng(0)
+
+  def clip(song):
+    stems = rng.integers(0, TINY_CODES, (3, 40, TINY_LEVELS)).astype(np.uint16)
+    members = np.concatenate([np.zeros((1, 3), bool), ~np.eye(3, dtype=bool)])
+    return Clip(
+      song=song,
+      clip=0,
+      start_frame=0,
+      stem_codes=stems,
+      stem_conditions=np.arange(3, dtype=np.int32)[:, None],
+      stem_level_db=np.full((3, 10), -20, np.float16),
+      mix_codes=np.concatenate([np.zeros_like(stems[:1]), stems]),
+      mix_members=members,
+    )
+
+  metadata = Metadata(
+    codec_fingerprint="tiny",
+    n_levels=TINY_LEVELS,
+    n_codes=TINY_CODES,
+    frame_rate_hz=25.0,
+    sample_rate_hz=16_000,
+    channels=1,
+    sources={"instrument": INSTRUMENTS},
+    level_frames=4,
+    clip_s=60.0,
+  )
+  splits = {
+    "train": [[clip(f"train{i}") for i in range(8)]],
+    "validation": [[clip(f"validation{i}") for i in range(4)]],
+  }
+  return write_dataset(tmp_path_factory.mktemp("tiny"), "tiny", metadata, splits)
+
+
+@pytest.fixture
+def tiny_config(tiny_dataset):
+  """A function that returns the config of a model that fits the tiny dataset."""
+  from stemgen_jax.config import Config, DataConfig, ModelConfig, OptimConfig, SampleConfig
+
+  def make(**model):
+    return Config(
+      name="tiny",
+      model=ModelConfig(
+        **{
+          "n_levels": TINY_LEVELS, "n_codes": TINY_CODES, "dim": 32, "n_layers": 2, "n_heads": 2,
+          "mlp_dim": 64, "sources": {"instrument": INSTRUMENTS},
+        } | model
+      ),
+      data=DataConfig(path=str(tiny_dataset), crop_frames=20, batch_size=8),
+      optim=OptimConfig(steps=6, warmup_steps=2, learning_rate=3e-3),
+      sample=SampleConfig(steps=(4, 3, 2, 2)),
+      log_every_steps=1,
+      eval_every_steps=3,
+      eval_batches=1,
+      checkpoint_every_steps=2,
+    )  # fmt: skip
+
+  return make

@@ -1,0 +1,31 @@
+# SPDX-License-Identifier: Apache-2.0
+"""StemGen's `slakh` model: 252M parameters, 20 s windows of 32 kHz EnCodec at 50 Hz.
+
+Reproduces: StemGen (arXiv:2312.08723), trained on Slakh2100 (redux split). Width and heads as in
+            public re-implementations; depth and MLP width chosen for "about 250M parameters".
+Hardware:   written for TPU v5e pods; not yet run at this size.
+Expects:    shards of `python -m data_prep.tokenize --corpus slakh` made with the 32 kHz EnCodec
+            (4 levels of 2048 codes; its weights are CC BY-NC 4.0).
+Command:    python -m stemgen_jax.train --config configs/slakh.py --workdir DIR
+"""
+
+from stemgen_jax.categories import CATEGORIES
+from stemgen_jax.config import Config, DataConfig, ModelConfig
+
+
+def get_config() -> Config:
+  """Returns the paper-size settings: the defaults of `stemgen_jax.config`, spelled out."""
+  return Config(
+    name="slakh",
+    model=ModelConfig(
+      n_levels=4,
+      n_codes=2048,
+      dim=1024,
+      n_layers=20,
+      n_heads=16,
+      mlp_dim=2432,
+      sources={"instrument": CATEGORIES},
+      compute_dtype="bfloat16",
+    ),
+    data=DataConfig(path="data/slakh", crop_frames=1000, batch_size=32),
+  )

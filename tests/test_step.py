@@ -1,0 +1,165 @@
+# SPDX-License-Identifier: Apache-2.0
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from stemgen_jax import losses, step
+from stemgen_jax.checkpoint import abstract_like
+from stemgen_jax.config import MeshConfig
+from stemgen_jax.errors import UserError
+from stemgen_jax.model import Model, build
+from stemgen_jax.optim import build_schedule, mark_decayed, update_average
+from stemgen_jax.sharding import build_mesh, put_batch, tree_shardings
+
+B, T, Q, V = 8, 20, 4, 16
+
+
+@pytest.fixture
+def batch():
+  rng = np.random.default_rng(0)
+  return {
+    "target": rng.integers(0, V, (B, T, Q)).astype(np.int32),
+    "context": rng.integers(0, V, (B, T, Q)).astype(np.int32),
+    "conditions": rng.integers(0, 3, (B, 1)).astype(np.int32),
+  }
+
+
+def run_steps(config, batch, mesh, steps=3):
+  model = build(config.model)
+  init = functools.partial(step.init_state, config, model)
+  shardings = jax.tree.map(lambda s: s.sharding, abstract_like(jax.eval_shape(init), mesh))
+  state = jax.jit(init, out_shardings=shardings)()
+  step_fn = jax.jit(
+    functools.partial(step.train_step, config, model), out_shardings=(shardings, None)
+  )
+  seen = []
+  for _ in range(steps):
+    state, metrics = step_fn(state, put_batch(batch, mesh))
+    seen.append(float(metrics["loss"]))
+  return state, seen
+
+
+SINGLE = {}
+
+
+@pytest.mark.parametrize("axes", [(8, 1, 1), (1, 8, 1), (2, 2, 2), (4, 1, 2), (1, 4, 2)])
+def test_any_mesh_gives_the_single_device_loss_and_parameters(tiny_config, batch, axes):
+  config = tiny_config()
+  if not SINGLE:
+    alone = build_mesh(MeshConfig(), jax.devices()[:1])
+    SINGLE["state"], SINGLE["losses"] = run_steps(config, batch, alone)
+  data, fsdp, tensor = axes
+  mesh = build_mesh(MeshConfig(data=data, fsdp=fsdp, tensor=tensor))
+  state, seen = run_steps(config, batch, mesh)
+  np.testing.assert_allclose(seen, SINGLE["losses"], rtol=1e-5)
+  jax.tree.map(
+    lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=2e-4),
+    *(jax.device_get((s.params, s.average)) for s in (state, SINGLE["state"])),
+  )
+  if fsdp * tensor > 1:  # the table is in force: a device holds its share only
+    qkv = state.params["blocks"]["qkv"]
+    assert qkv.addressable_shards[0].data.size == qkv.size // (fsdp * tensor)
+
+
+@pytest.mark.parametrize("loss", ["level", "all_masked"])
+def test_loss_falls_when_it_sees_one_batch_again(tiny_config, batch, loss):
+  config = tiny_config()
+  config.masking.loss = loss
+  config.optim.learning_rate = 1e-2
+  _, seen = run_steps(config, batch, build_mesh(MeshConfig(), jax.devices()[:1]), steps=6)
+  assert abs(seen[0] - np.log(V)) < 0.3  # a new model is near uniform
+  assert seen[-1] < seen[0] - 0.1
+
+
+def test_loss_counts_the_hidden_tokens_of_the_asked_level(tiny_config, batch):
+  """A model that is unsure of one hidden token only pays just for that one."""
+  config = tiny_config()
+  target = jnp.asarray(batch["target"])
+  level = step.asked_levels(B, Q)
+  mask = jnp.zeros((B, T, Q), bool).at[:, :10, :].set(True)
+  sure = 40.0 * jax.nn.one_hot(step.take_level(target, level), V)
+  wrong = sure.at[0, 3].set(0.0).at[1, 15].set(0.0)  # the second is not hidden: it is free
+
+  keep = jnp.ones((B, 2), bool)
+  batch = {name: jnp.asarray(rows) for name, rows in batch.items()}
+  loss, metrics = step.masked_loss(
+    config, Model(dict, lambda *_: wrong), {}, batch, mask, keep, level, None
+  )
+  np.testing.assert_allclose(loss, np.log(V) / (B * 10), rtol=1e-4)
+  np.testing.assert_allclose(metrics["level_nll"], [np.log(V), 0, 0, 0], atol=1e-4)
+  np.testing.assert_array_equal(metrics["level_count"], [20.0] * Q)
+  assert metrics["bin_count"].sum() == 80
+  np.testing.assert_array_equal(metrics["bin_count"], [0, 0, 80, 0, 0])  # half hidden: (0.4, 0.6]
+  assert metrics["bin_hits"].sum() >= 79
+
+
+def test_hidden_tokens_never_reach_the_model(tiny_config, batch):
+  config = tiny_config()
+  seen = {}
+
+  def spy(params, hidden, *_):
+    seen["hidden"] = hidden
+    return jnp.zeros((B, T, V))
+
+  mask = jax.random.bernoulli(jax.random.key(0), 0.5, (B, T, Q))
+  batch = {name: jnp.asarray(rows) for name, rows in batch.items()}
+  keep, level = jnp.ones((B, 2), bool), step.asked_levels(B, Q)
+  step.masked_loss(config, Model(dict, spy), {}, batch, mask, keep, level, None)
+  np.testing.assert_array_equal(seen["hidden"], jnp.where(mask, V, batch["target"]))
+
+
+def test_sources_are_dropped_each_at_its_own_rate(tiny_config):
+  config = tiny_config()
+  config.masking.context_dropout, config.masking.condition_dropout = 0.3, 0.1
+  keep = np.asarray(step.draw_keep(jax.random.key(0), (20_000, 2), config))
+  np.testing.assert_allclose(1 - keep.mean(axis=0), [0.3, 0.1, 0.1], atol=0.01)
+  both = (~keep[:, 0] & ~keep[:, 1]).mean()
+  assert abs(both - 0.03) < 0.005  # drawn independently
+
+
+def test_token_nll_is_minus_log_softmax():
+  logits = np.random.default_rng(0).normal(size=(5, V)).astype(np.float32)
+  codes = np.arange(5)
+  want = [np.log(np.exp(row).sum()) - row[c] for row, c in zip(logits, codes)]
+  np.testing.assert_allclose(
+    losses.token_nll(jnp.asarray(logits), jnp.asarray(codes)), want, atol=1e-5
+  )
+  assert losses.weighted_mean(jnp.ones(3), jnp.zeros(3)) == 0
+
+
+def test_schedule_warms_up_then_falls_to_its_final_share(tiny_config):
+  config = tiny_config().optim
+  rate = build_schedule(config)
+  assert rate(0) == 0
+  np.testing.assert_allclose(rate(config.warmup_steps), config.learning_rate)
+  np.testing.assert_allclose(rate(config.steps), 0.1 * config.learning_rate, rtol=1e-5)
+
+
+def test_only_matrices_decay(tiny_config):
+  shapes = jax.eval_shape(build(tiny_config().model).init, jax.random.key(0))
+  marks = mark_decayed(shapes)
+  assert all(marks["blocks"][name] for name in ("qkv", "out", "gate_up", "down"))
+  assert marks["heads"]
+  assert not any(jax.tree.leaves([marks["codebooks"], marks["norm"], marks["conditions"]]))
+  assert not marks["blocks"]["attention_norm"]
+
+
+def test_average_follows_early_and_slows_down():
+  one, zero = {"x": jnp.ones(1)}, {"x": jnp.zeros(1)}
+  np.testing.assert_allclose(update_average(one, zero, 0.99, jnp.int32(0))["x"], 0.1)
+  np.testing.assert_allclose(update_average(one, zero, 0.99, jnp.int32(10**6))["x"], 0.99)
+
+
+def test_mesh_and_table_refuse_what_does_not_fit():
+  with pytest.raises(UserError, match=r"must multiply to the number of devices, 8; got .*3"):
+    build_mesh(MeshConfig(data=3))
+  mesh = build_mesh(MeshConfig(data=1, tensor=8))
+  with pytest.raises(ValueError, match=r"blocks/unheard_of"):
+    tree_shardings({"blocks": {"unheard_of": jnp.zeros((2, 2))}}, mesh)
+  with pytest.raises(ValueError, match=r"blocks/qkv must have rank 5"):
+    tree_shardings({"blocks": {"qkv": jnp.zeros((2, 2))}}, mesh)
+  with pytest.raises(UserError, match=r"'tensor' must divide .*heads of shape \(4, 8, 12\)"):
+    tree_shardings({"heads": jnp.zeros((4, 8, 12))}, mesh)
