@@ -41,7 +41,7 @@ def tokenize_corpus(
   name: str | None = None,
   settings: TokenSettings | None = None,
   shard_songs: int = 100,
-  batch_size: int = 4,
+  batch_size: int = 1,
 ) -> Path:
   """Writes the token shards of a corpus and returns their folder, `out/name/VERSION`.
 
@@ -200,7 +200,7 @@ def build_arguments() -> argparse.ArgumentParser:
   parser.add_argument("--mixes", type=int, default=defaults.mixes, help="context mixes of a clip")
   parser.add_argument("--seed", type=int, default=defaults.seed, help="of the mixes")
   parser.add_argument("--shard_songs", type=_positive, default=100, help="songs in a file")
-  parser.add_argument("--batch", type=_positive, default=4, help="signals encoded at once")
+  parser.add_argument("--batch", type=_positive, default=1, help="signals encoded at once")
   parser.add_argument("--threads", type=_positive, default=os.cpu_count(), help="of torch")
   parser.add_argument("--device", default="cpu", help="of torch")
   return parser

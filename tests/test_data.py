@@ -129,21 +129,21 @@ def test_nothing_loud_takes_the_loudest_place():
   assert data.choose_target(rng, level_db, 98, CROP, CELL, -50.0) == (78, 0)
 
 
+def choose_often(level_db, frames, crop_frames, gate_db):
+  rngs = [np.random.default_rng(i) for i in range(20)]
+  level_db = np.array(level_db, np.float32)
+  return {data.choose_target(rng, level_db, frames, crop_frames, 5, gate_db)[1] for rng in rngs}
+
+
 def test_gate_is_mean_power():
-  level_db = np.full((1, 4), -120, np.float32)
-  level_db[0, 2] = -30  # one cell of four: 6 dB less on average
-  for gate_db, first in ((-36.1, 0), (-35.9, 0)):
-    start, stem = data.choose_target(np.random.default_rng(0), level_db, 20, 20, 5, gate_db)
-    assert (start, stem) == (first, 0)
-  two = np.concatenate([level_db, np.full((1, 4), -60, np.float32)])
-  chosen = {
-    data.choose_target(np.random.default_rng(i), two, 20, 20, 5, -61.0)[1] for i in range(9)
-  }
-  assert chosen == {0, 1}
-  chosen = {
-    data.choose_target(np.random.default_rng(i), two, 20, 20, 5, -36.1)[1] for i in range(9)
-  }
-  assert chosen == {0}
+  burst, steady = [-120, -120, -30, -120], [-33] * 4  # the burst's mean is 6 dB less
+  assert choose_often([burst, steady], 20, 20, -36.1) == {0, 1}
+  assert choose_often([burst, steady], 20, 20, -35.9) == {1}
+
+
+def test_cells_touched_in_part_count():
+  assert choose_often([[-120, -120, -120, -20], [-50] * 4], 18, 18, -50.5) == {0, 1}
+  assert choose_often([[-20, -120, -120, -120], [-50] * 4], 18, 18, -50.5) == {0, 1}
 
 
 def test_choose_mix_falls_back():

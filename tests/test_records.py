@@ -58,6 +58,7 @@ def assert_same(a: Clip, b: Clip):
       assert x.dtype == y.dtype
 
 
+SHARD = "tiny-train.array_record-00001-of-00002"
 CLIPS = [make_clip(song, clip, seed=clip) for song in "abé" for clip in range(2)]
 
 
@@ -82,6 +83,14 @@ def test_written_is_read(dataset_dir, tmp_path):
     assert_same(source[i], CLIPS[i])
   assert_same(pickle.loads(pickle.dumps(source))[4], CLIPS[4])
   dataset.verify()
+
+
+def test_one_record_a_chunk(dataset_dir):
+  from array_record.python.array_record_module import ArrayRecordReader
+
+  reader = ArrayRecordReader(str(dataset_dir / SHARD))
+  assert "group_size:1," in reader.writer_options_string()  # else each read unpacks its neighbours
+  reader.close()
 
 
 def test_tfds_opens_it(dataset_dir):
@@ -151,9 +160,6 @@ def test_existing_dataset_and_bad_name_are_refused(dataset_dir, tmp_path):
   records.write_dataset(tmp_path, "other", METADATA, {"train": [CLIPS]})
   with pytest.raises(UserError, match=r"must hold one dataset.*with 2"):
     records.Dataset.open(tmp_path)
-
-
-SHARD = "tiny-train.array_record-00001-of-00002"
 
 
 def test_truncated_shard_is_named(dataset_dir):

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Corpus to shards with a stand-in codec whose codes tell what was encoded."""
 
+import dataclasses
 import shutil
 import types
 
@@ -180,7 +181,7 @@ def test_whole_dataset_is_left_alone_and_another_refused(corpus, tmp_path):
   assert run(corpus, tmp_path / "a", codec) == directory
   assert codec.calls == 0
   with pytest.raises(UserError, match="must be new or made of the same"):
-    run(corpus, tmp_path / "a", settings=TokenSettings(clip_s=2.0))
+    run(corpus, tmp_path / "a", settings=dataclasses.replace(SETTINGS, seed=1))
   soundfile.write(corpus / "train/Track00000/stems/S01.flac", np.full(12000, 0.3), RATE)
   with pytest.raises(UserError, match="must be new or made of the same"):
     run(corpus, tmp_path / "a")
@@ -216,15 +217,15 @@ def test_codec_of_another_shape_is_refused(corpus, tmp_path):
 
 
 def test_low_rate_and_uneven_stems(corpus, tmp_path, caplog):
-  folder = write_song(corpus, "train", "Track00005", rate=2000, stems=INSTRUMENTS[:2])
-  soundfile.write(folder / "stems/S01.flac", np.full(9010, 0.1), RATE)  # 225.25 frames
+  folder = write_song(corpus, "train", "Track00005", rate=2000, stems=INSTRUMENTS[:3])
+  soundfile.write(folder / "stems/S01.flac", np.full(12010, 0.1), RATE)  # 300.25 frames
   source = Dataset.open(run(corpus, tmp_path / "a")).source("train")
   clip = source[source.songs.index("Track00005")]
-  assert clip.stem_codes.shape == (2, 300, 2)  # S00 is 3 s long
+  assert clip.stem_codes.shape == (3, 301, 2)
   assert np.abs(clip.stem_codes[0, 10:-10, 0] - 2050.0).max() <= 1
-  assert (clip.stem_codes[1, :225, 0] == 2100).all()
-  assert (clip.stem_codes[1, 226:, 0] == 2000).all()
-  assert [r.getMessage().split(": ")[0] for r in caplog.records] == [
+  assert (clip.stem_codes[0, 300:, 0] == 2000).all()  # 3 s long: padded
+  assert (clip.stem_codes[1, :, 0] == [2100] * 300 + [2025]).all()
+  assert [r.getMessage().split(": ")[0] for r in caplog.records] == [  # once, S02 is the same
     f"{folder / 'stems/S00.flac'} is at 2000 Hz, the codec at 4000 Hz"
   ]
 
@@ -298,14 +299,14 @@ def test_one_stem_song(tmp_path):
   assert (clip.mix_codes[..., 0] == 2000).all()
 
 
-def test_tokenizer_counts_what_it_encodes(corpus):
-  track = Slakh(corpus).tracks()[0]
-  dataset_settings = TokenSettings(clip_s=4.0, mixes=3)
-  codec = MeanCodec()
+def test_what_is_known_is_not_encoded_again(corpus):
+  tracks = Slakh(corpus).tracks()
   metadata = types.SimpleNamespace(n_levels=2, sources=Slakh.sources, level_frames=50)
-  tokenizer = Tokenizer(codec, metadata, dataset_settings, 4)
-  (clip,) = tokenizer.tokenize(track)
-  encoded = 4 + 1 + int((clip.mix_members.sum(1) > 1).sum())  # stems, silence, sums of two or more
+  tokenizer = Tokenizer(MeanCodec(), metadata, TokenSettings(clip_s=4.0, mixes=6), 4)
+  encoded = 1  # silence of this length, once
+  for track in (tracks[0], tracks[3]):
+    (clip,) = tokenizer.tokenize(track)
+    encoded += 4 + int((clip.mix_members.sum(1) > 1).sum())  # stems, and sums of two or more
   assert tokenizer.encoded_s == pytest.approx(3.0 * encoded)
 
 
