@@ -1,0 +1,102 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Every default of codec training, as plain dataclasses; config files and flags override them."""
+
+import dataclasses
+
+from stemgen_jax.codec.bundle import CodecSpec
+from stemgen_jax.errors import UserError
+
+
+@dataclasses.dataclass(kw_only=True)
+class ModelConfig:
+  """The architecture that is free to choose; the rest are EnCodec's own defaults."""
+
+  sample_rate: int = 16_000
+  channels: int = 1
+  n_levels: int = 4
+  n_codes: int = 1024
+  ratios: tuple[int, ...] = (8, 5, 4, 4)
+  dimension: int = 128
+  n_filters: int = 16
+  lstm: int = 1
+  true_skip: bool = True
+  causal: bool = True
+  licence: str = "Apache-2.0"
+  source: str = "trained by data_prep.train_codec"
+
+
+@dataclasses.dataclass(kw_only=True)
+class DataConfig:
+  """What the codec hears: crops of single stems and of sums of random subsets of a song's stems."""
+
+  root: str = "runs/music"  # the Slakh layout: root/{train,validation}/Track*/stems/*.flac
+  split: str = "train"
+  eval_split: str = "validation"
+  max_songs: int = 0  # 0 for all
+  crop_s: float = 1.28
+  gain_db: float = 6.0  # each crop's level is moved by up to this much, up or down
+
+
+@dataclasses.dataclass(kw_only=True)
+class TrainConfig:
+  """How long, how fast, and the weights of the losses."""
+
+  seed: int = 0
+  steps: int = 10_000
+  batch: int = 8
+  learning_rate: float = 1e-3
+  warmup_steps: int = 300
+  clip_norm: float = 1.0
+  bfloat16: bool = True  # autocast of the two networks; losses and codebooks stay in float32
+  threads: int = 1
+  quantize_from_step: int = 600  # a plain autoencoder until then
+  init_vectors: int = 8192  # latents that k-means starts the codebooks from
+  ema_decay: float = 0.99
+  dead_share: float = 0.1  # restart codes used less than this share of an even use
+  level_dropout: float = 0.1  # share of steps that see only the first few levels
+  wave_weight: float = 1.0
+  mel_weight: float = 1.0
+  commit_weight: float = 0.25
+  checkpoint_every_s: float = 120.0
+  eval_crops: int = 64
+  eval_crop_s: float = 5.12
+
+
+@dataclasses.dataclass(kw_only=True)
+class CodecConfig:
+  """One codec training run."""
+
+  model: ModelConfig = dataclasses.field(default_factory=ModelConfig)
+  data: DataConfig = dataclasses.field(default_factory=DataConfig)
+  train: TrainConfig = dataclasses.field(default_factory=TrainConfig)
+
+  def spec(self) -> CodecSpec:
+    """Returns the description that the trained bundle will carry."""
+    fields = dataclasses.asdict(self.model)
+    return CodecSpec(**{**fields, "ratios": tuple(fields["ratios"])})
+
+  def validate(self) -> None:
+    """Checks every rule.
+
+    Raises:
+      UserError: naming every broken rule at once.
+    """
+    spec, train, data = self.spec(), self.train, self.data
+    crop_frames = data.crop_s * spec.frame_rate_hz if not spec.problems() else 1.0
+    rules = {
+      "data.crop_s": (crop_frames >= 1, "hold at least one frame", data.crop_s),
+      "train.steps": (train.steps >= 1, "be at least 1", train.steps),
+      "train.batch": (train.batch >= 1, "be at least 1", train.batch),
+      "train.threads": (train.threads >= 1, "be at least 1", train.threads),
+      "train.ema_decay": (0 < train.ema_decay < 1, "be between 0 and 1", train.ema_decay),
+      "train.level_dropout": (0 <= train.level_dropout <= 1, "be 0 to 1", train.level_dropout),
+      "train.init_vectors": (
+        train.init_vectors >= spec.n_codes,
+        f"be at least model.n_codes={spec.n_codes}",
+        train.init_vectors,
+      ),
+    }
+    broken = [f"model.{problem}" for problem in spec.problems()]
+    broken += [f"{k} must {rule}; got {v!r}" for k, (ok, rule, v) in rules.items() if not ok]
+    if broken:
+      raise UserError(f"codec config is not usable: {'; '.join(broken)}. Change these values.")

@@ -1,0 +1,34 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Residual vector quantisation in JAX: latents to codes, level by level, and back."""
+
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, Float, Int
+
+HIGHEST = lax.Precision.HIGHEST
+
+
+def quantize(
+  latents: Float[Array, "B T D"], codebooks: Float[Array, "Q V D"]
+) -> Int[Array, "B T Q"]:
+  """Returns the codes c_q = argmin_v |r_q - E_q[v]|, where r_1 = latents, r_(q+1) = r_q - E_q[c_q].
+
+  Source: SoundStream (arXiv:2107.03312) algorithm 1, the one EnCodec uses.
+  """
+
+  def level(residual, codebook):
+    closeness = jnp.einsum("btd,vd->btv", residual, codebook, precision=HIGHEST)
+    closeness -= jnp.square(codebook).sum(axis=-1) / 2
+    codes = jnp.argmax(closeness, axis=-1).astype(jnp.int32)
+    return residual - codebook[codes], codes
+
+  _, codes = lax.scan(level, latents, codebooks)
+  return jnp.moveaxis(codes, 0, -1)
+
+
+def dequantize(
+  codes: Int[Array, "B T Q"], codebooks: Float[Array, "Q V D"]
+) -> Float[Array, "B T D"]:
+  """Returns the sum over levels of E_q[c_q]; codes may hold only the first levels."""
+  levels = range(codes.shape[-1])
+  return sum((codebooks[q][codes[..., q]] for q in levels), jnp.zeros(()))
