@@ -82,7 +82,10 @@ def tokenize_corpus(
       f"dataset must be new or made of the same; got {directory}, made of other music or settings."
       " Remove it, or choose another --name."
     )
-  staging.mkdir(parents=True, exist_ok=True)
+  try:
+    staging.mkdir(parents=True, exist_ok=True)
+  except OSError as error:
+    raise UserError(f"out must be a folder to write in; got out={out} ({error}).") from error
   paths = [staging / f"{t.split}-{t.id}-{key}" for t, key in zip(tracks, keys)]
   _tokenize_parts(tracks, paths, Tokenizer(codec, metadata, settings, batch_size), metadata)
   splits: dict[str, list[Iterator[Clip]]] = {}
@@ -163,6 +166,8 @@ def main(argv: list[str] | None = None) -> None:
 
   from data_prep.torch_codec import TorchCodec
 
+  if args.device == "cuda" and not torch.cuda.is_available():
+    raise UserError("device must be one that torch has; got device=cuda. Use --device cpu.")
   torch.set_num_threads(args.threads)
   directory = tokenize_corpus(
     args.corpus,
@@ -202,7 +207,7 @@ def build_arguments() -> argparse.ArgumentParser:
   parser.add_argument("--shard_songs", type=_positive, default=100, help="songs in a file")
   parser.add_argument("--batch", type=_positive, default=1, help="signals encoded at once")
   parser.add_argument("--threads", type=_positive, default=os.cpu_count(), help="of torch")
-  parser.add_argument("--device", default="cpu", help="of torch")
+  parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"), help="of torch")
   return parser
 
 

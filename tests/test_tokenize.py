@@ -196,6 +196,9 @@ def test_wrong_settings_are_found_before_the_work(corpus, tmp_path):
     run(corpus, tmp_path / "a", codec, settings=TokenSettings(clip_s=0, mixes=2))
   with pytest.raises(UserError, match="corpus must be one of slakh; got corpus='slack'"):
     tokenize.tokenize_corpus("slack", corpus, codec, tmp_path / "a")
+  (tmp_path / "file").touch()
+  with pytest.raises(UserError, match=f"out must be a folder to write in; got out={tmp_path}/file"):
+    run(corpus, tmp_path / "file", codec)
   assert codec.calls == 0
   assert not (tmp_path / "a").exists()
 
