@@ -39,7 +39,7 @@ setup(
   long_description_content_type="text/markdown",
   license="Apache-2.0",
   packages=find_packages(include=["stemgen_jax*", "data_prep*", "configs*"]),
-  package_data={"stemgen_jax": ["py.typed", "codec/demo_bundle/*"], "data_prep": ["templates/*"]},
+  package_data={"stemgen_jax": ["py.typed", "codec/demo_bundle/*", "templates/*"]},
   python_requires=">=3.11",
   install_requires=BASE,
   extras_require=EXTRAS,

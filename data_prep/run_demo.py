@@ -1,0 +1,140 @@
+# SPDX-License-Identifier: Apache-2.0
+r"""Runs the whole chain: music, tokens, training, and a stem for a song the model never heard.
+
+Example:
+  python -m data_prep.run_demo --out runs/demo
+
+Writes context.wav, stem.wav, mix.wav, target.wav and report.html. Each stage is one of the public
+commands, shown as it is run; stopped and started again, the demo goes on where it was.
+"""
+
+import json
+import resource
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+
+from data_prep.corpora import Track, open_corpus
+from stemgen_jax.audio import read_audio, write_audio
+from stemgen_jax.cli import build_parser
+from stemgen_jax.codec.bundle import DEMO_BUNDLE
+from stemgen_jax.errors import UserError, run_cli
+
+EXCERPT_S = 20.0
+GUIDANCE = ("context=2", "instrument=1.5")
+
+
+def run_demo(out: Path, songs: int, seed: int, instrument: str, overrides: list[str]) -> Path:
+  """Runs every stage and returns the report's path.
+
+  Args:
+    out: folder of everything the demo writes.
+    songs: how many songs to render.
+    seed: of music, tokens, training and sampling.
+    instrument: the stem to write for the held-out song.
+    overrides: further flags of the training command, as `--config.optim.steps=100`.
+  """
+  stages = Stages(out / "stages.json")
+  music, tokens, model, takes = (out / name for name in ("music", "tokens", "model", "takes"))
+  stages.run("render music", "data_prep.demo", "--out", music, "--songs", songs, "--seed", seed)
+  stages.run(
+    "tokenise", "data_prep.tokenize", "--corpus", "slakh", "--root", music,
+    "--codec", DEMO_BUNDLE, "--out", tokens, "--name", "demo", "--seed", seed,
+  )  # fmt: skip
+  stages.run(
+    "train", "stemgen_jax.train", "--config", "configs/demo.py", "--workdir", model,
+    f"--config.data.path={tokens}", f"--config.seed={seed}", *overrides,
+  )  # fmt: skip
+  track = choose_track(music, instrument)
+  write_excerpt(track, instrument, out)
+  guidance = [word for scale in GUIDANCE for word in ("--guidance", scale)]
+  stages.run(
+    "sample", "stemgen_jax.sample", "--checkpoint", model, "--context", out / "context.wav",
+    "--instrument", instrument, "--out", takes, "--takes", 2, "--seed", seed, *guidance,
+  )  # fmt: skip
+  shutil.copyfile(takes / "take_00.wav", out / "stem.wav")
+  shutil.copyfile(takes / "take_00_mix.wav", out / "mix.wav")
+  stages.run("report", "stemgen_jax.report", "--demo", out, "--song", track.id)
+  return out / "report.html"
+
+
+class Stages:
+  """Runs commands and keeps what each took, over as many starts of the demo as it needed."""
+
+  def __init__(self, path: Path):
+    """Reads what earlier starts took, if any."""
+    self.path = path
+    self.rows = json.loads(path.read_text()) if path.is_file() else {}
+
+  def run(self, name: str, module: str, *words: object) -> None:
+    """Runs `python -m module words...`; raises a UserError if it fails."""
+    command = ["-m", module, *map(str, words)]
+    print(f"\n== {name}: python {' '.join(command)}", file=sys.stderr, flush=True)
+    start_s = time.perf_counter()
+    code = subprocess.run([sys.executable, *command], check=False).returncode
+    if code:
+      raise UserError(f"stage '{name}' must succeed; got exit code {code}. Its message is above.")
+    spent_s = time.perf_counter() - start_s + self.rows.get(name, {}).get("seconds", 0.0)
+    peak_kb = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
+    self.rows[name] = {
+      "command": "python " + " ".join(command),
+      "seconds": spent_s,
+      "peak_gb_so_far": peak_kb / 2**20,  # of any one process up to here
+    }
+    self.path.parent.mkdir(parents=True, exist_ok=True)
+    partial = self.path.with_suffix(".partial")
+    partial.write_text(json.dumps(self.rows, indent=1))
+    partial.replace(self.path)
+
+
+def choose_track(music: Path, instrument: str) -> Track:
+  """Returns the first test song with a stem of that instrument."""
+  for track in open_corpus("slakh", music).tracks():
+    if track.split == "test" and len(stems_of(track, instrument)) == 1:
+      return track
+  raise UserError(f"a test song must have one stem of '{instrument}'; got none under {music}.")
+
+
+def stems_of(track: Track, instrument: str) -> list[Path]:
+  """Returns the files of a track's stems of one instrument."""
+  return [stem.path for stem in track.stems if stem.conditions.get("instrument") == instrument]
+
+
+def write_excerpt(track: Track, instrument: str, out: Path) -> None:
+  """Writes target.wav, where the stem is loudest, and context.wav, the sum of all other stems."""
+  target, rate_hz = read_audio(stems_of(track, instrument)[0])
+  others = [
+    read_audio(stem.path)[0]
+    for stem in track.stems
+    if stem.conditions.get("instrument") != instrument
+  ]
+  length = max(samples.shape[1] for samples in (target, *others))
+  target, *others = (
+    np.pad(samples, ((0, 0), (0, length - samples.shape[1]))) for samples in (target, *others)
+  )
+  size, hop = round(EXCERPT_S * rate_hz), rate_hz
+  starts = range(0, max(1, length - size + 1), hop)
+  start = max(starts, key=lambda s: float(np.square(target[:, s : s + size]).sum()))
+  window = slice(start, start + size)
+  write_audio(out / "target.wav", target[:, window], rate_hz)
+  write_audio(out / "context.wav", sum(others)[:, window], rate_hz)
+
+
+def main(argv: list[str] | None = None) -> None:
+  """The command."""
+  parser = build_parser(__doc__)
+  parser.add_argument("--out", type=Path, default=Path("runs/demo"))
+  parser.add_argument("--songs", type=int, default=64)
+  parser.add_argument("--seed", type=int, default=0)
+  parser.add_argument("--instrument", default="bass")
+  arguments, overrides = parser.parse_known_args(argv)
+  report = run_demo(arguments.out, arguments.songs, arguments.seed, arguments.instrument, overrides)
+  print(f"\nOpen {report} in a browser.")
+
+
+if __name__ == "__main__":
+  sys.exit(run_cli(main))
