@@ -10,6 +10,7 @@ import contextlib
 import hashlib
 import json
 import multiprocessing
+import signal
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -177,7 +178,9 @@ def main(argv: list[str] | None = None) -> int:
   with contextlib.ExitStack() as stack:
     ordered, unordered = map, map
     if flags.jobs > 1:
-      pool = stack.enter_context(multiprocessing.get_context("spawn").Pool(flags.jobs))
+      # Only this process answers ctrl-C; the pool is ended by leaving its context.
+      quiet = {"initializer": signal.signal, "initargs": (signal.SIGINT, signal.SIG_IGN)}
+      pool = stack.enter_context(multiprocessing.get_context("spawn").Pool(flags.jobs, **quiet))
       ordered, unordered = partial(pool.imap, chunksize=4), pool.imap_unordered
     stack.enter_context(bar)
 

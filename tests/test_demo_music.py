@@ -90,6 +90,7 @@ class TestChorale:
 
   def test_settings_of_one_tune_are_known_as_such(self, chorale):
     assert same_tune(load("bwv417"), load("bwv418"))
+    assert same_tune(load("bwv417"), load("bwv419"))  # which opens with another interval
     assert not same_tune(chorale, load("bwv417"))
 
 
@@ -146,6 +147,14 @@ class TestArrange:
     last_s = max(time_s for part in song.parts for time_s, _ in part.events)
     assert last_s <= song.length_s
 
+  @pytest.mark.parametrize("name", ["bwv286", "bwv36.8-2"])
+  def test_shortest_chorales_are_played_again_until_long_enough(self, name):
+    short = load(name)
+    for seed in range(8):
+      song = arrange(short, np.random.default_rng(seed), 60.0)
+      assert all(part.has_notes for part in song.parts)
+      assert 30 <= song.length_s <= 60
+
   def test_notes_lie_on_the_beat_of_one_tempo(self, chorale):
     song = arrange(chorale, np.random.default_rng(0), 60.0)
     kicks = [t for t, m in song.parts[0].events if m.type == "note_on" and m.note == grooves.KICK]
@@ -174,8 +183,11 @@ class TestArrange:
     assert songs[0] == songs[1]
     assert songs[0] != songs[2]
 
-  def test_limit_is_kept(self, chorale):
-    assert arrange(chorale, np.random.default_rng(0), 15.0).length_s <= 15.0
+  def test_limit_is_kept_and_every_part_still_plays(self, chorale):
+    for seed in range(12):
+      song = arrange(chorale, np.random.default_rng(seed), 15.0)
+      assert song.length_s <= 15.0
+      assert all(part.has_notes for part in song.parts)
 
   def test_a_note_struck_again_ends_first(self):
     events = note_events([(0.0, 2.0, 60, 80), (1.0, 3.0, 60, 80)], channel=0)
@@ -288,6 +300,11 @@ class TestDoom:
       with pytest.raises(ValueError, match=r"header|passes the end"):
         doom.music_lumps(whole[:size])
 
+  def test_lump_past_the_end_is_a_value_error(self):
+    whole = wad((b"D_A", self.SCORE))
+    with pytest.raises(ValueError, match="lump D_A passes the end"):
+      doom.music_lumps(whole[:-12] + struct.pack("<I8s", 999, b"D_A"))
+
   def test_music_of_two_wads_is_taken_once(self, tmp_path):
     tune = midi_bytes(*note(0, 60))
     (tmp_path / "a.wad").write_bytes(wad((b"D_A", self.SCORE), (b"D_B", tune), (b"THINGS", b"xy")))
@@ -369,6 +386,7 @@ class TestSplits:
   def test_more_songs_than_chorales_never_leak(self, monkeypatch):
     monkeypatch.setattr(demo, "chorale_paths", lambda: chorale_paths()[:12])
     chosen, splits = demo.plan_chorales(30, 0, map)
+    assert len(chosen) == len(splits) == 30
     by_chorale = {}
     for music, split in zip(chosen, splits):
       by_chorale.setdefault(music.name, set()).add(split)
@@ -418,6 +436,8 @@ class TestCommand:
     with pytest.raises(UserError, match=r"seed=1 \(there: 0\)"):
       self.run(out, "--seed", "1")
     assert self.run(tmp_path / "again", "--jobs", "2") == first
+    other = self.run(tmp_path / "other", "--songs", "1", "--seed", "1", "--jobs", "1")
+    assert not {v for k, v in other.items() if "stems" in k} & set(first.values())
 
   def test_midi_mode(self, tmp_path, capsys):
     source, out = tmp_path / "in", tmp_path / "out"
