@@ -42,14 +42,14 @@ class TrainConfig:
   """How long, how fast, and the weights of the losses."""
 
   seed: int = 0
-  steps: int = 10_000
+  steps: int = 8000
   batch: int = 8
-  learning_rate: float = 1e-3
+  learning_rate: float = 5e-4
   warmup_steps: int = 300
   clip_norm: float = 1.0
   bfloat16: bool = True  # autocast of the two networks; losses and codebooks stay in float32
   threads: int = 1
-  quantize_from_step: int = 600  # a plain autoencoder until then
+  quantize_from_step: int = 500  # a plain autoencoder until then
   init_vectors: int = 8192  # latents that k-means starts the codebooks from
   ema_decay: float = 0.99
   dead_share: float = 0.1  # restart codes used less than this share of an even use

@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 MEL_WINDOWS = (128, 256, 512, 1024, 2048)  # samples
-FLOOR = 1e-4  # of a full-scale sine's mel magnitude; quieter is silence
+FLOOR = 3e-4  # of a full-scale sine's mel magnitude; quieter is silence
 
 
 @functools.cache
@@ -71,7 +71,7 @@ def wave_loss(
 def mel_distance_db(
   estimate: Float[Tensor, "B samples"], audio: Float[Tensor, "B samples"], rate_hz: int
 ) -> float:
-  """Returns the mean |difference| in dB of 80-band mel magnitudes, 64 ms window, floor -80 dB."""
+  """Returns the mean |difference| in dB of 80-band mel magnitudes, 64 ms window, floor -70 dB."""
   difference = log_mel(estimate, rate_hz, 1024, 80) - log_mel(audio, rate_hz, 1024, 80)
   return float(difference.abs().mean() * (20 / math.log(10)))
 

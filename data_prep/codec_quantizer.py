@@ -49,7 +49,9 @@ def quantize(
 ) -> tuple[Float[Tensor, "N D"], Float[Tensor, ""], list[Int[Tensor, " N"]]]:
   """Returns the quantised vectors (gradient straight through), commitment loss and codes a level.
 
-  Source: EnCodec (arXiv:2210.13438) section 3.2; SoundStream (arXiv:2107.03312) algorithm 1.
+  Source: EnCodec (arXiv:2210.13438) section 3.2 and 3.4; SoundStream (arXiv:2107.03312) algorithm
+  1. The commitment loss is relative to the size of x: the absolute one is best served by ever
+  smaller latents, and made training diverge.
   """
   residual, total, commit, indices = x, torch.zeros_like(x), x.new_zeros(()), []
   for book in codebooks:
@@ -58,7 +60,8 @@ def quantize(
     commit = commit + (residual - chosen).square().mean()
     residual, total = residual - chosen, total + chosen
     indices.append(index)
-  return x + (total - x).detach(), commit / max(len(indices), 1), indices
+  commit = commit / (len(indices) * x.square().mean() + 1e-9)
+  return x + (total - x).detach(), commit, indices
 
 
 @torch.no_grad()

@@ -80,7 +80,7 @@ class Codec:
   fingerprint: str
   params: Params = dataclasses.field(repr=False)
 
-  def encode(self, audio: Float[Array, "B channels samples"]) -> Int[Array, "B T Q"]:
+  def encode(self, audio: Float[Array | np.ndarray, "B channels samples"]) -> Int[Array, "B T Q"]:
     """Returns the int32 codes of audio at the codec's rate, T = ceil(samples / hop).
 
     Raises:
@@ -97,7 +97,7 @@ class Codec:
     padded = jnp.pad(audio, ((0, 0), (0, 0), (0, room)))
     return encode(self.params, self.spec, padded, length)[:, :frames]
 
-  def decode(self, codes: Int[Array, "B T Q"]) -> Float[Array, "B channels samples"]:
+  def decode(self, codes: Int[Array | np.ndarray, "B T Q"]) -> Float[Array, "B channels samples"]:
     """Returns float32 audio of T * hop samples; codes may hold only the first levels.
 
     Raises:
@@ -115,11 +115,12 @@ class Codec:
         f"codes must be 0 to {spec.n_codes - 1} for this codec; got {codes.min()} to {codes.max()}."
         " Check which codec made them."
       )
-    padded = np.pad(codes.astype(np.int32), ((0, 0), (0, round_up(frames) - frames), (0, 0)))
+    room = round_up(frames) - frames
+    padded = jnp.asarray(np.pad(codes.astype(np.int32), ((0, 0), (0, room), (0, 0))))
     return decode(self.params, spec, padded, frames)[..., : frames * spec.hop_samples]
 
 
 def round_up(frames: int) -> int:
-  """Returns the next length that is compiled for: 4 to 8 sixteenths... of a power of two."""
+  """Returns the next length that is compiled for: a multiple of 8, at most a quarter longer."""
   step = max(2 ** (frames.bit_length() - 3), 8)
   return -(-frames // step) * step

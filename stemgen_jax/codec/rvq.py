@@ -18,7 +18,7 @@ def quantize(
 
   def level(residual, codebook):
     closeness = jnp.einsum("btd,vd->btv", residual, codebook, precision=HIGHEST)
-    closeness -= jnp.square(codebook).sum(axis=-1) / 2
+    closeness -= jnp.square(codebook).sum(axis=-1)[None, None] / 2
     codes = jnp.argmax(closeness, axis=-1).astype(jnp.int32)
     return residual - codebook[codes], codes
 
@@ -27,8 +27,8 @@ def quantize(
 
 
 def dequantize(
-  codes: Int[Array, "B T Q"], codebooks: Float[Array, "Q V D"]
+  codes: Int[Array, "B T levels"], codebooks: Float[Array, "Q V D"]
 ) -> Float[Array, "B T D"]:
   """Returns the sum over levels of E_q[c_q]; codes may hold only the first levels."""
-  levels = range(codes.shape[-1])
-  return sum((codebooks[q][codes[..., q]] for q in levels), jnp.zeros(()))
+  first, *others = range(codes.shape[-1])
+  return sum((codebooks[q][codes[..., q]] for q in others), codebooks[first][codes[..., first]])

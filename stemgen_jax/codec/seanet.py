@@ -102,7 +102,7 @@ def convolve(
     dimension_numbers=("NWC", "WIO", "NWC"),
     precision=HIGHEST,
   )
-  return y[:, :steps] + layer["bias"], (length + fill) // stride
+  return y[:, :steps] + layer["bias"][None, None], (length + fill) // stride
 
 
 def pad(
@@ -125,7 +125,7 @@ def pad(
     most_right: what `right` can be at most.
     mode: reflect or constant (zeros).
   """
-  x = jnp.where(jnp.arange(x.shape[1])[:, None] < length, x, 0)
+  x = jnp.where(jnp.arange(x.shape[1])[None, :, None] < length, x, 0)
   most = max(left, most_right)
   x = jnp.pad(x, ((0, 0), (0, 2 * most + 1), (0, 0)))
   if mode == "constant":
@@ -148,11 +148,11 @@ def upsample(
   Each input step gives two blocks of `stride` outputs; the second falls on the next step's first.
   The surplus block is cut at the end if causal, else from both sides.
   """
-  x = jnp.where(jnp.arange(x.shape[1])[:, None] < length, x, 0)
+  x = jnp.where(jnp.arange(x.shape[1])[None, :, None] < length, x, 0)
   blocks = jnp.einsum("btd,kdse->kbtse", x, layer["kernel"], precision=HIGHEST)
   edge = ((0, 0), (0, 1), (0, 0), (0, 0))
   y = jnp.pad(blocks[0], edge) + jnp.pad(blocks[1], (edge[0], edge[1][::-1], *edge[2:]))
-  y = y.reshape(len(y), -1, y.shape[-1]) + layer["bias"]
+  y = y.reshape(len(y), -1, y.shape[-1]) + layer["bias"][None, None]
   front = 0 if spec.causal else stride - stride // 2
   return y[:, front : front + x.shape[1] * stride], length * stride
 
@@ -171,7 +171,8 @@ def residual(
 def lstm(x: Float[Array, "B T D"], stack: list[dict]) -> Float[Array, "B T D"]:
   """Returns the output of stacked LSTM layers from a zero state."""
   for layer in stack:
-    given = jnp.einsum("btd,dg->tbg", x, layer["input"], precision=HIGHEST) + layer["bias"]
+    given = jnp.einsum("btd,dg->tbg", x, layer["input"], precision=HIGHEST)
+    given += layer["bias"][None, None]
 
     def step(state, gates, recurrent=layer["recurrent"]):
       hidden, cell = state

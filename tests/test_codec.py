@@ -1,0 +1,326 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The bundle, and EnCodec in JAX against the `encodec` package's own modules."""
+
+import dataclasses
+import json
+import shutil
+
+import jax
+import numpy as np
+import pytest
+from safetensors.numpy import load_file, save_file
+
+from stemgen_jax import codec as jax_codec
+from stemgen_jax.codec import rvq
+from stemgen_jax.codec.bundle import (
+  CODEBOOK,
+  DEMO_BUNDLE,
+  SPEC_FILE,
+  WEIGHTS_FILE,
+  CodecSpec,
+  layers,
+  load_bundle,
+  save_bundle,
+  tensor_shapes,
+)
+from stemgen_jax.errors import UserError
+
+RATE = 16_000
+SMALL = CodecSpec(
+  sample_rate=RATE, n_levels=3, n_codes=64, ratios=(5, 4, 2), dimension=16, n_filters=4,
+  licence="none", source="a test",
+)  # fmt: skip
+VARIANTS = {
+  "causal mono": SMALL,
+  "non-causal stereo": dataclasses.replace(SMALL, causal=False, channels=2, true_skip=True, lstm=1),
+  "odd strides, zeros, dilated": dataclasses.replace(
+    SMALL, causal=False, ratios=(3, 5), pad_mode="constant", n_residual_layers=2, lstm=0
+  ),
+}
+LENGTHS = (1, 7, 39, 40, 41, 300, 20_000)
+
+
+@pytest.fixture(scope="session")
+def music():
+  """Four seconds of chords, bass and drums, [1, samples], through the General MIDI SoundFont."""
+  tinysoundfont = pytest.importorskip("tinysoundfont", reason="music is rendered with it")
+  pretty_midi = pytest.importorskip("pretty_midi", reason="it ships the SoundFont")
+  synth = tinysoundfont.Synth(samplerate=RATE)
+  font = synth.sfload(pretty_midi.__path__[0] + "/TimGM6mb.sf2")
+  for channel, (program, drums) in enumerate([(0, False), (33, False), (0, True)]):
+    synth.program_select(channel, font, 0, program, drums)
+  sound = np.zeros((4 * RATE, 2), np.float32)
+  for beat, half in enumerate(np.split(sound, 8)):
+    for note in (60, 64 + beat % 3, 67 + beat % 2):
+      synth.noteon(0, note, 90)
+    synth.noteon(1, 36 + beat, 100)
+    synth.noteon(2, 36 if beat % 2 else 38, 100)
+    synth.generate_simple(len(half), memoryview(half).cast("B"))
+  return sound.T[:1] / np.abs(sound).max()
+
+
+def random_weights(spec, seed=0):
+  """Weights under which signal reaches every layer, and codes all differ."""
+  rng = np.random.default_rng(seed)
+  weights = {}
+  for name, shape in tensor_shapes(spec).items():
+    scale = 0.1 if "bias" in name else 1 / np.sqrt(shape[-1]) if "lstm" in name else 1.0
+    weights[name] = (rng.normal(size=shape) * scale).astype(np.float32)
+    if name.endswith("weight_g"):
+      weights[name] = rng.uniform(0.8, 1.6, shape).astype(np.float32)
+  return weights
+
+
+def fill_codebooks(spec, weights, path, audio):
+  """Saves a bundle whose codebooks are residuals of real latents, coarse to fine."""
+  torch = pytest.importorskip("torch", reason="the reference is PyTorch's EnCodec")
+  from data_prep.torch_codec import TorchCodec
+
+  save_bundle(path, spec, weights)
+  encoder = TorchCodec(path)._model.encoder
+  with torch.inference_mode():
+    latents = encoder(torch.from_numpy(np.repeat(audio[None], spec.channels, axis=1)))
+  residual = latents[0].T.numpy()
+  rng = np.random.default_rng(0)
+  for level in range(spec.n_levels):
+    codes = residual[rng.permutation(len(residual))[: spec.n_codes]]
+    weights[CODEBOOK.format(level)] = codes
+    distance = np.square(residual[:, None] - codes[None]).sum(-1)
+    residual = residual - codes[distance.argmin(1)]
+  save_bundle(path, spec, weights)
+
+
+def clips(music, spec, samples):
+  """Two clips of the music, [2, channels, samples]; a stereo clip's sides differ."""
+  starts = [[5000, 9000], [12_000, 3000]]
+  rows = [[music[0, s : s + samples] for s in pair[: spec.channels]] for pair in starts]
+  return np.array(rows)
+
+
+def check_parity(path, music, lengths):
+  """Compares PyTorch and JAX on one bundle: codes, waveforms, and that codes are not all alike."""
+  from data_prep.torch_codec import TorchCodec
+
+  reference, ours = TorchCodec(path), jax_codec.load(path)
+  assert reference.fingerprint == ours.fingerprint
+  same, used = [], set()
+  for samples in lengths:
+    audio = clips(music, ours.spec, samples)
+    expected, codes = reference.encode(audio), np.asarray(ours.encode(audio))
+    frames = -(-samples // ours.spec.hop_samples)
+    assert codes.shape == expected.shape == (2, frames, ours.spec.n_levels)
+    assert codes.dtype == expected.dtype == np.int32
+    same.append((codes == expected).all(-1).ravel())
+    used |= set(codes[..., 0].ravel())
+    wave, rebuilt = reference.decode(expected), np.asarray(ours.decode(expected))
+    assert wave.shape == rebuilt.shape == (2, ours.spec.channels, frames * ours.spec.hop_samples)
+    np.testing.assert_allclose(rebuilt, wave, atol=1e-4)
+    assert np.ptp(wave) > 0.01
+  assert np.concatenate(same).mean() >= 0.999
+  assert len(used) > 10
+
+
+@pytest.mark.torch
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_jax_equals_encodec_on_real_music(variant, music, tmp_path):
+  spec = VARIANTS[variant]
+  fill_codebooks(spec, random_weights(spec), tmp_path / "bundle", music)
+  check_parity(tmp_path / "bundle", music, LENGTHS)
+
+
+@pytest.mark.torch
+def test_shipped_bundle_is_the_same_in_both(music):
+  check_parity(DEMO_BUNDLE, music, (100, 16_001, 48_000))
+
+
+def test_shipped_bundle_is_what_the_demo_needs():
+  bundle = load_bundle(DEMO_BUNDLE)
+  spec = bundle.spec
+  assert (spec.sample_rate, spec.channels, spec.n_levels) == (16_000, 1, 4)
+  assert spec.frame_rate_hz in (25, 50)
+  assert sum(f.stat().st_size for f in DEMO_BUNDLE.iterdir()) <= 8e6
+  assert len(bundle.fingerprint) == 64
+
+
+def test_shipped_codec_keeps_the_music(music):
+  codec = jax_codec.load()
+  rebuilt = np.asarray(codec.decode(codec.encode(music[None])))[0, 0, : music.shape[1]]
+  power = [np.abs(np.fft.rfft(x.reshape(-1, 1600) * np.hanning(1600))) for x in (music[0], rebuilt)]
+  assert np.corrcoef(np.log(power[0] + 1e-2).ravel(), np.log(power[1] + 1e-2).ravel())[0, 1] > 0.8
+
+
+def test_first_levels_alone_decode(music, tmp_path):
+  save_bundle(tmp_path / "b", SMALL, random_weights(SMALL))
+  codec = jax_codec.load(tmp_path / "b")
+  codes = codec.encode(music[None])
+  coarse, full = codec.decode(codes[..., :1]), codec.decode(codes)
+  assert coarse.shape == full.shape
+  assert float(abs(coarse - full).max()) > 1e-3
+
+
+def test_residual_quantizer_matches_its_definition():
+  rng = np.random.default_rng(0)
+  latents = rng.normal(size=(2, 5, 4)).astype(np.float32)
+  books = rng.normal(size=(3, 8, 4)).astype(np.float32)
+  codes = np.asarray(rvq.quantize(jax.numpy.asarray(latents), jax.numpy.asarray(books)))
+  residual = latents
+  for level, book in enumerate(books):
+    expected = np.square(residual[:, :, None] - book).sum(-1).argmin(-1)
+    np.testing.assert_array_equal(codes[..., level], expected)
+    residual = residual - book[expected]
+  total = rvq.dequantize(jax.numpy.asarray(codes), jax.numpy.asarray(books))
+  np.testing.assert_allclose(total, latents - residual, atol=1e-5)
+
+
+def test_one_compilation_serves_many_lengths(music, tmp_path):
+  save_bundle(tmp_path / "b", SMALL, random_weights(SMALL))
+  codec = jax_codec.load(tmp_path / "b")
+  codec.encode(music[None, :, :4000]), codec.decode(codec.encode(music[None, :, :4000]))
+  before = jax_codec.encode._cache_size(), jax_codec.decode._cache_size()
+  for samples in (3990, 3870, 3999):
+    codec.decode(codec.encode(music[None, :, :samples]))
+  assert (jax_codec.encode._cache_size(), jax_codec.decode._cache_size()) == before
+
+
+@pytest.mark.parametrize("frames", [1, 8, 9, 63, 64, 65, 100, 1000, 1025])
+def test_rounded_lengths_are_few_and_not_much_longer(frames):
+  rounded = jax_codec.round_up(frames)
+  assert frames <= rounded <= max(frames + 7, frames * 1.25)
+  assert len({jax_codec.round_up(n) for n in range(1, 1025)}) < 45
+
+
+def test_wrong_audio_and_codes_are_refused(music, tmp_path):
+  save_bundle(tmp_path / "b", SMALL, random_weights(SMALL))
+  codec = jax_codec.load(tmp_path / "b")
+  with pytest.raises(UserError, match="must have 1 channels and at least one sample"):
+    codec.encode(np.zeros((1, 2, 100), np.float32))
+  with pytest.raises(UserError, match="at least one sample"):
+    codec.encode(np.zeros((1, 1, 0), np.float32))
+  with pytest.raises(UserError, match="1 to 3 levels"):
+    codec.decode(np.zeros((1, 5, 4), np.int32))
+  with pytest.raises(UserError, match="must be 0 to 63"):
+    codec.decode(np.full((1, 5, 3), 64, np.int32))
+
+
+def test_bundle_comes_back_as_it_was_saved(tmp_path):
+  weights = random_weights(SMALL)
+  save_bundle(tmp_path / "b", SMALL, weights)
+  bundle = load_bundle(tmp_path / "b")
+  assert bundle.spec == SMALL
+  assert bundle.weights.keys() == weights.keys()
+  for name, array in weights.items():
+    np.testing.assert_array_equal(bundle.weights[name], array)
+  weights[CODEBOOK.format(0)] += 1
+  save_bundle(tmp_path / "b", SMALL, weights)  # replaces
+  assert load_bundle(tmp_path / "b").fingerprint != bundle.fingerprint
+  assert [path.name for path in tmp_path.iterdir()] == ["b"]
+
+
+def test_half_precision_bundle_loads_as_float32(tmp_path):
+  weights = random_weights(SMALL)
+  save_bundle(tmp_path / "b", SMALL, weights, "float16")
+  for name, array in load_bundle(tmp_path / "b").weights.items():
+    assert array.dtype == np.float32
+    np.testing.assert_array_equal(array, weights[name].astype(np.float16).astype(np.float32))
+
+
+@pytest.mark.torch
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_tensors_are_those_of_the_encodec_package(variant):
+  pytest.importorskip("torch", reason="the reference is PyTorch's EnCodec")
+  from data_prep.torch_codec import build_model, read_weights
+
+  found = {
+    name: array.shape for name, array in read_weights(build_model(VARIANTS[variant])).items()
+  }
+  assert found == tensor_shapes(VARIANTS[variant])
+
+
+def test_unknown_side_is_refused():
+  with pytest.raises(ValueError, match="encoder or decoder"):
+    list(layers("both", SMALL))
+
+
+class TestDamagedBundle:
+  """Each fault is one line that names the file, and the tensor where there is one."""
+
+  @pytest.fixture
+  def bundle(self, tmp_path):
+    save_bundle(tmp_path / "b", SMALL, random_weights(SMALL))
+    return tmp_path / "b"
+
+  def edit_spec(self, bundle, **fields):
+    header = json.loads((bundle / SPEC_FILE).read_text())
+    (bundle / SPEC_FILE).write_text(json.dumps(header | fields))
+
+  def edit_weights(self, bundle, **arrays):
+    weights = load_file(bundle / WEIGHTS_FILE) | arrays
+    save_file({k: v for k, v in weights.items() if v is not None}, bundle / WEIGHTS_FILE)
+
+  @pytest.mark.parametrize("name", [SPEC_FILE, WEIGHTS_FILE])
+  def test_missing_file(self, bundle, name):
+    (bundle / name).unlink()
+    with pytest.raises(UserError, match=f"got no file .*{name}"):
+      load_bundle(bundle)
+
+  def test_missing_folder(self, tmp_path):
+    with pytest.raises(UserError, match="must be a folder"):
+      load_bundle(tmp_path / "nowhere")
+
+  def test_weights_cut_short(self, bundle):
+    path = bundle / WEIGHTS_FILE
+    path.write_bytes(path.read_bytes()[:-10])
+    with pytest.raises(UserError, match=f"whole safetensors file; got path=.*{WEIGHTS_FILE}"):
+      load_bundle(bundle)
+
+  @pytest.mark.parametrize("text", ["", "[]", "{}", '{"format": 1, "ratios": [2]}', "\x00"])
+  def test_description_is_not_one(self, bundle, text):
+    (bundle / SPEC_FILE).write_text(text)
+    with pytest.raises(UserError, match=f"must be JSON with the fields.*{SPEC_FILE}"):
+      load_bundle(bundle)
+
+  def test_newer_format(self, bundle):
+    self.edit_spec(bundle, format=99)
+    with pytest.raises(UserError, match="format=99"):
+      load_bundle(bundle)
+
+  @pytest.mark.parametrize(
+    ("field", "value"),
+    [
+      ("n_codes", 100), ("channels", 3), ("n_levels", 0), ("sample_rate", 0), ("norm", "none"),
+      ("ratios", []), ("normalize", True), ("segment_s", 1.0), ("pad_mode", "wrap"), ("lstm", -1),
+      ("n_residual_layers", -1),
+    ],
+  )  # fmt: skip
+  def test_description_breaks_a_rule(self, bundle, field, value):
+    self.edit_spec(bundle, **{field: value})
+    with pytest.raises(UserError, match=f"not usable: {field} must"):
+      load_bundle(bundle)
+
+  def test_tensor_missing(self, bundle):
+    self.edit_weights(bundle, **{CODEBOOK.format(2): None})
+    with pytest.raises(UserError, match=r"without quantizer\.vq\.layers\.2\._codebook\.embed"):
+      load_bundle(bundle)
+
+  def test_tensor_unknown(self, bundle):
+    self.edit_weights(bundle, surplus=np.zeros(1, np.float32))
+    with pytest.raises(UserError, match="with surplus"):
+      load_bundle(bundle)
+
+  def test_tensor_misshapen(self, bundle):
+    self.edit_weights(bundle, **{CODEBOOK.format(1): np.zeros((64, 9), np.float32)})
+    with pytest.raises(UserError, match=r"layers\.1\._codebook\.embed has shape \(64, 9\)"):
+      load_bundle(bundle)
+
+  def test_tensor_not_finite(self, bundle):
+    self.edit_weights(bundle, **{CODEBOOK.format(1): np.full((64, 16), np.nan, np.float32)})
+    with pytest.raises(UserError, match=r"NaN or infinity in quantizer\.vq\.layers\.1"):
+      load_bundle(bundle)
+
+  def test_nothing_is_saved_when_a_tensor_is_wrong(self, bundle, tmp_path):
+    weights = load_bundle(bundle).weights
+    shutil.rmtree(bundle)
+    del weights[CODEBOOK.format(0)]
+    with pytest.raises(UserError, match="without"):
+      save_bundle(bundle, SMALL, weights)
+    assert list(tmp_path.iterdir()) == []
