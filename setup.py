@@ -24,7 +24,7 @@ BASE = [  # trains and samples; no torch
 EXTRAS = {
   # `encodec` and `tinysoundfont` belong here too, but must be installed with --no-deps
   # (requirements-nodeps.lock says why).
-  "data": ["torch==2.13.0", "einops", "music21", "pretty_midi", "pyyaml"],
+  "data": ["torch==2.13.0", "einops", "mido", "music21", "pretty_midi", "pyloudnorm", "pyyaml"],
   "demo": ["matplotlib", "jinja2"],
   "dev": ["pytest", "pytest-xdist", "hypothesis", "beartype", "ruff"],
   "tpu": ["jax[tpu]>=0.10.2,<0.11"],
