@@ -79,7 +79,7 @@ class Checkpoints:
 
 
 def load_average(workdir: str | os.PathLike, mesh: Mesh) -> tuple[Config, Params, dict[str, Any]]:
-  """Returns the run's config, its averaged weights on the mesh, and its other settings.
+  """Returns the run's config, its averaged weights on the mesh, its step and other settings.
 
   Raises:
     UserError: if the folder holds no checkpoint.
@@ -100,6 +100,7 @@ def load_average(workdir: str | os.PathLike, mesh: Mesh) -> tuple[Config, Params
     manager.latest_step(),
     args=ocp.args.Composite(average=ocp.args.StandardRestore(abstract_like(shapes, mesh))),
   )
+  meta["step"] = manager.latest_step()
   manager.close()
   return config, restored["average"], meta
 

@@ -85,6 +85,7 @@ def sample(arguments: argparse.Namespace) -> list[Path]:
     "stemgen_jax": stemgen_jax.__version__,
     "jax": jax.__version__,
     "checkpoint": str(arguments.checkpoint),
+    "step": meta["step"],
     "codec": codec.fingerprint,
     "context": str(arguments.context or f"silence of {arguments.silence_s} s"),
     "sample_rate_hz": rate_hz,

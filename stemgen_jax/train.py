@@ -102,14 +102,16 @@ def train(config: Config, workdir: Path) -> TrainState:
         scalars = log.flush(step)
         bar.console.print(
           f"step {step}/{steps}  loss {scalars['loss']:.3f} nats"
-          f"  {scalars['frames_per_s']:.0f} frames/s"
+          f"  {scalars['frames_per_s']:.0f} frames/s",
+          soft_wrap=True,
         )
       if listen and (step % config.eval_every_steps == 0 or step == steps):
         scalars = log.flush(step, **listen(state.average))
         bar.console.print(
           f"step {step}/{steps}  validation: true context {scalars['listening/true/mean']:.3f},"
           f" another song's {scalars['listening/foreign/mean']:.3f},"
-          f" none {scalars['listening/none/mean']:.3f} nats"
+          f" none {scalars['listening/none/mean']:.3f} nats",
+          soft_wrap=True,
         )
       if step % config.checkpoint_every_steps == 0 or step == steps:
         checkpoints.save(state, loader, meta)

@@ -1,0 +1,150 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The whole chain by its commands: music, tokens, training, a stem, and what goes wrong on the way.
+
+Real music, the shipped codec, real shards; only the model is tiny and barely trained.
+"""
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from stemgen_jax import sample
+from stemgen_jax.codec import DEMO_BUNDLE
+from stemgen_jax.errors import run_cli
+
+pytestmark = pytest.mark.torch
+ROOT = Path(__file__).parents[1]
+RATE_HZ = 22_050
+
+
+def run(module, *words):
+  command = [sys.executable, "-m", module, *map(str, words)]
+  done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
+  assert done.returncode == 0, done.stderr
+  return done
+
+
+@pytest.fixture(scope="module")
+def chain(tmp_path_factory):
+  """A folder with music, tokens of it, and a model trained on them for a few steps."""
+  root = tmp_path_factory.mktemp("chain")
+  run("data_prep.demo", "--out", root / "music", "--songs", 3, "--seed", 1, "--seconds", 20)
+  run(
+    "data_prep.tokenize", "--corpus", "slakh", "--root", root / "music", "--codec", DEMO_BUNDLE,
+    "--out", root / "tokens", "--name", "demo", "--mixes", 3, "--threads", 1,
+  )  # fmt: skip
+  run(
+    "stemgen_jax.train", "--config", "configs/demo.py", "--workdir", root / "model",
+    f"--config.data.path={root / 'tokens'}", "--config.data.crop_frames=100",
+    "--config.data.batch_size=4", "--config.model.dim=32", "--config.model.n_layers=2",
+    "--config.model.n_heads=2", "--config.model.mlp_dim=64", "--config.optim.steps=4",
+    "--config.optim.warmup_steps=1", "--config.eval_batches=0", "--config.sample.steps=3,2,1,1",
+  )  # fmt: skip
+  time_s = np.arange(int(5.03 * RATE_HZ)) / RATE_HZ
+  stereo = 0.3 * np.stack([np.sin(440 * time_s), np.sin(660 * time_s)], axis=1)
+  soundfile.write(root / "loop.wav", stereo.astype(np.float32), RATE_HZ)
+  return root
+
+
+def words_of(chain, out, **changes):
+  flags = {
+    "checkpoint": chain / "model", "context": chain / "loop.wav", "instrument": "bass",
+    "out": out, "takes": 2, "seed": 1,
+  } | changes  # fmt: skip
+  return [w for k, v in flags.items() if v is not None for w in (f"--{k}", str(v))]
+
+
+def test_a_stem_for_a_stereo_loop_at_its_own_rate(chain, tmp_path):
+  sample.main(words_of(chain, tmp_path / "a") + ["--guidance", "context=3"])
+  settings = json.loads((tmp_path / "a/settings.json").read_text())
+  assert settings["guidance"] == {"context": 3.0, "instrument": 1.5}
+  assert settings["conditions"]["instrument"]["value"] == "bass"
+  context, _ = soundfile.read(chain / "loop.wav")
+  for i, take in enumerate(settings["takes"]):
+    stem, rate_hz = soundfile.read(tmp_path / f"a/take_{i:02d}.wav")
+    mix, _ = soundfile.read(tmp_path / f"a/take_{i:02d}_mix.wav")
+    assert rate_hz == RATE_HZ
+    assert stem.shape == (len(context),)  # the codec is mono
+    assert mix.shape == context.shape
+    assert np.abs(stem).max() > 0
+    gain = 10 ** (take["gain_db"] / 20)
+    np.testing.assert_allclose(mix, gain * context + stem[:, None], atol=1e-3)
+
+
+def test_the_same_seed_gives_the_same_bytes_and_another_does_not(chain, tmp_path):
+  for name, seed in (("a", 1), ("b", 1), ("c", 2)):
+    sample.main(words_of(chain, tmp_path / name, seed=seed))
+  files = ("take_00.wav", "take_01_mix.wav", "settings.json")
+  a, b, c = ([(tmp_path / n / f).read_bytes() for f in files] for n in "abc")
+  assert a == b
+  assert a[0] != c[0]
+
+
+def test_a_song_can_start_from_silence(chain, tmp_path):
+  sample.main(words_of(chain, tmp_path / "a", context=None, silence_s=2, takes=1))
+  stem, rate_hz = soundfile.read(tmp_path / "a/take_00.wav")
+  assert len(stem) == 2 * rate_hz
+
+
+@pytest.fixture
+def bad_files(tmp_path):
+  files = {name: tmp_path / name for name in ("empty.wav", "text.wav", "nan.wav", "none.wav")}
+  files["empty.wav"].touch()
+  files["text.wav"].write_text("this is not audio")
+  soundfile.write(files["nan.wav"], np.full(8000, np.nan, np.float32), 16_000, subtype="FLOAT")
+  soundfile.write(files["none.wav"], np.zeros(0, np.float32), 16_000)
+  return tmp_path
+
+
+@pytest.mark.parametrize(
+  ("changes", "more", "complaint"),
+  [
+    ({"context": "missing.wav"}, [], "missing.wav"),
+    ({"context": "empty.wav"}, [], "empty.wav"),
+    ({"context": "text.wav"}, [], "text.wav"),
+    ({"context": "nan.wav"}, [], "NaN"),
+    ({"context": "none.wav"}, [], "at least one sample"),
+    ({"instrument": "kazoo"}, [], "drums, bass"),
+    ({"instrument": "bas"}, [], "Did you mean bass"),
+    ({"checkpoint": "nowhere"}, [], "nowhere"),
+    ({"codec": "nowhere"}, [], "nowhere"),
+    ({"takes": 0}, [], "--takes"),
+    ({"seed": -1}, [], "--seed"),
+    ({"steps": "1,2"}, [], "4 positive numbers"),
+    ({"steps": "a"}, [], "--steps"),
+    ({}, ["--guidance", "genre=2"], "genre"),
+    ({}, ["--guidance", "context"], "NAME=VALUE"),
+    ({}, ["--top_p", "0"], "--top_p"),
+    ({}, ["--instrumnet", "bass"], "--instrumnet"),
+    ({"context": None}, [], "--context"),
+    ({"context": None, "silence_s": -1}, [], "--silence_s"),
+  ],
+)
+def test_a_users_mistake_is_one_line_and_leaves_nothing(
+  chain, bad_files, capsys, changes, more, complaint
+):
+  if str(changes.get("context", "")).endswith(".wav"):
+    changes = changes | {"context": bad_files / changes["context"]}
+  words = words_of(chain, bad_files / "out", **changes) + more
+  assert run_cli(lambda: sample.main(words)) == 2
+  error = capsys.readouterr().err.strip().splitlines()[-1]
+  assert error.startswith("error: ")
+  assert complaint in error
+  assert not (bad_files / "out").exists()
+
+
+def test_a_checkpoint_of_another_codec_is_refused(chain, tmp_path, capsys):
+  other = tmp_path / "other"
+  shutil.copytree(DEMO_BUNDLE, other)
+  spec = json.loads((other / "codec.json").read_text())
+  (other / "codec.json").write_text(json.dumps(spec | {"source": "another training"}))
+  words = words_of(chain, tmp_path / "out", codec=other)
+  assert run_cli(lambda: sample.main(words)) == 2
+  assert "must be the one the checkpoint was trained on" in capsys.readouterr().err
+  assert not (tmp_path / "out").exists()
