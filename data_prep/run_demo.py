@@ -23,6 +23,7 @@ from stemgen_jax.audio import read_audio, write_audio
 from stemgen_jax.cli import build_parser
 from stemgen_jax.codec.bundle import DEMO_BUNDLE
 from stemgen_jax.errors import UserError, run_cli
+from stemgen_jax.files import make_folder, write_text
 
 EXCERPT_S = 20.0
 GUIDANCE = ("context=2", "instrument=1.5")
@@ -38,6 +39,7 @@ def run_demo(out: Path, songs: int, seed: int, instrument: str, overrides: list[
     instrument: the stem to write for the held-out song.
     overrides: further flags of the training command, as `--config.optim.steps=100`.
   """
+  make_folder(out, "--out")
   stages = Stages(out / "stages.json")
   music, tokens, model, takes = (out / name for name in ("music", "tokens", "model", "takes"))
   stages.run("render music", "data_prep.demo", "--out", music, "--songs", songs, "--seed", seed)
@@ -85,10 +87,7 @@ class Stages:
       "seconds": spent_s,
       "peak_gb_so_far": peak_kb / 2**20,  # of any one process up to here
     }
-    self.path.parent.mkdir(parents=True, exist_ok=True)
-    partial = self.path.with_suffix(".partial")
-    partial.write_text(json.dumps(self.rows, indent=1))
-    partial.replace(self.path)
+    write_text(self.path, json.dumps(self.rows, indent=1) + "\n")
 
 
 def choose_track(music: Path, instrument: str) -> Track:

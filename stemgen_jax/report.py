@@ -32,6 +32,7 @@ from stemgen_jax.config import Config, from_dict
 from stemgen_jax.data import make_loader
 from stemgen_jax.errors import UserError, run_cli
 from stemgen_jax.evaluation.listening import unigram_entropy
+from stemgen_jax.files import write_text
 from stemgen_jax.metrics import read_metrics
 from stemgen_jax.records import Dataset
 
@@ -81,9 +82,7 @@ def write_report(demo: Path, song: str) -> Path:
       machine=f"{os.cpu_count()} cores, {platform.machine()}, Python {platform.python_version()}",
     )
   )
-  partial = demo / ".report.html.partial"
-  partial.write_text(page, encoding="utf-8")
-  partial.replace(demo / "report.html")
+  write_text(demo / "report.html", page)
   return demo / "report.html"
 
 

@@ -31,6 +31,7 @@ from stemgen_jax.codec.bundle import DEMO_BUNDLE
 from stemgen_jax.config import Config, MeshConfig
 from stemgen_jax.decode import DecodeOptions
 from stemgen_jax.errors import UserError, run_cli
+from stemgen_jax.files import make_folder, write_text
 from stemgen_jax.generate import build_generate, generate_windows, take_keys
 from stemgen_jax.model import build
 
@@ -51,6 +52,7 @@ def sample(arguments: argparse.Namespace) -> list[Path]:
       f" {codec.fingerprint[:12]}. Give that codec's bundle as --codec."
     )
   context, rate_hz = read_context(arguments, codec.spec.sample_rate)
+  make_folder(arguments.out, "--out")
 
   with console.status("encoding the context"):
     heard = convert_audio(context, rate_hz, codec.spec.sample_rate, codec.spec.channels)
@@ -70,7 +72,6 @@ def sample(arguments: argparse.Namespace) -> list[Path]:
   with console.status("decoding"):
     stems = np.asarray(codec.decode(codes))
 
-  arguments.out.mkdir(parents=True, exist_ok=True)
   written, takes = [], []
   for i, stem in enumerate(stems):
     stem = fit_length(convert_audio(stem, codec.spec.sample_rate, rate_hz, len(stem)), context)
@@ -93,9 +94,7 @@ def sample(arguments: argparse.Namespace) -> list[Path]:
     **settings,
     "takes": takes,
   }
-  partial = arguments.out / ".settings.json.partial"
-  partial.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
-  partial.replace(arguments.out / "settings.json")
+  write_text(arguments.out / "settings.json", json.dumps(record, indent=1) + "\n")
   return [*written, arguments.out / "settings.json"]
 
 

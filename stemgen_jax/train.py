@@ -29,6 +29,7 @@ from stemgen_jax.config import Config, to_dict
 from stemgen_jax.data import make_loader
 from stemgen_jax.errors import UserError, run_cli
 from stemgen_jax.evaluation.listening import build_listening
+from stemgen_jax.files import make_folder, write_text
 from stemgen_jax.metrics import MetricLog
 from stemgen_jax.model import build
 from stemgen_jax.records import Dataset
@@ -150,12 +151,7 @@ def describe(dataset: Dataset) -> dict[str, object]:
 
 def open_run(workdir: Path, config: Config, meta: dict) -> Checkpoints:
   """Returns the workdir's checkpoints, after checking that they are of this model and codec."""
-  try:
-    workdir.mkdir(parents=True, exist_ok=True)
-  except OSError as error:
-    raise UserError(
-      f"workdir must be a folder that can be written; got {workdir} ({error})."
-    ) from error
+  make_folder(workdir, "--workdir")
   checkpoints = Checkpoints(workdir, config.checkpoints_kept)
   if checkpoints.latest_step() is not None:
     saved = checkpoints.read_meta()
@@ -171,9 +167,7 @@ def open_run(workdir: Path, config: Config, meta: dict) -> Checkpoints:
         )
     print(f"resuming {workdir} from step {checkpoints.latest_step()}", file=sys.stderr)
   if jax.process_index() == 0:
-    partial = workdir / ".config.json.partial"
-    partial.write_text(json.dumps(meta, indent=1) + "\n", encoding="utf-8")
-    partial.replace(workdir / "config.json")
+    write_text(workdir / "config.json", json.dumps(meta, indent=1) + "\n")
   return checkpoints
 
 

@@ -14,7 +14,18 @@ PACKAGE = sorted((ROOT / "stemgen_jax").rglob("*.py"))
 # Each module may import those before it, and none after.
 LAYERS = (
   {"errors", "types", "__init__"},
-  {"audio", "categories", "config", "cli", "clips", "guidance", "losses", "masking", "codec"},
+  {
+    "audio",
+    "categories",
+    "config",
+    "cli",
+    "clips",
+    "files",
+    "guidance",
+    "losses",
+    "masking",
+    "codec",
+  },
   {"records", "decode", "model", "optim"},
   {"sharding", "data", "step", "generate", "metrics"},
   {"checkpoint", "evaluation"},

@@ -61,7 +61,7 @@ def words_of(chain, out, **changes):
 
 
 def test_a_stem_for_a_stereo_loop_at_its_own_rate(chain, tmp_path):
-  sample.main(words_of(chain, tmp_path / "a") + ["--guidance", "context=3"])
+  sample.main([*words_of(chain, tmp_path / "a"), "--guidance", "context=3"])
   settings = json.loads((tmp_path / "a/settings.json").read_text())
   assert settings["guidance"] == {"context": 3.0, "instrument": 1.5}
   assert settings["conditions"]["instrument"]["value"] == "bass"
@@ -137,6 +137,13 @@ def test_a_users_mistake_is_one_line_and_leaves_nothing(
   assert error.startswith("error: ")
   assert complaint in error
   assert not (bad_files / "out").exists()
+
+
+def test_an_out_folder_that_is_a_file_is_refused(chain, tmp_path, capsys):
+  (tmp_path / "out").write_text("mine")
+  assert run_cli(lambda: sample.main(words_of(chain, tmp_path / "out"))) == 2
+  assert "--out must be a folder" in capsys.readouterr().err
+  assert (tmp_path / "out").read_text() == "mine"
 
 
 def test_a_checkpoint_of_another_codec_is_refused(chain, tmp_path, capsys):
