@@ -32,7 +32,7 @@ def make_loader(
   workers: int = 0,
   num_epochs: int | None = None,
   foreign: bool = False,
-) -> grain.DatasetIterator[dict[str, np.ndarray]]:
+) -> "BatchIterator":
   """Returns an iterator of batches; `get_state` and `set_state` continue it exactly.
 
   A batch holds `target` and `context` int32 [B, T, Q], `conditions` int32 [B, C] (-1 = unknown) and
@@ -52,7 +52,8 @@ def make_loader(
     silence_prob: the share of examples whose context is silence.
     process_index: p, which of the processes this is.
     process_count: P.
-    workers: Grain worker processes; the state to checkpoint depends on their number.
+    workers: Grain worker processes (they need parsed absl flags and a `__main__` guard); 0 reads in
+      threads.
     num_epochs: ends the stream after that many epochs, the last batch filled with examples of the
       next, so that every record is used and all processes read equally many; None never ends.
     foreign: takes each context from another song instead, with all targets as they were: the
@@ -92,11 +93,50 @@ def make_loader(
   if num_epochs is not None:
     steps = -(-len(usable) * num_epochs // (batch_size * process_count))
   mine = batches.slice(slice(process_index, None, process_count)).slice(slice(steps))
-  # An element here is a whole batch: Grain's default of 500 buffered elements is for examples.
-  loader = mine.to_iter_dataset(grain.ReadOptions(num_threads=4, prefetch_buffer_size=8))
-  if workers:
-    loader = loader.mp_prefetch(grain.MultiprocessingOptions(num_workers=workers))
-  return iter(loader)
+  return BatchIterator(mine, workers)
+
+
+class BatchIterator(grain.DatasetIterator[dict[str, np.ndarray]]):
+  """Reads batches ahead, in threads or worker processes; its state is a position and no more.
+
+  Grain's own state under worker processes names each worker's, and fits no other number of them.
+  """
+
+  def __init__(self, batches: grain.MapDataset[dict[str, np.ndarray]], workers: int):
+    super().__init__()
+    self._batches, self._workers = batches, workers
+    self._start(0)
+
+  def _start(self, position: int) -> None:
+    rest = self._batches.slice(slice(position, None))
+    # An element here is a whole batch: Grain's default of 500 buffered elements is for examples.
+    loader = rest.to_iter_dataset(grain.ReadOptions(num_threads=4, prefetch_buffer_size=8))
+    if self._workers:
+      loader = loader.mp_prefetch(grain.MultiprocessingOptions(num_workers=self._workers))
+    self._reader, self._position = iter(loader), position
+
+  def __next__(self) -> dict[str, np.ndarray]:
+    batch = next(self._reader)
+    self._position += 1
+    return batch
+
+  def get_state(self) -> dict[str, int]:
+    """Returns the number of batches read."""
+    return {"next_index": self._position}
+
+  def set_state(self, state: dict[str, int]) -> None:
+    """Goes on from a state, of any number of workers."""
+    self._reader.close()
+    self._start(state["next_index"])
+
+  def start_prefetch(self) -> None:
+    """Begins to read ahead."""
+    self._reader.start_prefetch()
+
+  def close(self) -> None:
+    """Ends the threads or workers."""
+    super().close()
+    self._reader.close()
 
 
 class PairTarget:

@@ -270,13 +270,22 @@ def test_damage_reaches_the_reader_as_one_line(dataset, tmp_path):
 
 
 @pytest.mark.slow
-def test_workers_read_the_same_stream(dataset):
+def test_workers_read_the_same_stream_and_share_its_state(dataset):
+  whole = take(load(dataset), 9)
   iterator = load(dataset, workers=2)
-  assert_same(take(iterator, 6), take(load(dataset), 6))
+  assert_same(take(iterator, 3), whole[:3])
   state = iterator.get_state()
-  rest = take(iterator, 3)
   iterator.close()
-  iterator = load(dataset, workers=2)
-  iterator.set_state(state)
-  assert_same(take(iterator, 3), rest)
-  iterator.close()
+  for workers in (0, 1):
+    iterator = load(dataset, workers=workers)
+    iterator.set_state(state)
+    assert_same(take(iterator, 6), whole[3:])
+    iterator.close()
+
+
+def test_state_at_the_end_stays_at_the_end(dataset):
+  iterator = load(dataset, num_epochs=1)
+  assert len(list(iterator)) == 3
+  fresh = load(dataset, num_epochs=1)
+  fresh.set_state(iterator.get_state())
+  assert list(fresh) == []
