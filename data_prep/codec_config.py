@@ -42,7 +42,7 @@ class TrainConfig:
   """How long, how fast, and the weights of the losses."""
 
   seed: int = 0
-  steps: int = 8000
+  steps: int = 11_000
   batch: int = 8
   learning_rate: float = 5e-4
   warmup_steps: int = 300
