@@ -14,7 +14,7 @@ from jaxtyping import Float
 
 from stemgen_jax.errors import UserError
 
-Samples = Float[np.ndarray, "channels samples"]
+Samples = Float[np.ndarray, "_channels _samples"]  # of no set number, so each array its own
 
 
 def read_audio(path: str | os.PathLike) -> tuple[Samples, int]:

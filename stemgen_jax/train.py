@@ -12,6 +12,7 @@ settings (config.json), metrics.jsonl and TensorBoard scalars. The same command 
 import contextlib
 import functools
 import json
+import math
 import os
 import subprocess
 import sys
@@ -19,6 +20,7 @@ import time
 from pathlib import Path
 
 import jax
+from jax.sharding import Mesh
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -45,8 +47,8 @@ def train(config: Config, workdir: Path) -> TrainState:
   """
   config.validate()
   dataset = Dataset.open(config.data.path)
-  check_dataset(config, dataset)
   mesh = sharding.build_mesh(config.mesh)
+  check_fit(config, dataset, mesh)
   model = build(config.model)
   loader = make_loader(
     dataset,
@@ -119,8 +121,8 @@ def train(config: Config, workdir: Path) -> TrainState:
   return state
 
 
-def check_dataset(config: Config, dataset: Dataset) -> None:
-  """Raises a UserError naming every setting of the model that does not fit the shards."""
+def check_fit(config: Config, dataset: Dataset, mesh: Mesh) -> None:
+  """Raises a UserError naming every setting that does not fit the shards or the devices."""
   wanted, found = config.model, dataset.metadata
   pairs = {
     "model.n_levels": (wanted.n_levels, found.n_levels),
@@ -130,10 +132,11 @@ def check_dataset(config: Config, dataset: Dataset) -> None:
   wrong = [f"{name} must be {b!r}, got {a!r}" for name, (a, b) in pairs.items() if a != b]
   if wrong:
     raise UserError(f"config '{config.name}' must fit the shards at {dataset.path}: {wrong}.")
-  if config.data.batch_size % jax.process_count():
+  shares = math.lcm(mesh.shape["data"] * mesh.shape["fsdp"], jax.process_count())
+  if config.data.batch_size % shares:
     raise UserError(
-      "data.batch_size must be a multiple of the number of processes; got"
-      f" {config.data.batch_size} for {jax.process_count()}."
+      f"data.batch_size must be a multiple of {shares}, the devices and processes that share it;"
+      f" got {config.data.batch_size}. Change it, or give devices to --config.mesh.tensor."
     )
 
 

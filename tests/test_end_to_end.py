@@ -5,6 +5,7 @@ Real music, the shipped codec, real shards; only the model is tiny and barely tr
 """
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -25,7 +26,8 @@ RATE_HZ = 22_050
 
 def run(module, *words):
   command = [sys.executable, "-m", module, *map(str, words)]
-  done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
+  env = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"}  # one device
+  done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=env, check=False)
   assert done.returncode == 0, done.stderr
   return done
 

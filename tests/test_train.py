@@ -87,6 +87,10 @@ def test_another_model_or_codec_is_refused(tiny_config, tmp_path):
   with pytest.raises(UserError, match=r"must fit the shards.*n_codes must be 16, got 32"):
     train(wide, tmp_path / "new")
   assert not (tmp_path / "new").exists()
+  odd = tiny_config()
+  odd.data.batch_size = 4
+  with pytest.raises(UserError, match=r"batch_size must be a multiple of 8.*got 4"):
+    train(odd, tmp_path / "new")
 
 
 def test_a_shard_cut_short_is_named(tiny_config, tiny_dataset, tmp_path):
