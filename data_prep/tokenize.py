@@ -26,6 +26,7 @@ from data_prep.tokenizer import Codec, Tokenizer, TokenSettings
 from stemgen_jax.cli import build_parser
 from stemgen_jax.clips import Clip, Metadata
 from stemgen_jax.errors import UserError, run_cli
+from stemgen_jax.files import make_folder
 from stemgen_jax.records import Dataset, dataset_folder, read_clips, write_dataset, write_shard
 
 _log = logging.getLogger(__name__)
@@ -42,6 +43,7 @@ def tokenize_corpus(
   settings: TokenSettings | None = None,
   shard_songs: int = 100,
   batch_size: int = 1,
+  threads: int = 1,
 ) -> Path:
   """Writes the token shards of a corpus and returns their folder, `out/name/VERSION`.
 
@@ -82,12 +84,10 @@ def tokenize_corpus(
       f"dataset must be new or made of the same; got {directory}, made of other music or settings."
       " Remove it, or choose another --name."
     )
-  try:
-    staging.mkdir(parents=True, exist_ok=True)
-  except OSError as error:
-    raise UserError(f"out must be a folder to write in; got out={out} ({error}).") from error
+  make_folder(staging, "--out")
   paths = [staging / f"{t.split}-{t.id}-{key}" for t, key in zip(tracks, keys)]
-  _tokenize_parts(tracks, paths, Tokenizer(codec, metadata, settings, batch_size), metadata)
+  tokenizer = Tokenizer(codec, metadata, settings, batch_size, threads)
+  _tokenize_parts(tracks, paths, tokenizer, metadata)
   splits: dict[str, list[Iterator[Clip]]] = {}
   for split in dict.fromkeys(track.split for track in tracks):
     parts = [path for track, path in zip(tracks, paths) if track.split == split]
@@ -168,7 +168,9 @@ def main(argv: list[str] | None = None) -> None:
 
   if args.device == "cuda" and not torch.cuda.is_available():
     raise UserError("device must be one that torch has; got device=cuda. Use --device cpu.")
-  torch.set_num_threads(args.threads)
+  # One thread a signal, none inside an operation: torch's own threads wait by spinning, and two of
+  # them were ten times slower than one when another program used a core.
+  torch.set_num_threads(1)
   directory = tokenize_corpus(
     args.corpus,
     args.root,
@@ -178,6 +180,7 @@ def main(argv: list[str] | None = None) -> None:
     settings=TokenSettings(clip_s=args.clip_s, mixes=args.mixes, seed=args.seed),
     shard_songs=args.shard_songs,
     batch_size=args.batch,
+    threads=args.threads,
   )
   dataset = Dataset.open(directory)
   for split in dataset.shards:
@@ -205,8 +208,8 @@ def build_arguments() -> argparse.ArgumentParser:
   parser.add_argument("--mixes", type=int, default=defaults.mixes, help="context mixes of a clip")
   parser.add_argument("--seed", type=int, default=defaults.seed, help="of the mixes")
   parser.add_argument("--shard_songs", type=_positive, default=100, help="songs in a file")
-  parser.add_argument("--batch", type=_positive, default=1, help="signals encoded at once")
-  parser.add_argument("--threads", type=_positive, default=os.cpu_count(), help="of torch")
+  parser.add_argument("--batch", type=_positive, default=1, help="signals a thread encodes at once")
+  parser.add_argument("--threads", type=_positive, default=os.cpu_count(), help="that encode")
   parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"), help="of torch")
   return parser
 

@@ -9,6 +9,7 @@ import dataclasses
 import itertools
 import logging
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from typing import Protocol
 
 import numpy as np
@@ -58,10 +59,16 @@ class Tokenizer:
   """Turns tracks into clips with one codec; remembers which low sample rates it warned of."""
 
   def __init__(
-    self, codec: Codec, metadata: Metadata, settings: TokenSettings, batch_size: int = 4
+    self,
+    codec: Codec,
+    metadata: Metadata,
+    settings: TokenSettings,
+    batch_size: int = 1,
+    threads: int = 1,
   ):
     self._codec, self._metadata, self._settings = codec, metadata, settings
     self._batch_size = batch_size
+    self._pool = ThreadPoolExecutor(threads, "encode")
     self._warned: set[int] = set()
     self._silence: dict[int, np.ndarray] = {}
     self.encoded_s = 0.0  # seconds of audio encoded so far, stems and mixes
@@ -114,9 +121,10 @@ class Tokenizer:
     return np.stack([np.pad(a, ((0, 0), (0, length - a.shape[-1]))) for a in audio])
 
   def _encode(self, audio: Float[np.ndarray, "B channels samples"]) -> UInt16[np.ndarray, "B T Q"]:
-    """Returns uint16 codes, a few signals at a time; checks that they are what the spec says."""
+    """Returns uint16 codes, one batch a thread; checks that they are what the spec says."""
     n = self._batch_size
-    codes = np.concatenate([self._codec.encode(audio[i : i + n]) for i in range(0, len(audio), n)])
+    batches = [audio[i : i + n] for i in range(0, len(audio), n)]
+    codes = np.concatenate(list(self._pool.map(self._codec.encode, batches)))
     shape = (len(audio), audio.shape[-1] // self._codec.spec.hop_samples, self._metadata.n_levels)
     if codes.shape != shape:
       raise UserError(f"codec must give codes {shape}; got {codes.shape}. Check the bundle.")

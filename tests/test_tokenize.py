@@ -129,6 +129,9 @@ def test_same_seed_same_bytes(corpus, tmp_path):
   one, two = run(corpus, tmp_path / "one"), run(corpus, tmp_path / "two")
   for path in one.iterdir():
     assert path.read_bytes() == (two / path.name).read_bytes(), path.name
+  threaded = run(corpus, tmp_path / "threads", batch_size=3, threads=3)
+  for path in one.iterdir():
+    assert path.read_bytes() == (threaded / path.name).read_bytes(), path.name
   other = run(corpus, tmp_path / "three", settings=TokenSettings(clip_s=4.0, mixes=6, seed=1))
   a, b = (Dataset.open(d).source("train")[0] for d in (one, other))
   assert np.array_equal(a.stem_codes, b.stem_codes)
@@ -197,7 +200,7 @@ def test_wrong_settings_are_found_before_the_work(corpus, tmp_path):
   with pytest.raises(UserError, match="corpus must be one of slakh; got corpus='slack'"):
     tokenize.tokenize_corpus("slack", corpus, codec, tmp_path / "a")
   (tmp_path / "file").touch()
-  with pytest.raises(UserError, match=f"out must be a folder to write in; got out={tmp_path}/file"):
+  with pytest.raises(UserError, match=f"--out must be a folder .*; got {tmp_path}/file"):
     run(corpus, tmp_path / "file", codec)
   assert codec.calls == 0
   assert not (tmp_path / "a").exists()
