@@ -7,6 +7,7 @@ Command:    python -m stemgen_jax.train --config configs/demo.py --workdir runs/
 """
 
 from stemgen_jax.categories import CATEGORIES
+from stemgen_jax.codec.bundle import DEMO_BUNDLE
 from stemgen_jax.config import (
   Config,
   DataConfig,
@@ -30,7 +31,13 @@ def get_config() -> Config:
       mlp_dim=512,
       sources={"instrument": CATEGORIES},
     ),
-    data=DataConfig(path="runs/demo/tokens", crop_frames=250, batch_size=16, silence_prob=0.05),
+    data=DataConfig(
+      path="runs/demo/tokens",
+      codec=str(DEMO_BUNDLE),
+      crop_frames=250,
+      batch_size=16,
+      silence_prob=0.05,
+    ),
     masking=MaskingConfig(context_dropout=0.1, condition_dropout=0.1),
     optim=OptimConfig(
       steps=400, learning_rate=2e-3, warmup_steps=40, final_lr_ratio=0.05, ema_decay=0.98

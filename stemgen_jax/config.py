@@ -44,6 +44,7 @@ class DataConfig:
   """The Grain pipeline over a folder of token shards."""
 
   path: str = ""  # a dataset folder that `python -m data_prep.tokenize` wrote
+  codec: str = ""  # its codec bundle; if given, the token embeddings start from its codebooks
   train_split: str = "train"
   eval_split: str = "validation"
   crop_frames: int = 1000  # T

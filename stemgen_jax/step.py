@@ -8,10 +8,12 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from flax import struct
 
 from stemgen_jax import losses
+from stemgen_jax.codebook_init import start_from_codebooks
 from stemgen_jax.config import Config
 from stemgen_jax.masking import draw_mask
 from stemgen_jax.model import Model
@@ -31,9 +33,14 @@ class TrainState:
   opt_state: optax.OptState
 
 
-def init_state(config: Config, model: Model) -> TrainState:
-  """Returns the state before the first step; depends on config.seed alone."""
-  params = model.init(jax.random.key(config.seed))
+def init_state(
+  config: Config, model: Model, codebooks: Float[np.ndarray, "Q V d"] | None = None
+) -> TrainState:
+  """Returns the state before the first step; depends on config.seed and the codebooks alone."""
+  key = jax.random.key(config.seed)
+  params = model.init(key)
+  if codebooks is not None:
+    params = start_from_codebooks(params, jnp.asarray(codebooks), jax.random.fold_in(key, 1))
   opt_state = build_optimizer(config.optim).init(params)
   return TrainState(jnp.int32(0), params, jax.tree.map(jnp.copy, params), opt_state)
 

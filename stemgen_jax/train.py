@@ -27,6 +27,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from stemgen_jax import sharding
 from stemgen_jax.checkpoint import Checkpoints, abstract_like
 from stemgen_jax.cli import build_parser, parse_config
+from stemgen_jax.codebook_init import read_codebooks
 from stemgen_jax.config import Config, to_dict
 from stemgen_jax.data import make_loader
 from stemgen_jax.errors import UserError, run_cli
@@ -68,7 +69,10 @@ def train(config: Config, workdir: Path) -> TrainState:
       config, model, dataset, mesh, config.data.eval_split, config.eval_batches
     )
 
-  init = functools.partial(init_state, config, model)
+  codebooks = None
+  if config.data.codec:
+    codebooks = read_codebooks(Path(config.data.codec), dataset.metadata.codec_fingerprint)
+  init = functools.partial(init_state, config, model, codebooks)
   abstract = abstract_like(jax.eval_shape(init), mesh)
   shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract)
   step_fn = jax.jit(

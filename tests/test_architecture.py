@@ -26,7 +26,7 @@ LAYERS = (
     "masking",
     "codec",
   },
-  {"records", "decode", "model", "optim"},
+  {"records", "decode", "model", "optim", "codebook_init"},
   {"sharding", "data", "step", "generate", "metrics"},
   {"checkpoint", "evaluation"},
   {"train", "sample", "report"},

@@ -130,6 +130,27 @@ def test_token_nll_is_minus_log_softmax():
   assert losses.weighted_mean(jnp.ones(3), jnp.zeros(3)) == 0
 
 
+@pytest.mark.parametrize("width", [8, 32, 48])
+def test_embeddings_that_start_from_codebooks_keep_their_distances(tiny_config, width):
+  rng = np.random.default_rng(0)
+  codebooks = (rng.normal(size=(Q, V, width)) * np.array([4, 2, 1, 1])[:, None, None]).astype("f")
+  model = build(tiny_config().model)
+  plain = step.init_state(tiny_config(), model).params
+  warm = step.init_state(tiny_config(), model, codebooks).params
+  np.testing.assert_array_equal(warm["codebooks"][:, V], plain["codebooks"][:, V])  # MASK
+  total = np.square(np.asarray(warm["codebooks"])[:, :V]).mean(axis=(1, 2)).sum()
+  assert 0.6 < total < 1.5  # as the random start: the sum over levels has unit variance
+
+  def distances(rows):
+    return np.linalg.norm(rows[:, None] - rows[None], axis=-1)[np.triu_indices(V, 1)]
+
+  like = [
+    np.corrcoef(distances(codebooks[0]), distances(np.asarray(p["codebooks"])[0, :V]))[0, 1]
+    for p in (plain, warm)
+  ]
+  assert like[1] > max(0.7, like[0] + 0.3)
+
+
 def test_schedule_warms_up_then_falls_to_its_final_share(tiny_config):
   config = tiny_config().optim
   rate = build_schedule(config)

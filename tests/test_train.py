@@ -7,6 +7,7 @@ import pytest
 
 from stemgen_jax import train as train_module
 from stemgen_jax.checkpoint import load_average
+from stemgen_jax.codec import DEMO_BUNDLE
 from stemgen_jax.config import Config, MeshConfig, from_dict, to_dict
 from stemgen_jax.errors import UserError, run_cli
 from stemgen_jax.evaluation.listening import unigram_entropy
@@ -91,6 +92,13 @@ def test_another_model_or_codec_is_refused(tiny_config, tmp_path):
   odd.data.batch_size = 4
   with pytest.raises(UserError, match=r"batch_size must be a multiple of 8.*got 4"):
     train(odd, tmp_path / "new")
+
+
+def test_codebooks_of_another_codec_are_refused(tiny_config, tmp_path):
+  config = tiny_config()
+  config.data.codec = str(DEMO_BUNDLE)
+  with pytest.raises(UserError, match=r"data.codec must be the codec that made the shards"):
+    train(config, tmp_path / "run")
 
 
 def test_a_shard_cut_short_is_named(tiny_config, tiny_dataset, tmp_path):
