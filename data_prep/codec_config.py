@@ -42,10 +42,10 @@ class TrainConfig:
   """How long, how fast, and the weights of the losses."""
 
   seed: int = 0
-  steps: int = 11_000
+  steps: int = 6000
   batch: int = 8
   learning_rate: float = 5e-4
-  warmup_steps: int = 300
+  warmup_steps: int = 100
   clip_norm: float = 1.0
   bfloat16: bool = True  # autocast of the two networks; losses and codebooks stay in float32
   threads: int = 1
@@ -54,7 +54,7 @@ class TrainConfig:
   ema_decay: float = 0.99
   dead_share: float = 0.1  # restart codes used less than this share of an even use
   level_dropout: float = 0.1  # share of steps that see only the first few levels
-  wave_weight: float = 1.0
+  wave_weight: float = 0.5
   mel_weight: float = 1.0
   commit_weight: float = 0.25
   checkpoint_every_s: float = 120.0

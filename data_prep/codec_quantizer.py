@@ -50,8 +50,8 @@ def quantize(
   """Returns the quantised vectors (gradient straight through), commitment loss and codes a level.
 
   Source: EnCodec (arXiv:2210.13438) section 3.2 and 3.4; SoundStream (arXiv:2107.03312) algorithm
-  1. The commitment loss is relative to the size of x: the absolute one is best served by ever
-  smaller latents, and made training diverge.
+  1. The commitment loss is relative to the size of x, through which no gradient flows: latents
+  would grow without end in one direction to serve it.
   """
   residual, total, commit, indices = x, torch.zeros_like(x), x.new_zeros(()), []
   for book in codebooks:
@@ -60,7 +60,7 @@ def quantize(
     commit = commit + (residual - chosen).square().mean()
     residual, total = residual - chosen, total + chosen
     indices.append(index)
-  commit = commit / (len(indices) * x.square().mean() + 1e-9)
+  commit = commit / (len(indices) * x.detach().square().mean() + 1e-9)
   return x + (total - x).detach(), commit, indices
 
 
