@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The small model of `make demo`: a band of six, 10 s windows, minutes on two CPU cores.
+"""The small model of `make demo`: a band of six, 5 s windows, minutes on two CPU cores.
 
 Reproduces: the method at toy size, on rendered chorales and the shipped 16 kHz demo codec.
 Hardware:   2 CPU cores, about 2 GB.
@@ -25,25 +25,27 @@ def get_config() -> Config:
     model=ModelConfig(
       n_levels=4,
       n_codes=1024,
-      dim=192,
-      n_layers=6,
-      n_heads=3,
-      mlp_dim=512,
+      dim=128,
+      n_layers=4,
+      n_heads=2,
+      mlp_dim=384,
       sources={"instrument": CATEGORIES},
+      dropout=0.1,
     ),
     data=DataConfig(
       path="runs/demo/tokens",
       codec=str(DEMO_BUNDLE),
-      crop_frames=250,
-      batch_size=16,
+      crop_frames=125,
+      batch_size=32,
       silence_prob=0.05,
     ),
     masking=MaskingConfig(context_dropout=0.1, condition_dropout=0.1),
     optim=OptimConfig(
-      steps=400, learning_rate=2e-3, warmup_steps=40, final_lr_ratio=0.05, ema_decay=0.98
+      steps=800, learning_rate=1e-3, warmup_steps=40, final_lr_ratio=0.05, ema_decay=0.98
     ),
     sample=SampleConfig(steps=(24, 12, 8, 8), guidance={"context": 2.0, "instrument": 1.5}),
     log_every_steps=10,
     eval_every_steps=200,
+    eval_batches=16,
     checkpoint_every_steps=200,
   )

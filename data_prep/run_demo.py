@@ -25,6 +25,7 @@ from stemgen_jax.codec.bundle import DEMO_BUNDLE
 from stemgen_jax.errors import UserError, run_cli
 from stemgen_jax.files import make_folder, write_text
 
+SONG_S = 30  # many short songs teach more in the same time than few long ones
 EXCERPT_S = 20.0
 GUIDANCE = ("context=2", "instrument=1.5")
 
@@ -42,10 +43,14 @@ def run_demo(out: Path, songs: int, seed: int, instrument: str, overrides: list[
   make_folder(out, "--out")
   stages = Stages(out / "stages.json")
   music, tokens, model, takes = (out / name for name in ("music", "tokens", "model", "takes"))
-  stages.run("render music", "data_prep.demo", "--out", music, "--songs", songs, "--seed", seed)
+  stages.run(
+    "render music", "data_prep.demo", "--out", music, "--songs", songs, "--seconds", SONG_S,
+    "--seed", seed,
+  )  # fmt: skip
   stages.run(
     "tokenise", "data_prep.tokenize", "--corpus", "slakh", "--root", music,
-    "--codec", DEMO_BUNDLE, "--out", tokens, "--name", "demo", "--seed", seed,
+    "--codec", DEMO_BUNDLE, "--out", tokens, "--name", "demo", "--mixes", 5,
+    "--seed", seed,
   )  # fmt: skip
   stages.run(
     "train", "stemgen_jax.train", "--config", "configs/demo.py", "--workdir", model,
@@ -127,7 +132,7 @@ def main(argv: list[str] | None = None) -> None:
   """The command."""
   parser = build_parser(__doc__)
   parser.add_argument("--out", type=Path, default=Path("runs/demo"))
-  parser.add_argument("--songs", type=int, default=64)
+  parser.add_argument("--songs", type=int, default=128)
   parser.add_argument("--seed", type=int, default=0)
   parser.add_argument("--instrument", default="bass")
   arguments, overrides = parser.parse_known_args(argv)
