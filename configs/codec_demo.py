@@ -2,7 +2,7 @@
 """The demo codec: EnCodec's architecture, small, trained on the rendered demo music.
 
 16 kHz mono, 4 levels of 1024 codes at 25 Hz (1 kbit/s). Reconstruction losses only.
-Hardware: one CPU core with bfloat16, about an hour. Expected: see the README.md that ships beside
+Hardware: one CPU core with bfloat16, about 40 minutes. Expected: see the README.md that ships beside
 the bundle in stemgen_jax/codec/demo_bundle.
 
   python -m data_prep.demo --out runs/music --songs 60 --seed 0
