@@ -1,8 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Trains a codec of EnCodec's architecture on stems in Slakh's layout; resumes by itself.
 
-  python -m data_prep.train_codec --config configs/codec_demo.py --workdir runs/codec \
-    --config.data.root=runs/music
+  python -m data_prep.train_codec --config configs/codec_demo.py --workdir runs/codec
 
 Writes WORKDIR/state.pt (to resume), WORKDIR/bundle (the codec so far) and, at the end,
 WORKDIR/round_trip.json: the figures on held-out songs that it prints.
