@@ -29,7 +29,9 @@ from data_prep.music import Song
 from data_prep.render import check_soundfont, default_soundfont
 from data_prep.slakh_layout import write_track
 from data_prep.splits import SPLITS, assign_splits, group_alike
+from stemgen_jax.cli import Parser
 from stemgen_jax.errors import UserError, run_cli
+from stemgen_jax.files import make_folder, write_text
 
 _SETTINGS = "demo.json"
 _VERSION = 3  # raised when the same seed gives other bytes
@@ -109,10 +111,8 @@ def check_folder(out: Path, settings: dict) -> None:
 
 def _record_settings(out: Path, settings: dict) -> None:
   """Writes the settings that the tracks in `out` will be made with, by rename."""
-  out.mkdir(parents=True, exist_ok=True)
-  unfinished = out.parent / f".{out.name}.{_SETTINGS}.partial"
-  unfinished.write_text(json.dumps(settings, indent=2, sort_keys=True) + "\n", encoding="utf-8")
-  unfinished.replace(out / _SETTINGS)
+  make_folder(out, "--out")
+  write_text(out / _SETTINGS, json.dumps(settings, indent=2, sort_keys=True) + "\n")
 
 
 def _render(job: tuple[Chorale | Song, Path, list[int]], flags: argparse.Namespace) -> float:
@@ -123,8 +123,9 @@ def _render(job: tuple[Chorale | Song, Path, list[int]], flags: argparse.Namespa
 
 
 def _parse(argv: list[str] | None) -> argparse.Namespace:
-  parser = argparse.ArgumentParser(
+  parser = Parser(
     prog="python -m data_prep.demo",
+    allow_abbrev=False,
     usage="python -m data_prep.demo --out data/demo --songs 60 --seed 0"
     "\n       python -m data_prep.demo --out data/doom --midi freedoom1.wad freedoom2.wad",
     description="Renders songs, one mono stem a part, into Slakh2100's folder layout: Bach"

@@ -26,6 +26,7 @@ from stemgen_jax.errors import UserError, run_cli
 from stemgen_jax.files import make_folder, write_text
 
 SONG_S = 30  # many short songs teach more in the same time than few long ones
+SONGS_LEAST = 20  # so that validation has two songs or more
 EXCERPT_S = 20.0
 GUIDANCE = ("context=2", "instrument=1.5")
 
@@ -40,6 +41,8 @@ def run_demo(out: Path, songs: int, seed: int, instrument: str, overrides: list[
     instrument: the stem to write for the held-out song.
     overrides: further flags of the training command, as `--config.optim.steps=100`.
   """
+  if songs < SONGS_LEAST:
+    raise UserError(f"--songs must be at least {SONGS_LEAST}; got {songs}. Fewer cannot be split.")
   make_folder(out, "--out")
   stages = Stages(out / "stages.json")
   music, tokens, model, takes = (out / name for name in ("music", "tokens", "model", "takes"))

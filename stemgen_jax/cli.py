@@ -25,23 +25,31 @@ def parse_config(parser: argparse.ArgumentParser, kind: type, argv: list[str] | 
   """
   parser.add_argument("--config", required=True, metavar="FILE", help="a file of configs/")
   arguments, rest = parser.parse_known_args(sys.argv[1:] if argv is None else argv)
-  stray = [word for word in rest if word.startswith("-") and not word.startswith("--config.")]
+  stray = [word for word in rest if not (word.startswith("--config.") and "=" in word)]
   if stray:
-    raise UserError(f"flags must be known; got {' '.join(stray)}. See --help.")
+    raise UserError(
+      f"flags must be known, and settings given as --config.field=value; got {' '.join(stray)}."
+      " See --help."
+    )
   values = flags.FlagValues()
   config_flags.DEFINE_config_file("config", lock_config=True, flag_values=values)
+  words = ["", f"--config={arguments.config}", *rest]
+  process_words, sys.argv = sys.argv, words  # ml_collections looks there for overrides
   try:
-    values(["", f"--config={arguments.config}", *rest])
+    values(words)
     config = values.config
     hasattr(config, "name")  # a file that failed to load raises its OSError at the first access
   except (
-    flags.Error, AttributeError, ImportError, KeyError, OSError, SyntaxError, TypeError, ValueError
+    flags.Error, ArithmeticError, AttributeError, ImportError, LookupError, NameError, OSError,
+    SyntaxError, TypeError, ValueError,
   ) as error:  # fmt: skip
     raise UserError(
       f"config must load and its overrides name its fields; got --config={arguments.config}"
       f" {' '.join(rest)} ({type(error).__name__}: {_last_line(error)})."
       " Check the file and the field names."
     ) from error
+  finally:
+    sys.argv = process_words
   if not isinstance(config, kind):
     raise UserError(
       f"get_config() of {arguments.config} must return a {kind.__name__}; got"
@@ -55,13 +63,16 @@ def _last_line(error: Exception) -> str:
   return str(error).strip().splitlines()[-1] if str(error).strip() else ""
 
 
-class _Parser(argparse.ArgumentParser):
+class Parser(argparse.ArgumentParser):
+  """A parser whose complaints are UserErrors: one line, exit code 2."""
+
   def error(self, message: str) -> NoReturn:
+    """Raises what argparse would print."""
     raise UserError(f"command line must be understood; got: {message}. See --help.")
 
 
 def build_parser(doc: str | None) -> argparse.ArgumentParser:
   """Returns a parser whose help is the module's docstring, which opens with an example."""
-  return _Parser(
+  return Parser(
     description=doc, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
   )

@@ -115,7 +115,19 @@ class Config:
   def validate(self) -> None:
     """Raises one UserError that lists every rule the settings break."""
     m, k, d, o, s = self.model, self.masking, self.data, self.optim, self.sample
+    sizes = {
+      "model.n_levels": m.n_levels, "model.dim": m.dim, "model.n_layers": m.n_layers,
+      "model.n_heads": m.n_heads, "model.mlp_dim": m.mlp_dim, "data.batch_size": d.batch_size,
+      "data.crop_frames": d.crop_frames, "checkpoints_kept": self.checkpoints_kept,
+      "log_every_steps": self.log_every_steps, "eval_every_steps": self.eval_every_steps,
+      "checkpoint_every_steps": self.checkpoint_every_steps,
+    }  # fmt: skip
+    rules = [(size > 0, f"{name} must be positive", size) for name, size in sizes.items()]
+    self._raise_broken(rules)
     rules = [
+      (self.seed >= 0, "seed must not be negative", self.seed),
+      (self.eval_batches >= 0, "eval_batches must not be negative", self.eval_batches),
+      (d.workers >= 0, "data.workers must not be negative", d.workers),
       (m.dim % m.n_heads == 0, "model.dim must be a multiple of model.n_heads", m.dim),
       (m.dim // m.n_heads % 2 == 0, "model.dim / model.n_heads must be even", m.dim / m.n_heads),
       (0 < m.n_codes < 2**16, "model.n_codes must fit 16 bits", m.n_codes),
@@ -129,11 +141,10 @@ class Config:
       *_shares("data.silence_prob", d.silence_prob),
       *_shares("optim.ema_decay", o.ema_decay),
       (
-        d.batch_size > 0 and d.batch_size % m.n_levels == 0,
+        d.batch_size % m.n_levels == 0,
         "data.batch_size must be a multiple of model.n_levels (each level is asked equally often)",
         d.batch_size,
       ),
-      (d.crop_frames > 0, "data.crop_frames must be positive", d.crop_frames),
       (o.steps > o.warmup_steps >= 0, "optim.steps must exceed optim.warmup_steps", o.steps),
       (o.learning_rate > 0, "optim.learning_rate must be positive", o.learning_rate),
       (
@@ -151,12 +162,10 @@ class Config:
         f"sample.guidance must name sources among {['context', *m.sources]}",
         sorted(s.guidance),
       ),
-      (
-        min(self.log_every_steps, self.eval_every_steps, self.checkpoint_every_steps) > 0,
-        "log_every_steps, eval_every_steps and checkpoint_every_steps must be positive",
-        (self.log_every_steps, self.eval_every_steps, self.checkpoint_every_steps),
-      ),
     ]
+    self._raise_broken(rules)
+
+  def _raise_broken(self, rules: list[tuple[bool, str, Any]]) -> None:
     broken = [f"{rule}; got {value!r}" for kept, rule, value in rules if not kept]
     if broken:
       raise UserError(f"config '{self.name}' breaks {len(broken)} rule(s): " + ". ".join(broken))

@@ -164,8 +164,9 @@ class PairTarget:
     self._songs = np.unique(names, return_inverse=True)[1]
     if foreign and (self._songs == self._songs[0]).all():
       raise UserError(
-        f"a foreign context must have another song to come from; got {names[0]!r} alone, with"
-        f" crop_frames={crop_frames}. Use a split of two songs or more."
+        f"a foreign context must have another song to come from; got '{names[0]}' alone in its"
+        f" split, with crop_frames={crop_frames}. Use a split of two songs or more, or train with"
+        " --config.eval_batches=0."
       )
 
   def __call__(self, index: int, rng: np.random.Generator) -> dict[str, np.ndarray]:

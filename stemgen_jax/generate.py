@@ -113,7 +113,7 @@ def plan_windows(frames: int, size: int) -> list[int]:
 
 
 def take_keys(seed: int, takes: int) -> Keys:
-  """One key a take; take i is the same whatever the number of takes."""
+  """One key a take; take i has the same chances whatever the number of takes."""
   return jax.vmap(jax.random.fold_in, (None, 0))(jax.random.key(seed), jnp.arange(takes))
 
 

@@ -60,6 +60,11 @@ def write_report(demo: Path, song: str) -> Path:
   except OSError as error:
     raise UserError(f"demo folder must hold a finished demo; got {error}. Run it again.") from error
   config = from_dict(meta["config"])
+  if "listening/true/mean" not in rows[max(rows)]:
+    raise UserError(
+      "the report must have the held-out losses of the last step; got a run without them. Train"
+      " with --config.eval_batches above 0, in a new folder."
+    )
   entropy = measure_entropy(config)
   tracks = [
     describe_track(heading, text, *read_audio(demo / file)) for file, heading, text in TRACKS
@@ -125,7 +130,8 @@ def describe_track(heading: str, text: str, samples: Samples, rate_hz: int) -> d
   flac = io.BytesIO()
   soundfile.write(flac, samples.T, rate_hz, format="FLAC", subtype="PCM_16")
   figure, axes = pyplot.subplots(figsize=(9, 1.8), layout="constrained")
-  axes.specgram(samples.mean(axis=0) + 1e-6, NFFT=1024, noverlap=512, Fs=rate_hz, vmin=-130)
+  mono = samples.mean(axis=0) + 1e-6 * np.random.default_rng(0).normal(size=samples.shape[1])
+  axes.specgram(mono, NFFT=1024, noverlap=512, Fs=rate_hz, vmin=-130)
   axes.set(ylim=(0, min(8000, rate_hz / 2)), xlabel="s", ylabel="Hz")
   return {
     "heading": heading,

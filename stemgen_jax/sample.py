@@ -52,10 +52,15 @@ def sample(arguments: argparse.Namespace) -> list[Path]:
       f" {codec.fingerprint[:12]}. Give that codec's bundle as --codec."
     )
   context, rate_hz = read_context(arguments, codec.spec.sample_rate)
+  heard = convert_audio(context, rate_hz, codec.spec.sample_rate, codec.spec.channels)
+  if not heard.shape[1]:
+    raise UserError(
+      f"the context must last a sample or more at the codec's {codec.spec.sample_rate} Hz; got"
+      f" {arguments.context} of {context.shape[1]} sample(s) at {rate_hz} Hz. Give more music."
+    )
   make_folder(arguments.out, "--out")
 
   with console.status("encoding the context"):
-    heard = convert_audio(context, rate_hz, codec.spec.sample_rate, codec.spec.channels)
     context_codes = np.asarray(codec.encode(heard[None]))[0]
   with console.status("writing the stem") as status:
     codes = generate_windows(
@@ -129,7 +134,10 @@ def resolve_settings(arguments: argparse.Namespace, config: Config) -> dict:
     name: float(scales.get(name, defaults.guidance.get(name, 1.0)))
     for name in ("context", *sources)
   }
+  numbers = ("w_conf", "w_causal", "w_noise", "temperature", "top_p")
   rules = {
+    **{f"--{name} must be finite": math.isfinite(settings[name]) for name in numbers},
+    "--guidance must be finite": all(map(math.isfinite, settings["guidance"].values())),
     f"--steps must be {config.model.n_levels} positive numbers, one a level": (
       len(settings["steps"]) == config.model.n_levels and min(settings["steps"]) > 0
     ),
@@ -152,7 +160,7 @@ def read_context(arguments: argparse.Namespace, codec_rate_hz: int) -> tuple[Sam
   """Returns the context's samples and rate: the file's, or silence at the codec's rate."""
   if arguments.context is not None:
     return read_audio(arguments.context)
-  if arguments.silence_s <= 0:
+  if not 0 < arguments.silence_s < math.inf:
     raise UserError(f"--silence_s must be positive; got {arguments.silence_s}.")
   return np.zeros((1, round(arguments.silence_s * codec_rate_hz)), np.float32), codec_rate_hz
 
@@ -185,11 +193,19 @@ def _pair(word: str) -> tuple[str, str]:
 
 def _scale(word: str) -> tuple[str, float]:
   name, value = _pair(word)
-  return name, float(value)
+  try:
+    return name, float(value)
+  except ValueError as error:
+    raise argparse.ArgumentTypeError(f"must be NAME=NUMBER; got {word!r}") from error
 
 
 def _steps(word: str) -> tuple[int, ...]:
-  return tuple(int(number) for number in word.split(","))
+  try:
+    return tuple(int(number) for number in word.split(","))
+  except ValueError as error:
+    raise argparse.ArgumentTypeError(
+      f"must be whole numbers, as 24,12,8,8; got {word!r}"
+    ) from error
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -173,9 +173,23 @@ def open_run(workdir: Path, config: Config, meta: dict) -> Checkpoints:
           f" {checkpoints.latest_step()} of {workdir}. Choose another --workdir, or remove it."
         )
     print(f"resuming {workdir} from step {checkpoints.latest_step()}", file=sys.stderr)
+    for name, old, new in list_changes(saved["config"], json.loads(json.dumps(meta["config"]))):
+      print(f"warning: {name} was {old!r} so far and is {new!r} from here on", file=sys.stderr)
   if jax.process_index() == 0:
     write_text(workdir / "config.json", json.dumps(meta, indent=1) + "\n")
   return checkpoints
+
+
+def list_changes(old: dict, new: dict, prefix: str = "") -> list[tuple[str, object, object]]:
+  """Returns (name, old, new) of every setting that differs between two configs as dicts."""
+  changes = []
+  for name in sorted({*old, *new}):
+    a, b = old.get(name), new.get(name)
+    if isinstance(a, dict) and isinstance(b, dict):
+      changes += list_changes(a, b, f"{prefix}{name}.")
+    elif a != b:
+      changes.append((prefix + name, a, b))
+  return changes
 
 
 def git_commit() -> str | None:

@@ -96,11 +96,14 @@ def test_a_song_can_start_from_silence(chain, tmp_path):
 
 @pytest.fixture
 def bad_files(tmp_path):
-  files = {name: tmp_path / name for name in ("empty.wav", "text.wav", "nan.wav", "none.wav")}
+  files = {
+    name: tmp_path / name for name in ("empty.wav", "text.wav", "nan.wav", "none.wav", "short.wav")
+  }
   files["empty.wav"].touch()
   files["text.wav"].write_text("this is not audio")
   soundfile.write(files["nan.wav"], np.full(8000, np.nan, np.float32), 16_000, subtype="FLOAT")
   soundfile.write(files["none.wav"], np.zeros(0, np.float32), 16_000)
+  soundfile.write(files["short.wav"], np.zeros(1, np.float32), 192_000)
   return tmp_path
 
 
@@ -123,9 +126,14 @@ def bad_files(tmp_path):
     ({}, ["--guidance", "genre=2"], "genre"),
     ({}, ["--guidance", "context"], "NAME=VALUE"),
     ({}, ["--top_p", "0"], "--top_p"),
+    ({}, ["--w_causal", "nan"], "--w_causal must be finite"),
+    ({}, ["--guidance", "context=nan"], "--guidance must be finite"),
+    ({}, ["--guidance", "context=loud"], "NAME=NUMBER"),
+    ({"context": "short.wav"}, [], "a sample or more"),
     ({}, ["--instrumnet", "bass"], "--instrumnet"),
     ({"context": None}, [], "--context"),
     ({"context": None, "silence_s": -1}, [], "--silence_s"),
+    ({"context": None, "silence_s": "nan"}, [], "--silence_s"),
   ],
 )
 def test_a_users_mistake_is_one_line_and_leaves_nothing(

@@ -77,6 +77,17 @@ def test_a_checkpoint_restores_on_another_mesh(tiny_config, tmp_path):
   assert state.params["heads"].sharding.mesh.shape == {"data": 2, "fsdp": 2, "tensor": 2}
 
 
+def test_a_resumed_run_tells_of_changed_settings(tiny_config, tmp_path, capsys):
+  config = tiny_config()
+  config.optim.steps = 3
+  train(config, tmp_path / "run")
+  config.optim.weight_decay = 0.5
+  train(config, tmp_path / "run")
+  error = capsys.readouterr().err
+  assert "optim.weight_decay was 0.05 so far and is 0.5 from here on" in error
+  assert error.count("warning:") == 1
+
+
 def test_another_model_or_codec_is_refused(tiny_config, tmp_path):
   config = tiny_config()
   config.optim.steps = 3
@@ -122,9 +133,12 @@ def test_a_shard_cut_short_is_named(tiny_config, tiny_dataset, tmp_path):
     (["--config", "configs/demo.py", "--config.model.dim=abc"], "abc"),
     (["--config", "configs/demo.py", "--worksdir", "x"], "worksdir"),
     (["--config", "configs/nope.py"], "nope.py"),
-    (["--config", "setup.py"], "setup.py"),
+    (["--config", "configs/codec_demo.py"], "must return a Config"),
     (["--config", "configs/demo.py", "--config.model.n_heads=7"], "multiple of model.n_heads"),
     (["--config", "configs/demo.py", "--config.data.path=/nowhere"], "/nowhere"),
+    (["--config", "configs/demo.py", "--config.model.n_heads=0"], "n_heads must be positive"),
+    (["--config", "configs/demo.py", "--config.seed=-1"], "seed must not be negative"),
+    (["--config", "configs/demo.py", "stray", "words"], "stray words"),
   ],
 )
 def test_a_users_mistake_is_one_line_and_code_2(words, complaint, tmp_path, capsys):
