@@ -43,7 +43,14 @@ def get_config() -> Config:
     optim=OptimConfig(
       steps=800, learning_rate=1e-3, warmup_steps=40, final_lr_ratio=0.05, ema_decay=0.98
     ),
-    sample=SampleConfig(steps=(24, 12, 8, 8), guidance={"context": 2.0, "instrument": 1.5}),
+    sample=SampleConfig(
+      steps=(24, 12, 8, 8),
+      # With w_conf=1 a model this small keeps its surest token, silence, and stems fall silent.
+      w_conf=0.1,
+      w_causal=0.3,
+      w_noise=1.0,
+      guidance={"context": 2.0, "instrument": 1.5},
+    ),
     log_every_steps=10,
     eval_every_steps=200,
     eval_batches=16,
