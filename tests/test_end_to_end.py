@@ -165,3 +165,29 @@ def test_a_checkpoint_of_another_codec_is_refused(chain, tmp_path, capsys):
   assert run_cli(lambda: sample.main(words)) == 2
   assert "must be the one the checkpoint was trained on" in capsys.readouterr().err
   assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.slow
+def test_the_demo_leaves_its_files_and_a_page_that_needs_no_other(tmp_path):
+  run(
+    "data_prep.run_demo", "--out", tmp_path / "demo", "--songs", 20, "--config.model.dim=32",
+    "--config.model.n_layers=2", "--config.model.mlp_dim=64", "--config.optim.steps=6",
+    "--config.optim.warmup_steps=1", "--config.eval_batches=1", "--config.sample.steps=3,2,1,1",
+  )  # fmt: skip
+  for name in ("context", "stem", "mix", "target"):
+    assert soundfile.info(tmp_path / f"demo/{name}.wav").duration == pytest.approx(20, abs=0.01)
+  page = (tmp_path / "demo/report.html").read_text()
+  assert page.count("<audio") == page.count("data:audio/flac") == 6
+  assert page.count("<img") == page.count("data:image/png") == 7
+  assert "http" not in page
+  assert list(json.loads((tmp_path / "demo/stages.json").read_text())) == [
+    "render music", "tokenise", "train", "sample", "report",
+  ]  # fmt: skip
+
+
+def test_a_demo_of_too_few_songs_is_refused_before_it_begins(tmp_path):
+  command = [sys.executable, "-m", "data_prep.run_demo", "--out", tmp_path / "demo", "--songs", "6"]
+  done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
+  assert done.returncode == 2
+  assert done.stderr.startswith("error: --songs must be at least 20")
+  assert not (tmp_path / "demo").exists()
