@@ -82,7 +82,7 @@ def load_average(workdir: str | os.PathLike, mesh: Mesh) -> tuple[Config, Params
   """Returns the run's config, its averaged weights on the mesh, its step and other settings.
 
   Raises:
-    UserError: if the folder holds no checkpoint.
+    UserError: if the folder holds no checkpoint, or its newest one is damaged.
   """
   folder = Path(workdir).resolve() / "checkpoints"
   manager = None
@@ -93,14 +93,21 @@ def load_average(workdir: str | os.PathLike, mesh: Mesh) -> tuple[Config, Params
       f"checkpoint folder must be a workdir that stemgen_jax.train wrote; got {workdir} without"
       " checkpoints. Train first, or check the path."
     )
-  meta = _read_meta(manager)
-  config = from_dict(meta["config"])
-  shapes = jax.eval_shape(build(config.model).init, jax.random.key(0))
-  restored = manager.restore(
-    manager.latest_step(),
-    args=ocp.args.Composite(average=ocp.args.StandardRestore(abstract_like(shapes, mesh))),
-  )
-  meta["step"] = manager.latest_step()
+  step = manager.latest_step()
+  try:
+    meta = _read_meta(manager)
+    config = from_dict(meta["config"])
+    shapes = jax.eval_shape(build(config.model).init, jax.random.key(0))
+    restored = manager.restore(
+      step,
+      args=ocp.args.Composite(average=ocp.args.StandardRestore(abstract_like(shapes, mesh))),
+    )
+  except (KeyError, OSError, ValueError) as error:
+    raise UserError(
+      f"checkpoint must be whole; got {folder / str(step)}, which cannot be read"
+      f" ({type(error).__name__}: {str(error)[:120]}). Remove it to use the one before."
+    ) from error
+  meta["step"] = step
   manager.close()
   return config, restored["average"], meta
 

@@ -156,6 +156,19 @@ def test_an_out_folder_that_is_a_file_is_refused(chain, tmp_path, capsys):
   assert (tmp_path / "out").read_text() == "mine"
 
 
+def test_a_damaged_checkpoint_is_named(chain, tmp_path):
+  shutil.copytree(chain / "model", tmp_path / "model")
+  step = tmp_path / "model/checkpoints/4"
+  for file in (step / "average").rglob("d/*"):
+    file.write_bytes(file.read_bytes()[:100])
+  words = words_of(chain, tmp_path / "out", checkpoint=tmp_path / "model")
+  command = [sys.executable, "-m", "stemgen_jax.sample", *words]  # Orbax's threads outlive it
+  done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
+  assert done.returncode == 2
+  assert f"error: checkpoint must be whole; got {step}" in done.stderr
+  assert not (tmp_path / "out").exists()
+
+
 def test_a_checkpoint_of_another_codec_is_refused(chain, tmp_path, capsys):
   other = tmp_path / "other"
   shutil.copytree(DEMO_BUNDLE, other)
