@@ -2,7 +2,7 @@
 """The codec in PyTorch: a bundle run through the `encodec` package's own modules.
 
 The only file that imports `encodec`. That package imports torchaudio, which its model never calls
-and which PyPI does not offer for every build of torch: while it loads, an empty module stands in.
+and which is not to be had for every build of torch: while it loads, an empty module stands in.
 """
 
 import os

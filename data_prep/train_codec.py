@@ -35,6 +35,7 @@ from data_prep.torch_codec import (
 from stemgen_jax.cli import build_parser, parse_config
 from stemgen_jax.codec.bundle import save_bundle
 from stemgen_jax.errors import UserError, run_cli
+from stemgen_jax.files import make_folder
 
 Songs = list[codec_audio.Song]
 
@@ -44,7 +45,7 @@ def train(config: CodecConfig, workdir: Path) -> dict[str, list[float]]:
   config.validate()
   torch.set_num_threads(config.train.threads)
   pad_by_joining()
-  workdir.mkdir(parents=True, exist_ok=True)
+  make_folder(workdir, "--workdir")
   data, spec = config.data, config.spec()
   console = Console(stderr=True)
   folders = codec_audio.find_songs(data.root, data.split, data.max_songs)
