@@ -3,7 +3,7 @@
 
 import dataclasses
 
-from stemgen_jax.codec.bundle import CodecSpec
+from stemgen_jax.codec.architecture import CodecSpec
 from stemgen_jax.errors import UserError
 
 

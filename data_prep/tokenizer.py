@@ -19,7 +19,7 @@ from data_prep.contexts import MIN_MIXES, draw_members, make_rng, sum_stems
 from data_prep.corpora import Stem, Track
 from stemgen_jax.audio import convert_audio, read_audio
 from stemgen_jax.clips import SILENCE_DB, UNKNOWN, Clip, Metadata
-from stemgen_jax.codec.bundle import CodecSpec
+from stemgen_jax.codec.architecture import CodecSpec
 from stemgen_jax.errors import UserError
 
 _log = logging.getLogger(__name__)

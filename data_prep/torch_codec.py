@@ -14,7 +14,8 @@ import numpy as np
 import torch
 from jaxtyping import Float, Int
 
-from stemgen_jax.codec.bundle import CodecSpec, load_bundle
+from stemgen_jax.codec.architecture import CodecSpec
+from stemgen_jax.codec.bundle import load_bundle
 
 try:
   import torchaudio  # noqa: F401

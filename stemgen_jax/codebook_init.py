@@ -11,7 +11,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from stemgen_jax.codec.bundle import CODEBOOK, load_bundle
+from stemgen_jax.codec.architecture import CODEBOOK
+from stemgen_jax.codec.bundle import load_bundle
 from stemgen_jax.errors import UserError
 from stemgen_jax.types import Array, Float, Key, Params
 

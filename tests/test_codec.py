@@ -9,14 +9,8 @@ import pytest
 
 from stemgen_jax import codec as jax_codec
 from stemgen_jax.codec import rvq
-from stemgen_jax.codec.bundle import (
-  CODEBOOK,
-  DEMO_BUNDLE,
-  CodecSpec,
-  load_bundle,
-  save_bundle,
-  tensor_shapes,
-)
+from stemgen_jax.codec.architecture import CODEBOOK, CodecSpec, tensor_shapes
+from stemgen_jax.codec.bundle import DEMO_BUNDLE, load_bundle, save_bundle
 from stemgen_jax.errors import UserError
 
 RATE = 16_000

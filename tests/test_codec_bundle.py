@@ -8,16 +8,8 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from stemgen_jax.codec.bundle import (
-  CODEBOOK,
-  SPEC_FILE,
-  WEIGHTS_FILE,
-  CodecSpec,
-  layers,
-  load_bundle,
-  save_bundle,
-  tensor_shapes,
-)
+from stemgen_jax.codec.architecture import CODEBOOK, CodecSpec, layers, tensor_shapes
+from stemgen_jax.codec.bundle import SPEC_FILE, WEIGHTS_FILE, load_bundle, save_bundle
 from stemgen_jax.errors import UserError
 
 SMALL = CodecSpec(
@@ -106,7 +98,7 @@ class TestDamagedBundle:
     ("field", "value"),
     [
       ("n_codes", 100), ("channels", 3), ("n_levels", 0), ("sample_rate", 0), ("norm", "none"),
-      ("ratios", []), ("normalize", True), ("segment_s", 1.0), ("pad_mode", "wrap"), ("lstm", -1),
+      ("ratios", []), ("segment_s", 0.0), ("overlap", 1.0), ("pad_mode", "wrap"), ("lstm", -1),
       ("n_residual_layers", -1),
     ],
   )  # fmt: skip

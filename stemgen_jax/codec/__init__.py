@@ -15,14 +15,8 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from stemgen_jax.codec import rvq, seanet
-from stemgen_jax.codec.bundle import (
-  CODEBOOK,
-  DEMO_BUNDLE,
-  Bundle,
-  CodecSpec,
-  load_bundle,
-  save_bundle,
-)
+from stemgen_jax.codec.architecture import CODEBOOK, CodecSpec
+from stemgen_jax.codec.bundle import DEMO_BUNDLE, Bundle, load_bundle, save_bundle
 from stemgen_jax.errors import UserError
 from stemgen_jax.types import Params
 

@@ -11,7 +11,7 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Float, Int
 
-from stemgen_jax.codec.bundle import CodecSpec, layers
+from stemgen_jax.codec.architecture import CodecSpec, layers
 
 Weights = dict[str, np.ndarray]
 Length = Int[Array, ""] | int
