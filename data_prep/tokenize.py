@@ -8,6 +8,7 @@ codes. Stopped and started again, it goes on where it was; the dataset appears w
 import argparse
 import dataclasses
 import hashlib
+import importlib.util
 import json
 import logging
 import os
@@ -162,19 +163,10 @@ def main(argv: list[str] | None = None) -> None:
   args = build_arguments().parse_args(argv)
   handler = RichHandler(console=Console(stderr=True), show_path=False, show_time=False)
   logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=[handler])
-  import torch  # slow to import: --help needs none of it
-
-  from data_prep.torch_codec import TorchCodec
-
-  if args.device == "cuda" and not torch.cuda.is_available():
-    raise UserError("device must be one that torch has; got device=cuda. Use --device cpu.")
-  # One thread a signal, none inside an operation: torch's own threads wait by spinning, and two of
-  # them were ten times slower than one when another program used a core.
-  torch.set_num_threads(1)
   directory = tokenize_corpus(
     args.corpus,
     args.root,
-    TorchCodec(args.codec, args.device),
+    load_codec(args.codec, args.backend, args.device),
     args.out,
     name=args.name,
     settings=TokenSettings(clip_s=args.clip_s, mixes=args.mixes, seed=args.seed),
@@ -188,6 +180,39 @@ def main(argv: list[str] | None = None) -> None:
     hours = sum(source.frames) / dataset.metadata.frame_rate_hz / 3600
     print(f"{split}: {len(set(source.songs))} songs, {len(source)} clips, {hours:.2f} h")
   print(directory)
+
+
+def load_codec(bundle: str, backend: str | None = None, device: str = "cpu") -> Codec:
+  """Returns a bundle's codec in PyTorch or JAX: their tokens are the same.
+
+  Args:
+    bundle: its folder.
+    backend: torch, jax, or None for torch where it is installed.
+    device: of torch, cpu or cuda; JAX takes the accelerator that it finds.
+
+  Raises:
+    UserError: if the backend or the device is not there, or the bundle cannot be used.
+  """
+  installed = all(importlib.util.find_spec(name) for name in ("torch", "encodec"))
+  backend = backend or ("torch" if installed else "jax")
+  if backend == "jax":
+    if device != "cpu":
+      raise UserError(f"device is torch's; got device={device} with backend=jax. Leave it out.")
+    from stemgen_jax import codec
+
+    return codec.load(bundle)
+  if not installed:
+    raise UserError("backend must be installed; got backend=torch without it. Use --backend jax.")
+  import torch
+
+  from data_prep.torch_codec import TorchCodec
+
+  if device == "cuda" and not torch.cuda.is_available():
+    raise UserError("device must be one that torch has; got device=cuda. Use --device cpu.")
+  # One thread a signal, none inside an operation: torch's own threads wait by spinning, and two of
+  # them were ten times slower than one when another program used a core.
+  torch.set_num_threads(1)
+  return TorchCodec(bundle, device)
 
 
 def _positive(text: str) -> int:
@@ -210,6 +235,9 @@ def build_arguments() -> argparse.ArgumentParser:
   parser.add_argument("--shard_songs", type=_positive, default=100, help="songs in a file")
   parser.add_argument("--batch", type=_positive, default=1, help="signals a thread encodes at once")
   parser.add_argument("--threads", type=_positive, default=os.cpu_count(), help="that encode")
+  parser.add_argument(
+    "--backend", choices=("torch", "jax"), help="of the codec; torch where it is installed"
+  )
   parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"), help="of torch")
   return parser
 

@@ -8,7 +8,7 @@ audio it reads.
 import dataclasses
 import itertools
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Protocol
 
@@ -26,13 +26,13 @@ _log = logging.getLogger(__name__)
 
 
 class Codec(Protocol):
-  """What is used of `torch_codec.TorchCodec`."""
+  """What is used of `torch_codec.TorchCodec` or `stemgen_jax.codec.Codec`."""
 
   spec: CodecSpec
   fingerprint: str
 
   def encode(self, audio: Float[np.ndarray, "B channels samples"]) -> Int[np.ndarray, "B T Q"]:
-    """Returns the codes of audio at the codec's rate, T = ceil(samples / hop)."""
+    """Returns the codes of audio at the codec's rate, T = spec.frames(samples)."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -76,29 +76,34 @@ class Tokenizer:
   def tokenize(self, track: Track) -> Iterator[Clip]:
     """Yields the clips of a track: equal parts of the song, none longer than `clip_s`.
 
-    Equal parts, so that no tail is too short to crop from. Stems are padded to the longest.
+    Equal parts, so that no tail is too short to crop from; cut between frames, or between the
+    segments of a codec that has them. Stems are padded to the longest.
 
     Raises:
       UserError: if a stem cannot be read; the line names its file.
     """
     spec, settings = self._codec.spec, self._settings
     stems = self._read_stems(track.stems)
-    hop = spec.hop_samples
-    frames = stems.shape[-1] // hop
-    most = max(int(settings.clip_s * spec.frame_rate_hz), 1)
-    bounds = np.linspace(0, frames, -(-frames // most) + 1).round().astype(int)
+    step_samples, step_frames = spec.hop_samples, 1
+    if spec.segment_s is not None:
+      step_samples, step_frames = spec.segment_stride_samples, spec.segment_frames
+    steps = -(-stems.shape[-1] // step_samples)
+    most = max(int(settings.clip_s * spec.sample_rate / step_samples), 1)
+    bounds = np.linspace(0, steps, -(-steps // most) + 1).round().astype(int)
     conditions = index_conditions(track.stems, self._metadata.sources)
     for i, (start, stop) in enumerate(itertools.pairwise(bounds)):
-      audio = stems[..., start * hop : stop * hop]
+      audio = stems[..., start * step_samples : stop * step_samples]
       members = draw_members(make_rng(settings.seed, track.id, i), len(stems), settings.mixes)
       stem_codes = self._encode(audio)
       yield Clip(
         song=track.id,
         clip=i,
-        start_frame=int(start),
+        start_frame=int(start) * step_frames,
         stem_codes=stem_codes,
         stem_conditions=conditions,
-        stem_level_db=measure_levels(audio, self._metadata.level_frames * hop),
+        stem_level_db=measure_levels(
+          audio, spec.frame_starts(stem_codes.shape[1])[:: self._metadata.level_frames]
+        ),
         mix_codes=self._encode_mixes(audio, members, stem_codes),
         mix_members=members,
       )
@@ -125,7 +130,7 @@ class Tokenizer:
     n = self._batch_size
     batches = [audio[i : i + n] for i in range(0, len(audio), n)]
     codes = np.concatenate(list(self._pool.map(self._codec.encode, batches)))
-    shape = (len(audio), audio.shape[-1] // self._codec.spec.hop_samples, self._metadata.n_levels)
+    shape = (len(audio), self._codec.spec.frames(audio.shape[-1]), self._metadata.n_levels)
     if codes.shape != shape:
       raise UserError(f"codec must give codes {shape}; got {codes.shape}. Check the bundle.")
     self.encoded_s += audio.shape[-1] / self._codec.spec.sample_rate * len(audio)
@@ -168,11 +173,15 @@ def index_conditions(
 
 
 def measure_levels(
-  audio: Float[np.ndarray, "S channels samples"], cell_samples: int
+  audio: Float[np.ndarray, "S channels samples"], starts: Sequence[int]
 ) -> Float[np.ndarray, "S cells"]:
-  """Returns the RMS level of each cell in dB of full scale, over all channels; -120 for silence."""
+  """Returns the RMS level of each cell in dB of full scale, over all channels; -120 for silence.
+
+  Args:
+    audio: the stems.
+    starts: the sample at which each cell begins; it ends where the next begins.
+  """
   power = np.square(audio, dtype=np.float64).mean(axis=1)
-  starts = np.arange(0, power.shape[-1], cell_samples)
   sizes = np.diff(np.append(starts, power.shape[-1]))
   mean = np.add.reduceat(power, starts, axis=-1) / sizes
   return (10.0 * np.log10(np.maximum(mean, 10.0 ** (SILENCE_DB / 10.0)))).astype(np.float16)

@@ -87,3 +87,15 @@ def tiny_config(tiny_dataset):
     )  # fmt: skip
 
   return make
+
+
+@pytest.fixture
+def corpus(tmp_path):
+  """Three training songs of constant tones and one for validation, in Slakh's layout."""
+  from small_corpus import write_song
+
+  root = tmp_path / "music"
+  for i in range(3):
+    write_song(root, "train", f"Track{i:05d}", seconds=3.0 + i)
+  write_song(root, "validation", "Track00009")
+  return root

@@ -8,7 +8,7 @@ import types
 import numpy as np
 import pytest
 import soundfile
-import yaml
+from small_corpus import INSTRUMENTS, RATE, SETTINGS, MeanCodec, edit_stems, run, write_song
 
 from data_prep import tokenize
 from data_prep.corpora import Slakh, open_corpus, read_slakh_metadata
@@ -17,76 +17,6 @@ from stemgen_jax.categories import CATEGORIES, category_index
 from stemgen_jax.data import make_loader
 from stemgen_jax.errors import UserError
 from stemgen_jax.records import Dataset
-
-RATE, HOP = 4000, 40
-
-
-class MeanCodec:
-  """Level 0 is the frame's mean in thousandths plus 2000, level 1 the frame's index."""
-
-  spec = types.SimpleNamespace(
-    sample_rate=RATE,
-    channels=1,
-    hop_samples=HOP,
-    frame_rate_hz=RATE / HOP,
-    n_levels=2,
-    n_codes=4000,
-  )
-  fingerprint = "0" * 64
-  calls = 0
-
-  def encode(self, audio):
-    self.calls += 1
-    assert audio.dtype == np.float32
-    assert len(audio) <= 4
-    means = audio.reshape(len(audio), -1, HOP).mean(-1)
-    index = np.broadcast_to(np.arange(means.shape[1]), means.shape)
-    return np.stack([np.round(means * 1000).astype(np.int32) + 2000, index], -1)
-
-
-INSTRUMENTS = [("Drums", 128, 0.05), ("Bass", 33, 0.1), ("Piano", 0, 0.2), ("Strings", 48, 0.4)]
-
-
-def write_song(root, split, name, seconds=3.0, rate=RATE, stems=INSTRUMENTS):
-  folder = root / split / name
-  (folder / "stems").mkdir(parents=True)
-  entries = {}
-  for i, (word, program, value) in enumerate(stems):
-    entries[f"S{i:02d}"] = {
-      "audio_rendered": True,
-      "inst_class": word,
-      "is_drum": word == "Drums",
-      "program_num": program,
-    }
-    audio = np.full((round(seconds * rate), 1), value, np.float32)
-    soundfile.write(folder / "stems" / f"S{i:02d}.flac", audio, rate)
-  (folder / "metadata.yaml").write_text(yaml.safe_dump({"UUID": "x", "stems": entries}))
-  return folder
-
-
-def edit_stems(folder, **changes):
-  path = folder / "metadata.yaml"
-  content = yaml.safe_load(path.read_text())
-  for name, change in changes.items():
-    content["stems"].setdefault(name, {}).update(change)
-  path.write_text(yaml.safe_dump(content))
-
-
-@pytest.fixture
-def corpus(tmp_path):
-  root = tmp_path / "music"
-  for i in range(3):
-    write_song(root, "train", f"Track{i:05d}", seconds=3.0 + i)
-  write_song(root, "validation", "Track00009")
-  return root
-
-
-SETTINGS = TokenSettings(clip_s=4.0, mixes=6, level_s=0.25)
-
-
-def run(root, out, codec=None, **options):
-  options = {"settings": SETTINGS, "shard_songs": 2, **options}
-  return tokenize.tokenize_corpus("slakh", root, codec or MeanCodec(), out, **options)
 
 
 def test_corpus_to_shards(corpus, tmp_path):
@@ -97,7 +27,7 @@ def test_corpus_to_shards(corpus, tmp_path):
   dataset = Dataset.open(out)
   dataset.verify()
   meta = dataset.metadata
-  assert (meta.n_levels, meta.n_codes, meta.frame_rate_hz, meta.level_frames) == (2, 4000, 100, 25)
+  assert (meta.n_levels, meta.n_codes, meta.frame_rate_hz, meta.level_frames) == (2, 4096, 100, 25)
   assert meta.codec_fingerprint == "0" * 64
   assert meta.sources == {"instrument": CATEGORIES}
   assert {split: len(shards) for split, shards in dataset.shards.items()} == {
@@ -240,7 +170,7 @@ def test_levels():
   audio = np.zeros((2, 2, 25), np.float32)
   audio[0, :, 10:20] = 0.1
   audio[1, 0] = 1.0  # one channel of two: half the power
-  level_db = measure_levels(audio, 10)
+  level_db = measure_levels(audio, (0, 10, 20))
   assert level_db.dtype == np.float16
   assert np.allclose(level_db, [[-120, -20, -120], [-3.01] * 3], atol=0.02)
 

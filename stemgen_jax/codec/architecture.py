@@ -64,6 +64,11 @@ class CodecSpec:
     return int(self.segment_s * self.sample_rate)
 
   @property
+  def segment_frames(self) -> int:
+    """Frames of a whole segment."""
+    return -(-self.segment_samples // self.hop_samples)
+
+  @property
   def segment_stride_samples(self) -> int:
     """Samples from the start of a segment to that of the next, rounded as `encodec` does."""
     return max(int((1 - self.overlap) * self.segment_samples), 1)
@@ -78,6 +83,14 @@ class CodecSpec:
   def frames(self, samples: int) -> int:
     """Returns how many frames so many samples give: each segment's, one after the other."""
     return sum(-(-(end - start) // self.hop_samples) for start, end in self.segments(samples))
+
+  def frame_starts(self, frames: int) -> list[int]:
+    """Returns the sample at which each of so many frames begins."""
+    hop = self.hop_samples
+    if self.segment_s is None:
+      return list(range(0, frames * hop, hop))
+    places = (divmod(frame, self.segment_frames) for frame in range(frames))
+    return [segment * self.segment_stride_samples + frame * hop for segment, frame in places]
 
   def problems(self) -> list[str]:
     """Returns every rule that the spec breaks, one phrase each."""
