@@ -26,7 +26,7 @@ EXTRAS = {
   # (requirements-nodeps.lock says why).
   "data": ["torch==2.13.0", "einops", "mido", "music21", "pretty_midi", "pyloudnorm", "pyyaml"],
   "demo": ["matplotlib", "jinja2"],
-  "dev": ["pytest", "pytest-xdist", "hypothesis", "beartype", "ruff"],
+  "dev": ["pytest", "pytest-xdist", "hypothesis", "beartype", "ruff", "transformers"],
   "tpu": ["jax[tpu]>=0.10.2,<0.11"],
   "cuda": ["jax[cuda13]>=0.10.2,<0.11"],
 }
