@@ -19,11 +19,21 @@ def quantize(
   def level(residual, codebook):
     closeness = jnp.einsum("btd,vd->btv", residual, codebook, precision=HIGHEST)
     closeness -= jnp.square(codebook).sum(axis=-1)[None, None] / 2
-    codes = jnp.argmax(closeness, axis=-1).astype(jnp.int32)
+    codes = first_max(closeness)
     return residual - codebook[codes], codes
 
   _, codes = lax.scan(level, latents, codebooks)
   return jnp.moveaxis(codes, 0, -1)
+
+
+def first_max(x: Float[Array, "B T V"]) -> Int[Array, "B T"]:
+  """Returns the first index of the maximum over V, as `jnp.argmax` but by two plain maxima.
+
+  XLA's argmax is slow on the CPU: with it, 10 s to 32 levels took 115 ms in `quantize`, so 73.
+  """
+  last = x.shape[-1] - 1
+  places = last - jnp.arange(last + 1, dtype=jnp.int32)[None, None]
+  return last - jnp.where(x == x.max(axis=-1, keepdims=True), places, 0).max(axis=-1)
 
 
 def dequantize(

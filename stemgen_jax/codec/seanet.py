@@ -21,7 +21,8 @@ HIGHEST = lax.Precision.HIGHEST  # codes flip when matmuls round to bfloat16 or 
 def fold(side: str, weights: Weights, spec: CodecSpec) -> list[dict]:
   """Returns the parameters of each layer of `encoder` or `decoder`, weight norm multiplied out.
 
-  Kernels are [time, in, out]; an up-sampling layer's are its two halves, [2, in, stride, out].
+  Kernels are [time, in, out]; an up-sampling layer's, [2, in, stride * out], its two
+  halves, the later one first.
   """
   params = []
   for index, kind, _ in layers(side, spec):
@@ -30,7 +31,8 @@ def fold(side: str, weights: Weights, spec: CodecSpec) -> list[dict]:
       params.append(_fold_convolution(weights, f"{at}.conv.conv"))
     elif kind == "up":
       kernel = _normed(weights, f"{at}.convtr.convtr")  # [in, out, 2 * stride]
-      halves = kernel.reshape(*kernel.shape[:2], 2, -1).transpose(2, 0, 3, 1)
+      halves = kernel.reshape(*kernel.shape[:2], 2, -1).transpose(2, 0, 3, 1)[::-1]
+      halves = halves.reshape(2, len(kernel), -1)
       params.append({"kernel": halves, "bias": weights[f"{at}.convtr.convtr.bias"]})
     elif kind == "residual":
       names = {"wide": "block.1", "point": "block.3"}
@@ -146,13 +148,19 @@ def upsample(
   """Returns the transposed convolution (kernel = 2 * stride) cut to length * stride.
 
   Each input step gives two blocks of `stride` outputs; the second falls on the next step's first.
+  So a block is a convolution over two steps, which is faster than adding the blocks up afterwards.
   The surplus block is cut at the end if causal, else from both sides.
   """
   x = jnp.where(jnp.arange(x.shape[1])[None, :, None] < length, x, 0)
-  blocks = jnp.einsum("btd,kdse->kbtse", x, layer["kernel"], precision=HIGHEST)
-  edge = ((0, 0), (0, 1), (0, 0), (0, 0))
-  y = jnp.pad(blocks[0], edge) + jnp.pad(blocks[1], (edge[0], edge[1][::-1], *edge[2:]))
-  y = y.reshape(len(y), -1, y.shape[-1]) + layer["bias"][None, None]
+  blocks = lax.conv_general_dilated(
+    x,
+    layer["kernel"],
+    window_strides=(1,),
+    padding=((1, 1),),
+    dimension_numbers=("NWC", "WIO", "NWC"),
+    precision=HIGHEST,
+  )
+  y = blocks.reshape(len(x), -1, len(layer["bias"])) + layer["bias"][None, None]
   front = 0 if spec.causal else stride - stride // 2
   return y[:, front : front + x.shape[1] * stride], length * stride
 
