@@ -27,14 +27,18 @@ class ModelConfig:
 
 @dataclasses.dataclass(kw_only=True)
 class DataConfig:
-  """What the codec hears: crops of single stems and of sums of random subsets of a song's stems."""
+  """What the codec hears: crops of single stems and of sums of random subsets of a song's stems.
 
-  root: str = "runs/music"  # the Slakh layout: root/{train,validation}/Track*/stems/*.flac
+  Each root has the Slakh layout: root/{train,validation}/Track*/stems/*.flac.
+  """
+
+  roots: tuple[str, ...] = ("runs/music",)
   split: str = "train"
   eval_split: str = "validation"
-  max_songs: int = 0  # 0 for all
+  max_songs: int = 0  # of each root; 0 for all
   crop_s: float = 1.28
   gain_db: float = 6.0  # each crop's level is moved by up to this much, up or down
+  stem_gain_db: float = 3.0  # the same for each stem of a crop by itself
 
 
 @dataclasses.dataclass(kw_only=True)
@@ -42,6 +46,7 @@ class TrainConfig:
   """How long, how fast, and the weights of the losses."""
 
   seed: int = 0
+  init: str = ""  # a bundle of this architecture to start from; its codebooks serve at once
   steps: int = 6000
   batch: int = 8
   learning_rate: float = 5e-4
@@ -53,13 +58,33 @@ class TrainConfig:
   init_vectors: int = 8192  # latents that k-means starts the codebooks from
   ema_decay: float = 0.99
   dead_share: float = 0.1  # restart codes used less than this share of an even use
-  level_dropout: float = 0.1  # share of steps that see only the first few levels
+  level_dropout: float = 0.1  # share of examples that keep only the first few levels
   wave_weight: float = 0.5
   mel_weight: float = 1.0
+  mel_l2_weight: float = 0.0  # of the mel loss's L2 term beside its L1 term; EnCodec has 1
   commit_weight: float = 0.25
   checkpoint_every_s: float = 120.0
+  log_every: int = 50  # steps
+  eval_every: int = 1000  # steps; 0 for never
+  eval_clips: int = 3  # that an evaluation also writes to listen to
   eval_crops: int = 64
   eval_crop_s: float = 5.12
+
+
+@dataclasses.dataclass(kw_only=True)
+class DiscriminatorConfig:
+  """The discriminator of EnCodec, smaller; off unless `from_step` says when it joins."""
+
+  from_step: int | None = None
+  windows: tuple[int, ...] = (1024, 512, 256)  # samples
+  filters: int = 16
+  crop_s: float = 0.64  # of each crop, it hears a part of this length
+  weight: float = 1.0  # the adversarial gradient's norm, relative to that of wave and mel
+  feature_weight: float = 1.0  # the same of feature matching
+  warmup_steps: int = 200  # over which both weights rise from 0
+  balance_decay: float = 0.99  # of the moving averages of those norms
+  update_share: float = 0.67  # of steps: the others leave it as it is
+  learning_rate: float = 3e-4
 
 
 @dataclasses.dataclass(kw_only=True)
@@ -69,6 +94,7 @@ class CodecConfig:
   model: ModelConfig = dataclasses.field(default_factory=ModelConfig)
   data: DataConfig = dataclasses.field(default_factory=DataConfig)
   train: TrainConfig = dataclasses.field(default_factory=TrainConfig)
+  discriminator: DiscriminatorConfig = dataclasses.field(default_factory=DiscriminatorConfig)
 
   def spec(self) -> CodecSpec:
     """Returns the description that the trained bundle will carry."""
@@ -81,10 +107,16 @@ class CodecConfig:
     Raises:
       UserError: naming every broken rule at once.
     """
-    spec, train, data = self.spec(), self.train, self.data
+    spec, train, data, judge = self.spec(), self.train, self.data, self.discriminator
+    heard_samples = min(judge.crop_s, data.crop_s) * spec.sample_rate
     crop_frames = data.crop_s * spec.frame_rate_hz if not spec.problems() else 1.0
     rules = {
       "data.crop_s": (crop_frames >= 1, "hold at least one frame", data.crop_s),
+      "data.roots": (
+        bool(data.roots) and not isinstance(data.roots, str),
+        "be a tuple of at least one folder",
+        data.roots,
+      ),
       "train.steps": (train.steps >= 1, "be at least 1", train.steps),
       "train.batch": (train.batch >= 1, "be at least 1", train.batch),
       "train.threads": (train.threads >= 1, "be at least 1", train.threads),
@@ -94,6 +126,30 @@ class CodecConfig:
         train.init_vectors >= spec.n_codes,
         f"be at least model.n_codes={spec.n_codes}",
         train.init_vectors,
+      ),
+      "train.log_every": (train.log_every >= 1, "be at least 1", train.log_every),
+      "train.eval_every": (train.eval_every >= 0, "be at least 0", train.eval_every),
+      "train.eval_crops": (train.eval_crops >= 1, "be at least 1", train.eval_crops),
+      "train.eval_clips": (
+        0 <= train.eval_clips <= train.eval_crops,
+        f"be 0 to train.eval_crops={train.eval_crops}",
+        train.eval_clips,
+      ),
+      "discriminator.windows": (
+        judge.from_step is None
+        or (bool(judge.windows) and 8 <= min(judge.windows) <= max(judge.windows) <= heard_samples),
+        f"be of at least 8 samples and at most the {heard_samples:.0f} it hears",
+        judge.windows,
+      ),
+      "discriminator.update_share": (
+        0 < judge.update_share <= 1,
+        "be above 0 and at most 1",
+        judge.update_share,
+      ),
+      "discriminator.balance_decay": (
+        0 < judge.balance_decay < 1,
+        "be between 0 and 1",
+        judge.balance_decay,
       ),
     }
     broken = [f"model.{problem}" for problem in spec.problems()]

@@ -44,19 +44,32 @@ def log_mel(
 
 
 def mel_loss(
-  estimate: Float[Tensor, "B samples"], audio: Float[Tensor, "B samples"], rate_hz: int
+  estimate: Float[Tensor, "B samples"],
+  audio: Float[Tensor, "B samples"],
+  rate_hz: int,
+  l2_weight: float = 0.0,
 ) -> Float[Tensor, ""]:
   """Returns the mean over window sizes of the mean |log mel difference|.
 
-  Source: EnCodec (arXiv:2210.13438) section 3.4, multi-scale mel loss; L1 of logs only, and fewer
-  bands for short windows, because 64 bands do not fit into 33 bins.
+  Args:
+    estimate: the reconstruction.
+    audio: what it should be.
+    rate_hz: of both.
+    l2_weight: adds so many times the mean over frames of the difference's RMS over bands.
+
+  Source: EnCodec (arXiv:2210.13438) section 3.4, eq. 1, whose weights are 1 and 1; means instead of
+  norms, and fewer bands for short windows, because 64 bands do not fit into 33 bins.
   """
   losses = []
   for window in MEL_WINDOWS:
     bands = min(window * 5 // 32, 80)
     with torch.no_grad():
       target = log_mel(audio, rate_hz, window, bands)
-    losses.append((log_mel(estimate, rate_hz, window, bands) - target).abs().mean())
+    difference = log_mel(estimate, rate_hz, window, bands) - target
+    losses.append(difference.abs().mean())
+    if l2_weight:
+      rms = (difference.square().mean(dim=-1) + 1e-9).sqrt()  # a root has no slope at zero
+      losses[-1] = losses[-1] + l2_weight * rms.mean()
   return torch.stack(losses).mean()
 
 

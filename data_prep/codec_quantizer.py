@@ -45,22 +45,29 @@ def start_codebooks(
 
 
 def quantize(
-  x: Float[Tensor, "N D"], codebooks: Iterable[nn.Module]
+  x: Float[Tensor, "N D"], codebooks: Iterable[nn.Module], levels: Int[Tensor, " N"]
 ) -> tuple[Float[Tensor, "N D"], Float[Tensor, ""], list[Int[Tensor, " N"]]]:
   """Returns the quantised vectors (gradient straight through), commitment loss and codes a level.
 
+  Args:
+    x: the vectors.
+    codebooks: coarse to fine.
+    levels: how many of them each vector has, at least 1; the code of a level it lacks is -1.
+
   Source: EnCodec (arXiv:2210.13438) section 3.2 and 3.4; SoundStream (arXiv:2107.03312) algorithm
-  1. The commitment loss is relative to the size of x, through which no gradient flows: latents
-  would grow without end in one direction to serve it.
+  1 and section III.C. The commitment loss is relative to the size of x, through which no gradient
+  flows: latents would grow without end in one direction to serve it.
   """
   residual, total, commit, indices = x, torch.zeros_like(x), x.new_zeros(()), []
-  for book in codebooks:
+  for level, book in enumerate(codebooks):
+    kept = levels > level
     index = nearest(residual.detach(), book.embed)
-    chosen = book.embed[index]
-    commit = commit + (residual - chosen).square().mean()
+    chosen = book.embed[index] * kept[:, None]
+    commit = commit + ((residual - chosen).square() * kept[:, None]).mean()
     residual, total = residual - chosen, total + chosen
-    indices.append(index)
-  commit = commit / (len(indices) * x.detach().square().mean() + 1e-9)
+    indices.append(torch.where(kept, index, -1))
+  kept_levels = levels.clamp(max=len(indices)).float().mean()
+  commit = commit / (kept_levels * x.detach().square().mean() + 1e-9)
   return x + (total - x).detach(), commit, indices
 
 
@@ -86,14 +93,15 @@ def update_codebooks(
   """
   residual, restarted = x.detach(), 0
   for book, index in zip(codebooks, indices):
-    chosen = book.embed[index]
-    sums, counts = _gather(residual, index, len(book.embed))
+    kept = index >= 0
+    heard, chosen = residual[kept], book.embed[index]  # a level that lacks here stays lacking
+    sums, counts = _gather(heard, index[kept], len(book.embed))
     book.cluster_size.mul_(decay).add_(counts, alpha=1 - decay)
     book.embed_avg.mul_(decay).add_(sums, alpha=1 - decay)
     even = book.cluster_size.mean()
-    dead = torch.nonzero(book.cluster_size < dead_share * even)[:, 0][: len(residual)]
+    dead = torch.nonzero(book.cluster_size < dead_share * even)[:, 0][: len(heard)]
     book.embed.copy_(book.embed_avg / book.cluster_size.clamp(min=1e-9)[:, None])
-    fresh = residual[torch.randperm(len(residual))[: len(dead)]]
+    fresh = heard[torch.randperm(len(heard))[: len(dead)]]
     book.embed[dead], book.embed_avg[dead] = fresh, fresh * even
     book.cluster_size[dead] = even
     restarted += len(dead)

@@ -3,6 +3,8 @@
 
 import dataclasses
 import json
+import os
+import signal
 
 import numpy as np
 import pytest
@@ -14,9 +16,15 @@ pytest.importorskip("torch", reason="codec training runs in PyTorch")
 
 import torch
 
-from data_prep import codec_audio, codec_init, codec_losses, codec_quantizer, train_codec
-from data_prep.codec_config import CodecConfig, DataConfig, ModelConfig, TrainConfig
-from data_prep.torch_codec import build_model
+from data_prep import codec_audio, codec_trainer, train_codec
+from data_prep.codec_config import (
+  CodecConfig,
+  DataConfig,
+  DiscriminatorConfig,
+  ModelConfig,
+  TrainConfig,
+)
+from data_prep.torch_codec import read_weights
 from stemgen_jax.codec.bundle import load_bundle
 
 pytestmark = pytest.mark.torch
@@ -48,7 +56,7 @@ def config(music_folder):
     model=ModelConfig(
       sample_rate=RATE, n_levels=2, n_codes=16, ratios=(5, 4), dimension=8, n_filters=4
     ),
-    data=DataConfig(root=str(music_folder), crop_s=0.32),
+    data=DataConfig(roots=(str(music_folder),), crop_s=0.32),
     train=TrainConfig(
       steps=8, batch=2, warmup_steps=2, quantize_from_step=3, init_vectors=32,
       bfloat16=False, checkpoint_every_s=1e9, eval_crops=4, eval_crop_s=0.64,
@@ -58,12 +66,8 @@ def config(music_folder):
 
 @pytest.fixture
 def songs(music_folder):
-  folders = codec_audio.find_songs(str(music_folder), "train")
+  folders = codec_audio.find_songs([str(music_folder)], "train")
   return [codec_audio.read_song(folder, RATE, 1) for folder in folders]
-
-
-def codebooks(spec):
-  return [layer._codebook for layer in build_model(spec).quantizer.vq.layers]
 
 
 def test_songs_are_read_and_padded_to_one_length(songs):
@@ -90,115 +94,39 @@ def test_crops_longer_than_the_song_end_in_silence_and_never_clip():
   assert np.abs(crop).max() == 1
 
 
-def test_no_music_is_one_clear_line(tmp_path):
-  with pytest.raises(UserError, match=r"data\.root must hold songs"):
-    codec_audio.find_songs(str(tmp_path), "train")
+def test_each_root_must_hold_music(music_folder, tmp_path):
+  assert len(codec_audio.find_songs([str(music_folder)] * 2, "train", max_songs=1)) == 2
+  with pytest.raises(UserError, match=rf"data\.roots must hold songs .* got root={tmp_path} "):
+    codec_audio.find_songs([str(music_folder), str(tmp_path)], "train")
 
 
-def test_losses_are_zero_for_the_same_sound_and_positive_for_another():
-  audio = torch.randn(2, 4096, generator=torch.Generator().manual_seed(0)) * 0.3
-  assert codec_losses.mel_loss(audio, audio, RATE) == 0
-  assert codec_losses.wave_loss(audio, audio) == 0
-  assert codec_losses.mel_loss(audio * 0.5, audio, RATE) == pytest.approx(np.log(2), abs=0.05)
-  assert codec_losses.wave_loss(0 * audio, audio) == pytest.approx(0.24 / 0.25, abs=0.01)
-  assert codec_losses.mel_distance_db(audio * 0.5, audio, RATE) == pytest.approx(6.02, abs=0.4)
+def test_songs_are_decoded_once_and_again_when_they_change(music_folder, tmp_path, monkeypatch):
+  folders = codec_audio.find_songs([str(music_folder)], "train")
+  first = list(codec_audio.read_songs(folders, RATE, 1, tmp_path))
+  decoded, read_song = [], codec_audio.read_song
+  monkeypatch.setattr(codec_audio, "read_song", lambda f, *a: decoded.append(f) or read_song(f, *a))
+  again = list(codec_audio.read_songs(folders, RATE, 1, tmp_path))
+  assert not decoded
+  for one, other, folder in zip(first, again, folders):
+    np.testing.assert_array_equal(one, other)
+    np.testing.assert_array_equal(one, read_song(folder, RATE, 1))
+  os.utime(folders[1] / "stems" / "S01.flac")
+  list(codec_audio.read_songs(folders, RATE, 1, tmp_path))
+  assert decoded == folders[1:]
+  list(codec_audio.read_songs(folders, RATE // 2, 1, tmp_path))
+  assert sorted(decoded[1:]) == folders
 
 
-def test_si_sdr_ignores_scale_and_measures_noise():
-  time = torch.arange(8000) / 8000
-  tone, noise = torch.sin(2 * torch.pi * 100 * time), torch.sin(2 * torch.pi * 170 * time)
-  value = codec_losses.si_sdr_db((3 * (tone + 0.1 * noise))[None], tone[None])
-  assert value.item() == pytest.approx(20, abs=0.01)
-
-
-@pytest.mark.parametrize(("window", "bands"), [(64, 10), (2048, 80)])
-def test_mel_filters_have_unit_sum_and_rising_centres(window, bands):
-  filters = codec_losses.mel_filters(16_000, window, bands)
-  assert filters.shape == (window // 2 + 1, bands)
-  torch.testing.assert_close(filters.sum(0), torch.ones(bands))
-  assert (filters.argmax(0).diff() >= 0).all()
-
-
-def test_quantizer_chooses_the_nearest_and_passes_the_gradient_through(config):
-  books = codebooks(config.spec())
-  generator = torch.Generator().manual_seed(0)
-  for book in books:
-    book.embed.copy_(torch.randn(16, 8, generator=generator))
-  x = torch.randn(20, 8, generator=generator, requires_grad=True)
-  chosen, commit, indices = codec_quantizer.quantize(x, books)
-  expected = torch.cdist(x, books[0].embed).argmin(1)
-  assert torch.equal(indices[0], expected)
-  total = books[0].embed[indices[0]] + books[1].embed[indices[1]]
-  torch.testing.assert_close(chosen, total)
-  chosen.sum().backward(retain_graph=True)
-  torch.testing.assert_close(x.grad, torch.ones_like(x))
-  x.grad = None
-  commit.backward()
-  assert x.grad.abs().sum() > 0
-
-
-def test_codebooks_start_at_the_centres_of_clusters(config):
-  torch.manual_seed(0)
-  books = codebooks(config.spec())
-  centres = torch.randn(16, 8) * 10
-  points = centres.repeat_interleave(20, 0) + torch.randn(320, 8) * 0.01
-  codec_quantizer.start_codebooks(books, points)
-  error = (points - books[0].embed[codec_quantizer.nearest(points, books[0].embed)]).norm(dim=1)
-  assert (error < 0.1).float().mean() > 0.4  # k-means may join a few clusters
-  left = points - books[0].embed[codec_quantizer.nearest(points, books[0].embed)]
-  again = left - books[1].embed[codec_quantizer.nearest(left, books[1].embed)]
-  assert again.square().sum() < 0.1 * left.square().sum()
-
-
-def test_used_codes_move_to_their_vectors_and_dead_ones_come_back(config):
-  torch.manual_seed(0)
-  book = codebooks(config.spec())[0]
-  book.embed.copy_(torch.eye(16, 8) * 5)
-  book.cluster_size.fill_(1.0)
-  book.cluster_size[9] = 0.0
-  book.embed_avg.copy_(book.embed * book.cluster_size[:, None])
-  x = book.embed[3].expand(64, 8) + 0.5
-  index = torch.full((64,), 3)
-  restarted = codec_quantizer.update_codebooks(x, [book], [index], decay=0.9, dead_share=0.1)
-  assert restarted == 1
-  torch.testing.assert_close(book.embed[9], x[0])
-  assert book.cluster_size[9] == pytest.approx(float(book.cluster_size.mean()), rel=0.2)
-  before = (torch.eye(16, 8) * 5)[3]
-  share = 6.4 / 7.3  # 0.1 * 64 new vectors beside 0.9 * 1 old one
-  torch.testing.assert_close(book.embed[3], before + 0.5 * share)
-  torch.testing.assert_close(book.embed[0], torch.eye(16, 8)[0] * 5)
-
-
-def test_scaled_layers_let_the_signal_through(config):
-  torch.manual_seed(0)
-  config.model = ModelConfig(n_filters=8, ratios=(4, 4, 2), dimension=32)
-  model = build_model(config.spec())
-  audio = torch.randn(16, 1, 2560) * 0.1
-
-  @torch.no_grad()
-  def heard():  # share of the output that differs from crop to crop
-    out = model.decoder(model.encoder(audio))
-    return float(out.std(0).mean() / out.std())
-
-  before = heard()
-  codec_init.scale_layers(model, audio)
-  assert before < 0.05 < 0.3 < heard()
-  with torch.no_grad():
-    latents = model.encoder(audio)
-    out = model.decoder(latents)
-  assert latents.std().item() == pytest.approx(codec_init.LAYER_STD, rel=0.05)
-  assert out.std().item() == pytest.approx(codec_init.AUDIO_STD, rel=0.05)
-  torch.testing.assert_close(latents.mean((0, 2)), torch.zeros(32), atol=1e-3, rtol=0)
-
-
-def test_padding_by_joining_gives_the_same_numbers():
-  from data_prep import torch_codec
-
-  x = torch.randn(2, 3, 20)
-  for pads in [(3, 0), (0, 4), (5, 2), (0, 0), (25, 3)]:
-    for mode in ("reflect", "constant"):
-      expected = torch_codec._slow_pad1d(x, pads, mode)
-      assert torch.equal(torch_codec._pad1d(x, pads, mode), expected)
+def test_crops_change_in_level_by_stem_and_in_sign():
+  one = [np.stack([np.full((1, 50), 4000, np.int16), np.full((1, 50), 4000, np.int16)])]
+  plain = codec_audio.draw_crops(one, np.random.default_rng(0), 100, 20)[:, 0, 0] * 32767 / 4000
+  assert set(np.round(plain, 4)) == {1, 2}
+  tilted = codec_audio.draw_crops(one, np.random.default_rng(0), 300, 20, 0.0, 6.0)[:, 0, 0]
+  levels = tilted * 32767 / 4000
+  assert 0.5 < levels.min() < 0.55
+  assert 3.3 < levels.max() < 4
+  moved = codec_audio.draw_crops(one, np.random.default_rng(0), 300, 20, 6.0)[:, 0, 0]
+  assert 0.4 < (moved < 0).mean() < 0.6
 
 
 def test_training_learns_writes_a_bundle_and_reports(config, tmp_path, capsys):
@@ -215,9 +143,13 @@ def test_training_learns_writes_a_bundle_and_reports(config, tmp_path, capsys):
   assert np.isfinite(list(figures.values())).all()
 
 
-def test_resumed_run_equals_the_uninterrupted_one(config, songs, tmp_path):
+@pytest.mark.parametrize("from_step", [None, 4])
+def test_resumed_run_equals_the_uninterrupted_one(config, songs, tmp_path, from_step):
+  config.discriminator = DiscriminatorConfig(
+    from_step=from_step, windows=(64, 32), filters=2, crop_s=0.1, warmup_steps=4
+  )
   train_codec.train(config, tmp_path / "whole")
-  trainer = train_codec.Trainer(config)
+  trainer = codec_trainer.Trainer(config)
   trainer.start(songs)
   for _ in range(5):
     trainer.train_step(songs)
@@ -227,33 +159,110 @@ def test_resumed_run_equals_the_uninterrupted_one(config, songs, tmp_path):
   whole, parts = (load_bundle(tmp_path / name / "bundle") for name in ("whole", "parts"))
   assert whole.fingerprint == parts.fingerprint
   assert not [path for path in (tmp_path / "parts").iterdir() if path.name.startswith(".")]
+  states = [torch.load(tmp_path / name / "state.pt") for name in ("whole", "parts")]
+  adversaries = [state.pop("adversary", {}) for state in states]
+  assert bool(adversaries[0]) == (from_step is not None)
+  torch.testing.assert_close(*adversaries, rtol=0, atol=0)
+  torch.testing.assert_close(*(state["optimizer"] for state in states), rtol=0, atol=0)
+
+
+def test_a_state_without_an_adversary_is_resumed_with_a_fresh_one(config, songs, tmp_path):
+  trainer = codec_trainer.Trainer(config)
+  trainer.start(songs)
+  for _ in range(4):
+    trainer.train_step(songs)
+  trainer.save(tmp_path)
+  state = torch.load(tmp_path / "state.pt")
+  old = {key: state[key] for key in ("model", "optimizer", "step", "architecture")}
+  torch.save(old, tmp_path / "state.pt")
+  config.discriminator.from_step = 2
+  resumed = codec_trainer.Trainer(config)
+  resumed.resume(tmp_path / "state.pt")
+  assert resumed.step == 4
+  figures = resumed.train_step(songs)
+  assert {"adversarial", "feature"} < figures.keys()
+  assert resumed.adversary.steps == 1
+
+
+def test_a_stopped_run_saves_and_goes_on(config, tmp_path, monkeypatch, capsys):
+  whole = train_codec.train(config, tmp_path / "whole")
+  step = codec_trainer.Trainer.train_step
+
+  def stop_after_five(trainer, songs):
+    if trainer.step == 4:
+      signal.raise_signal(signal.SIGTERM)
+    return step(trainer, songs)
+
+  monkeypatch.setattr(codec_trainer.Trainer, "train_step", stop_after_five)
+  with pytest.raises(SystemExit) as stop:
+    train_codec.train(config, tmp_path / "parts")
+  assert stop.value.code == 143
+  assert "stopped at step 5; the same command goes on" in capsys.readouterr().err
+  assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+  assert train_codec.train(config, tmp_path / "parts") == whole
+
+
+def test_steps_without_a_finite_gradient_change_nothing_and_end_the_run(config, songs, tmp_path):
+  config.train.quantize_from_step = 0
+  trainer = codec_trainer.Trainer(config)
+  trainer.start(songs)
+  trainer.train_step(songs)
+  before = {name: value.clone() for name, value in trainer.model.state_dict().items()}
+  config.train.wave_weight = float("nan")
+  for _ in range(codec_trainer.MAX_SKIPS - 1):
+    assert np.isnan(trainer.train_step(songs)["norm"])
+  torch.testing.assert_close(trainer.model.state_dict(), before, rtol=0, atol=0)
+  with pytest.raises(UserError, match=r"training must stay finite; got 10 steps .* step=10\."):
+    trainer.train_step(songs)
+
+
+def test_training_starts_from_a_bundle_of_its_own_architecture(config, songs, tmp_path):
+  first = codec_trainer.Trainer(config)
+  first.start(songs)
+  for _ in range(4):
+    first.train_step(songs)
+  first.save(tmp_path)
+  bundle = load_bundle(tmp_path / "bundle")
+  config.train.init = str(tmp_path / "bundle")
+  second = codec_trainer.Trainer(config)
+  second.start(songs)
+  started = read_weights(second.model)
+  assert all(np.array_equal(started[name], bundle.weights[name]) for name in started)
+  assert second.train_step(songs)["commit"] > 0
+  (tmp_path / "second").mkdir()
+  second.save(tmp_path / "second")
+  source = f"trained by data_prep.train_codec, from bundle {bundle.fingerprint[:16]}"
+  assert load_bundle(tmp_path / "second" / "bundle").spec.source.startswith(source)
+  resumed = codec_trainer.Trainer(config)
+  resumed.resume(tmp_path / "second" / "state.pt")
+  assert resumed.spec == second.spec
+  config.model.licence, config.model.n_filters = "MIT", 8
+  with pytest.raises(UserError, match=r"n_filters=4 instead of 8, licence='Apache-2.0'"):
+    codec_trainer.Trainer(config).start(songs)
+
+
+def test_reports_reach_tensorboard_and_the_ear(config, tmp_path):
+  config.train = dataclasses.replace(config.train, log_every=2, eval_every=4, eval_clips=2)
+  train_codec.train(config, tmp_path)
+  assert sorted(path.name for path in (tmp_path / "listen").iterdir()) == [
+    "original_clip1.wav", "original_clip2.wav", "step_000004_clip1.wav", "step_000004_clip2.wav",
+    "step_000008_clip1.wav", "step_000008_clip2.wav",
+  ]  # fmt: skip
+  sound, rate_hz = soundfile.read(tmp_path / "listen" / "step_000008_clip1.wav")
+  assert (len(sound), rate_hz) == (round(0.64 * RATE), RATE)
+  written = b"".join(path.read_bytes() for path in (tmp_path / "tensorboard").iterdir())
+  for tag in (
+    "train/mel", "train/restarts", "train/lr", "perplexity/level_2", "clip_2/original",
+    "clip_1/step", "held_out/si_sdr_db/levels_2",
+  ):  # fmt: skip
+    assert tag.encode() in written
 
 
 def test_another_architecture_cannot_be_resumed(config, tmp_path):
-  train_codec.Trainer(config).save(tmp_path)
+  codec_trainer.Trainer(config).save(tmp_path)
   config.model.n_filters = 8
   with pytest.raises(UserError, match="Give another --workdir"):
-    train_codec.Trainer(config).resume(tmp_path / "state.pt")
-
-
-def test_learning_rate_warms_up_and_falls(config):
-  train = TrainConfig(steps=1000, warmup_steps=100, learning_rate=1e-3)
-  rates = [train_codec.learning_rate(step, train) for step in (0, 99, 100, 550, 1000)]
-  np.testing.assert_allclose(rates, [1e-5, 1e-3, 1e-3, 5.05e-4, 1e-5], rtol=1e-6)
-
-
-@pytest.mark.parametrize(
-  ("part", "field", "value"),
-  [
-    ("train", "steps", 0), ("train", "batch", 0), ("train", "threads", 0),
-    ("train", "ema_decay", 1.0), ("train", "level_dropout", 2.0), ("train", "init_vectors", 8),
-    ("data", "crop_s", 0.0), ("model", "n_codes", 100),
-  ],
-)  # fmt: skip
-def test_config_rules(config, part, field, value):
-  setattr(getattr(config, part), field, value)
-  with pytest.raises(UserError, match=f"{part}.{field} must"):
-    config.validate()
+    codec_trainer.Trainer(config).resume(tmp_path / "state.pt")
 
 
 @pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")  # ml_collections
