@@ -81,7 +81,8 @@ class DiscriminatorConfig:
   crop_s: float = 0.64  # of each crop, it hears a part of this length
   weight: float = 1.0  # the adversarial gradient's norm, relative to that of wave and mel
   feature_weight: float = 1.0  # the same of feature matching
-  warmup_steps: int = 200  # over which both weights rise from 0
+  alone_steps: int = 300  # in which it learns and the codec does not hear of it
+  warmup_steps: int = 200  # after those, over which both weights rise from 0
   balance_decay: float = 0.99  # of the moving averages of those norms
   update_share: float = 0.67  # of steps: the others leave it as it is
   learning_rate: float = 3e-4

@@ -16,6 +16,7 @@ from data_prep.codec_config import DiscriminatorConfig
 from stemgen_jax.errors import UserError
 
 Layers = list[list[Tensor]]  # of each window: what its layers say, the verdict last
+QUIET = 0.01  # RMS up to which a crop is heard at unit RMS: at its own level it teaches little
 
 
 class WindowDiscriminator(nn.Module):
@@ -104,6 +105,8 @@ class Adversary:
   the reconstruction losses, whatever the natural size of either. Those keep their own sum: a run
   that a discriminator joins late goes on at the scale that clipping and commitment are set for.
 
+  The discriminator first learns alone: one that knows nothing yet spoils a trained codec.
+
   Source: EnCodec (arXiv:2210.13438) section 3.4, "Balancer", which scales every loss.
   """
 
@@ -133,10 +136,15 @@ class Adversary:
     """
     config, estimate = self.config, estimate.detach().requires_grad_()
     start = int(rng.integers(max(audio.shape[1] - self._samples, 0) + 1))
-    real, made = (x[:, start : start + self._samples] for x in (audio, estimate))
-    figures = {}
-    if rng.random() < config.update_share:
+    heard = slice(start, start + self._samples)
+    rms = audio[:, heard].square().mean(dim=1, keepdim=True).sqrt().clamp(min=QUIET)
+    real, made = audio[:, heard] / rms, estimate[:, heard] / rms
+    self.steps += 1
+    figures, alone = {}, self.steps <= config.alone_steps
+    if rng.random() < config.update_share or alone:
       figures["discriminator"] = self._learn(real, made.detach())
+    if alone:
+      return torch.zeros_like(audio), figures
     with torch.autocast("cpu", torch.bfloat16, enabled=self._bfloat16):
       with torch.no_grad():
         of_real = self.model(real)
@@ -145,8 +153,7 @@ class Adversary:
       adversarial_loss(of_made),
       feature_loss(of_real, of_made),
     )
-    self.steps += 1
-    ramp = min(self.steps / max(config.warmup_steps, 1), 1.0)
+    ramp = min((self.steps - config.alone_steps) / max(config.warmup_steps, 1), 1.0)
     weights = {"adversarial": config.weight * ramp, "feature": config.feature_weight * ramp}
     scale, total = self._track("reconstruction", reconstruction), torch.zeros_like(reconstruction)
     for name, weight in weights.items():
@@ -156,7 +163,7 @@ class Adversary:
 
   def _track(self, name: str, gradient: Tensor) -> float:
     """Returns the moving average of a gradient's norm: of the first ones, the plain mean."""
-    rate = max(1 - self.config.balance_decay, 1 / self.steps)
+    rate = max(1 - self.config.balance_decay, 1 / (self.steps - self.config.alone_steps))
     self.norms[name] += rate * (float(gradient.norm()) - self.norms[name])
     return self.norms[name]
 

@@ -34,7 +34,13 @@ def one_thread():
 
 def small(**fields):
   torch.manual_seed(0)
-  fields = {"windows": (128, 64), "filters": 4, "crop_s": 0.05, "warmup_steps": 0} | fields
+  fields = {
+    "windows": (128, 64),
+    "filters": 4,
+    "crop_s": 0.05,
+    "alone_steps": 0,
+    "warmup_steps": 0,
+  } | fields
   return Adversary(DiscriminatorConfig(from_step=0, **fields), RATE, bfloat16=False)
 
 
@@ -92,6 +98,26 @@ def test_it_hears_one_part_and_its_weight_rises():
   assert "discriminator" not in figures
   np.testing.assert_allclose(np.divide(sizes, sizes[-1]), [0.25, 0.5, 0.75, 1, 1, 1], rtol=1e-5)
   assert (more != 0).any(dim=0).sum() <= 800
+
+
+def test_it_learns_alone_first():
+  tone, noise = tone_and_noise()
+  adversary, rng = small(alone_steps=2, update_share=1e-9), np.random.default_rng(0)
+  for step in range(4):
+    before = adversary.model[0].layers[0].bias.clone()
+    more, figures = adversary.gradient(noise, tone, torch.ones_like(tone), rng)
+    assert more.any() == (step >= 2)
+    assert ("feature" in figures) == (step >= 2)
+    assert torch.equal(adversary.model[0].layers[0].bias, before) == (step >= 2)
+
+
+def test_quiet_music_is_heard_as_loud_as_any():
+  tone, noise = tone_and_noise()
+  losses = []
+  for gain in (1.0, 0.1):
+    _, figures = small().gradient(gain * noise, gain * tone, tone, np.random.default_rng(0))
+    losses.append([value.item() for value in figures.values()])
+  np.testing.assert_allclose(*losses, rtol=1e-4)
 
 
 def test_norms_are_the_mean_of_the_first_and_then_move():

@@ -146,7 +146,7 @@ def test_training_learns_writes_a_bundle_and_reports(config, tmp_path, capsys):
 @pytest.mark.parametrize("from_step", [None, 4])
 def test_resumed_run_equals_the_uninterrupted_one(config, songs, tmp_path, from_step):
   config.discriminator = DiscriminatorConfig(
-    from_step=from_step, windows=(64, 32), filters=2, crop_s=0.1, warmup_steps=4
+    from_step=from_step, windows=(64, 32), filters=2, crop_s=0.1, alone_steps=2, warmup_steps=4
   )
   train_codec.train(config, tmp_path / "whole")
   trainer = codec_trainer.Trainer(config)
@@ -175,7 +175,7 @@ def test_a_state_without_an_adversary_is_resumed_with_a_fresh_one(config, songs,
   state = torch.load(tmp_path / "state.pt")
   old = {key: state[key] for key in ("model", "optimizer", "step", "architecture")}
   torch.save(old, tmp_path / "state.pt")
-  config.discriminator.from_step = 2
+  config.discriminator.from_step, config.discriminator.alone_steps = 2, 0
   resumed = codec_trainer.Trainer(config)
   resumed.resume(tmp_path / "state.pt")
   assert resumed.step == 4
