@@ -4,7 +4,7 @@ VENV := .venv
 PY := $(VENV)/bin/python
 READY := $(VENV)/.ready
 
-.PHONY: setup demo test test-all lint clean
+.PHONY: setup demo test test-all lint bench clean
 
 setup: $(READY)
 
@@ -28,6 +28,9 @@ test-all: lint
 lint: setup
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
+
+bench: setup
+	$(PY) -m stemgen_jax.bench codec
 
 clean:
 	rm -rf runs build dist *.egg-info .pytest_cache .ruff_cache .hypothesis

@@ -29,7 +29,7 @@ LAYERS = (
   {"records", "decode", "model", "optim", "codebook_init"},
   {"sharding", "data", "step", "generate", "metrics"},
   {"checkpoint", "evaluation"},
-  {"train", "sample", "report"},
+  {"train", "sample", "report", "bench"},
 )
 
 

@@ -1,0 +1,46 @@
+# SPDX-License-Identifier: Apache-2.0
+r"""Measures the speed of one part on this machine: a table, and with --json the same as rows.
+
+Example:
+  python -m stemgen_jax.bench codec --seconds 10 --json codec.json
+
+Parts: codec (encoding and decoding, in JAX and in PyTorch).
+"""
+
+import sys
+from pathlib import Path
+
+from stemgen_jax.bench import codec
+from stemgen_jax.bench.table import print_rows, save_rows
+from stemgen_jax.cli import build_parser
+from stemgen_jax.errors import run_cli
+from stemgen_jax.files import make_folder
+
+PARTS = {"codec": codec}  # each has a docstring, COLUMNS, add_arguments and measure_all
+
+
+def main(argv: list[str] | None = None) -> None:
+  """Runs the subcommand of the command line.
+
+  Raises:
+    UserError: if an argument breaks a rule, or a codec cannot be loaded.
+  """
+  parser = build_parser(__doc__)
+  parts = parser.add_subparsers(dest="part", metavar="PART", required=True)
+  for name, part in PARTS.items():
+    chosen = parts.add_parser(name, help=part.__doc__.splitlines()[0], description=part.__doc__)
+    chosen.formatter_class = parser.formatter_class
+    chosen.add_argument("--json", type=Path, metavar="FILE", help="write the rows here too")
+    part.add_arguments(chosen)
+  arguments = parser.parse_args(argv)
+  if arguments.json:
+    make_folder(arguments.json.parent, "the folder of --json")
+  part = PARTS[arguments.part]
+  rows = list(part.measure_all(arguments))
+  print_rows(rows, part.COLUMNS)
+  if arguments.json:
+    save_rows(arguments.json, rows)
+
+
+if __name__ == "__main__":
+  sys.exit(run_cli(main))
