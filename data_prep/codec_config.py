@@ -73,9 +73,9 @@ class TrainConfig:
 
 @dataclasses.dataclass(kw_only=True)
 class DiscriminatorConfig:
-  """The discriminator of EnCodec, smaller; off unless `from_step` says when it joins."""
+  """The discriminator of EnCodec, smaller."""
 
-  from_step: int | None = None
+  from_step: int | None = None  # it joins here; None, or a step past the end, for never
   windows: tuple[int, ...] = (1024, 512, 256)  # samples
   filters: int = 16
   crop_s: float = 0.64  # of each crop, it hears a part of this length

@@ -143,10 +143,10 @@ def test_training_learns_writes_a_bundle_and_reports(config, tmp_path, capsys):
   assert np.isfinite(list(figures.values())).all()
 
 
-@pytest.mark.parametrize("from_step", [None, 4])
+@pytest.mark.parametrize("from_step", [None, 2])
 def test_resumed_run_equals_the_uninterrupted_one(config, songs, tmp_path, from_step):
   config.discriminator = DiscriminatorConfig(
-    from_step=from_step, windows=(64, 32), filters=2, crop_s=0.1, alone_steps=2, warmup_steps=4
+    from_step=from_step, windows=(64, 32), filters=2, crop_s=0.1, alone_steps=1, warmup_steps=4
   )
   train_codec.train(config, tmp_path / "whole")
   trainer = codec_trainer.Trainer(config)
@@ -229,6 +229,9 @@ def test_training_starts_from_a_bundle_of_its_own_architecture(config, songs, tm
   started = read_weights(second.model)
   assert all(np.array_equal(started[name], bundle.weights[name]) for name in started)
   assert second.train_step(songs)["commit"] > 0
+  moved = read_weights(second.model)["quantizer.vq.layers.0._codebook.embed"]
+  start = bundle.weights["quantizer.vq.layers.0._codebook.embed"]
+  assert (np.abs(moved - start).max(axis=1) < 0.5 * np.abs(start).max(axis=1)).mean() > 0.7
   (tmp_path / "second").mkdir()
   second.save(tmp_path / "second")
   source = f"trained by data_prep.train_codec, from bundle {bundle.fingerprint[:16]}"
@@ -256,6 +259,13 @@ def test_reports_reach_tensorboard_and_the_ear(config, tmp_path):
     "clip_1/step", "held_out/si_sdr_db/levels_2",
   ):  # fmt: skip
     assert tag.encode() in written
+
+
+def test_some_examples_keep_only_their_first_levels(config):
+  config.model.n_levels, config.train.level_dropout = 4, 0.25
+  levels = codec_trainer.Trainer(config)._draw_levels(4000, np.random.default_rng(0))
+  shares = np.bincount(levels, minlength=5) / len(levels)
+  np.testing.assert_allclose(shares, [0, 1 / 12, 1 / 12, 1 / 12, 0.75], atol=0.02)
 
 
 def test_another_architecture_cannot_be_resumed(config, tmp_path):
