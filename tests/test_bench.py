@@ -65,6 +65,15 @@ def test_without_torch_only_its_rows_are_empty(bundle, capsys, monkeypatch):
   assert "torch not installed" in capsys.readouterr().out
 
 
+def test_the_first_call_is_apart(bundle, monkeypatch):
+  monkeypatch.setattr(bench_codec.importlib.util, "find_spec", lambda name: None)
+  taken = iter([9, 8, 1, 4, 2, 5, 6, 7.0])  # encode and decode take turns
+  monkeypatch.setattr(bench_codec.JaxTimer, "time", lambda self, call: next(taken))
+  encode, _, decode, _ = run(bundle, "--repeats", "3")
+  assert [encode[key] for key in ("first_s", "median_s", "min_s")] == [9, 2, 1]
+  assert [decode[key] for key in ("first_s", "median_s", "min_s")] == [8, 5, 4]
+
+
 @pytest.mark.parametrize("program", ["/bin/false", "/bin/cat"])
 def test_a_torch_side_that_stops_costs_only_its_rows(bundle, program, monkeypatch):
   monkeypatch.setattr(bench_codec.importlib.util, "find_spec", lambda name: True)

@@ -29,7 +29,7 @@ def quantize(
 def first_max(x: Float[Array, "B T V"]) -> Int[Array, "B T"]:
   """Returns the first index of the maximum over V, as `jnp.argmax` but by two plain maxima.
 
-  XLA's argmax is slow on the CPU: with it, 10 s to 32 levels took 115 ms in `quantize`, so 73.
+  XLA's argmax is slow on the CPU: with it, 32 levels of 10 s took 115 ms instead of 73.
   """
   last = x.shape[-1] - 1
   places = last - jnp.arange(last + 1, dtype=jnp.int32)[None, None]
