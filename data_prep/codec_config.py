@@ -78,9 +78,9 @@ class DiscriminatorConfig:
   from_step: int | None = None  # it joins here; None, or a step past the end, for never
   windows: tuple[int, ...] = (1024, 512, 256)  # samples
   filters: int = 16
-  crop_s: float = 0.64  # of each crop, it hears a part of this length
-  weight: float = 1.0  # the adversarial gradient's norm, relative to that of wave and mel
-  feature_weight: float = 1.0  # the same of feature matching
+  crop_s: float = 0.5  # of each crop, it hears a part of this length
+  weight: float = 0.1  # the adversarial gradient's norm, relative to that of wave and mel
+  feature_weight: float = 0.3  # the same of feature matching
   alone_steps: int = 300  # in which it learns and the codec does not hear of it
   warmup_steps: int = 200  # after those, over which both weights rise from 0
   balance_decay: float = 0.99  # of the moving averages of those norms
