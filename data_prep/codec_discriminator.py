@@ -4,6 +4,7 @@
 Knows nothing of codecs: it hears two batches of mono audio of one length.
 """
 
+import math
 from collections.abc import Iterable
 
 import numpy as np
@@ -164,7 +165,9 @@ class Adversary:
   def _track(self, name: str, gradient: Tensor) -> float:
     """Returns the moving average of a gradient's norm: of the first ones, the plain mean."""
     rate = max(1 - self.config.balance_decay, 1 / (self.steps - self.config.alone_steps))
-    self.norms[name] += rate * (float(gradient.norm()) - self.norms[name])
+    size = float(gradient.norm())
+    if math.isfinite(size):  # otherwise the step is skipped, and the average must outlive it
+      self.norms[name] += rate * (size - self.norms[name])
     return self.norms[name]
 
   def _learn(self, real: Float[Tensor, "B samples"], made: Float[Tensor, "B samples"]) -> Tensor:

@@ -128,6 +128,20 @@ def test_norms_are_the_mean_of_the_first_and_then_move():
   assert seen == [3.0, 4.0, 6.0]
 
 
+def test_a_broken_step_leaves_the_discriminator_and_the_norms_sound():
+  adversary, (tone, noise), rng = (
+    small(update_share=1.0),
+    tone_and_noise(),
+    np.random.default_rng(0),
+  )
+  adversary.gradient(noise, tone, torch.ones_like(tone), rng)
+  before, norms = adversary.model[0].layers[0].bias.clone(), dict(adversary.norms)
+  more, _ = adversary.gradient(noise * torch.nan, tone, tone * torch.nan, rng)
+  assert more.isnan().any()
+  assert adversary.norms == norms
+  assert torch.equal(adversary.model[0].layers[0].bias, before)
+
+
 def test_a_discriminator_of_another_shape_cannot_be_resumed():
   state = small().state()
   with pytest.raises(UserError, match=r"must keep the windows and filters .* filters=8"):
