@@ -4,6 +4,9 @@
 import os
 
 os.environ["JAX_PLATFORMS"] = "cpu"
+os.environ.setdefault(
+  "OMP_NUM_THREADS", "1"
+)  # torch threads wait by spinning: slow on shared cores
 os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=8"
 
 from jaxtyping import install_import_hook

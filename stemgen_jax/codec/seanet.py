@@ -5,16 +5,19 @@ Arrays are [B, time, width]. Every length is a traced number beside a longer arr
 it is never read, so one compilation serves many lengths, exactly. Knows nothing of codes or files.
 """
 
+import math
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
 from jaxtyping import Array, Float, Int
 
-from stemgen_jax.codec.architecture import CodecSpec, layers
+from stemgen_jax.codec.architecture import GROUP_NORM, CodecSpec, layers
 
 Weights = dict[str, np.ndarray]
 Length = Int[Array, ""] | int
+State = list[tuple[Float[Array, "B D"], Float[Array, "B D"]]]
 HIGHEST = lax.Precision.HIGHEST  # codes flip when matmuls round to bfloat16 or TF32
 
 
@@ -22,24 +25,23 @@ def fold(side: str, weights: Weights, spec: CodecSpec) -> list[dict]:
   """Returns the parameters of each layer of `encoder` or `decoder`, weight norm multiplied out.
 
   Kernels are [time, in, out]; an up-sampling layer's, [2, in, stride * out], its two
-  halves, the later one first.
+  halves, the later one first. `scale` and `shift` are a group norm's.
   """
   params = []
   for index, kind, _ in layers(side, spec):
     at = f"{side}.model.{index}"
     if kind in ("conv", "down"):
-      params.append(_fold_convolution(weights, f"{at}.conv.conv"))
+      params.append(_fold_convolution(weights, f"{at}.conv", spec))
     elif kind == "up":
-      kernel = _normed(weights, f"{at}.convtr.convtr")  # [in, out, 2 * stride]
+      layer, kernel = _fold_kernel(weights, f"{at}.convtr", "convtr", spec)  # [in, out, 2 * stride]
       halves = kernel.reshape(*kernel.shape[:2], 2, -1).transpose(2, 0, 3, 1)[::-1]
-      halves = halves.reshape(2, len(kernel), -1)
-      params.append({"kernel": halves, "bias": weights[f"{at}.convtr.convtr.bias"]})
+      params.append({"kernel": halves.reshape(2, len(kernel), -1), **layer})
     elif kind == "residual":
       names = {"wide": "block.1", "point": "block.3"}
       if not spec.true_skip:
         names["shortcut"] = "shortcut"
       params.append(
-        {key: _fold_convolution(weights, f"{at}.{name}.conv.conv") for key, name in names.items()}
+        {key: _fold_convolution(weights, f"{at}.{name}.conv", spec) for key, name in names.items()}
       )
     elif kind == "lstm":
       params.append({"layers": [_fold_lstm(weights, f"{at}.lstm", i) for i in range(spec.lstm)]})
@@ -60,7 +62,24 @@ def run(
     x: audio or latents; whatever lies at and behind `length` is ignored.
     length: how many of the time steps are real.
   """
-  for (_, kind, sizes), layer in zip(layers(side, spec), params, strict=True):
+  x, length = run_part(side, "before", params, spec, x, length)
+  x, _ = run_lstm(side, params, spec, x, zero_state(spec, len(x)))
+  return run_part(side, "after", params, spec, x, length)
+
+
+def run_part(
+  side: str,
+  part: str,
+  params: list[dict],
+  spec: CodecSpec,
+  x: Float[Array, "B time width"],
+  length: Length,
+) -> tuple[Float[Array, "B time_out width_out"], Length]:
+  """Returns the output of the layers `before` or `after` the LSTM: each step sees its surroundings.
+
+  A network without an LSTM is all `before`.
+  """
+  for kind, sizes, layer in _part(side, part, params, spec):
     if kind == "elu":
       x = jax.nn.elu(x)
     elif kind == "conv":
@@ -71,11 +90,62 @@ def run(
       x, length = upsample(x, length, layer, spec, stride=sizes[-1])
     elif kind == "residual":
       x = residual(x, length, layer, spec, dilation=sizes[-1])
-    elif kind == "lstm":
-      x = x + lstm(x, layer["layers"])
     else:
       raise ValueError(f"unknown layer kind {kind!r}")
   return x, length
+
+
+def run_lstm(
+  side: str, params: list[dict], spec: CodecSpec, x: Float[Array, "B T D"], state: State
+) -> tuple[Float[Array, "B T D"], State]:
+  """Returns x plus the LSTM's output, and its state behind the last step; x if it has none."""
+  for (_, kind, _), layer in zip(layers(side, spec), params, strict=True):
+    if kind == "lstm":
+      y, state = lstm(x, layer["layers"], state)
+      return x + y, state
+  return x, state
+
+
+def zero_state(spec: CodecSpec, batch: int) -> State:
+  """Returns the state of an LSTM before the first step: (hidden, cell) of each layer."""
+  zeros = jnp.zeros((batch, spec.n_filters * 2 ** len(spec.ratios)))
+  return [(zeros, zeros)] * spec.lstm
+
+
+def surroundings(side: str, part: str, spec: CodecSpec) -> int:
+  """Returns how many frames on either side of a frame `run_part` may look at.
+
+  Each layer widens the look by its padding, which is never less than its taps reach.
+  """
+  rate, frames = 1, 0.0  # time steps of a frame at the present layer
+  sequence = [(kind, sizes) for kind, sizes, _ in _part(side, part, None, spec)]
+  if side == "encoder":
+    rate = math.prod(sizes[-1] for kind, sizes in sequence if kind == "down")
+  for kind, sizes in sequence:
+    if kind == "conv":
+      frames += (sizes[-1] - 1) / rate
+    elif kind == "down":
+      frames += (2 * sizes[-1] - 1) / rate
+      rate //= sizes[-1]
+    elif kind == "up":
+      frames += 2 / rate
+      rate *= sizes[-1]
+    elif kind == "residual":
+      frames += (spec.residual_kernel_size - 1) * sizes[-1] / rate
+  return math.ceil(frames)
+
+
+def _part(
+  side: str, part: str, params: list[dict] | None, spec: CodecSpec
+) -> list[tuple[str, tuple[int, ...], dict]]:
+  """Returns (kind, sizes, parameters) of the layers before or after the LSTM."""
+  if part not in ("before", "after"):
+    raise ValueError(f"part must be before or after; got {part!r}")
+  plan = [(kind, sizes) for _, kind, sizes in layers(side, spec)]
+  split = next((i for i, (kind, _) in enumerate(plan) if kind == "lstm"), len(plan))
+  chosen = slice(0, split) if part == "before" else slice(split + 1, None)
+  given = params or [{}] * len(plan)
+  return [(*entry, layer) for entry, layer in zip(plan[chosen], given[chosen], strict=True)]
 
 
 def convolve(
@@ -104,7 +174,8 @@ def convolve(
     dimension_numbers=("NWC", "WIO", "NWC"),
     precision=HIGHEST,
   )
-  return y[:, :steps] + layer["bias"][None, None], (length + fill) // stride
+  length = (length + fill) // stride
+  return norm(y[:, :steps] + layer["bias"][None, None], length, layer), length
 
 
 def pad(
@@ -161,6 +232,7 @@ def upsample(
     precision=HIGHEST,
   )
   y = blocks.reshape(len(x), -1, len(layer["bias"])) + layer["bias"][None, None]
+  y = norm(y, (length + 1) * stride, layer)  # of the surplus too
   front = 0 if spec.causal else stride - stride // 2
   return y[:, front : front + x.shape[1] * stride], length * stride
 
@@ -176,9 +248,30 @@ def residual(
   return x + y
 
 
-def lstm(x: Float[Array, "B T D"], stack: list[dict]) -> Float[Array, "B T D"]:
-  """Returns the output of stacked LSTM layers from a zero state."""
-  for layer in stack:
+def norm(
+  x: Float[Array, "B time width"], length: Length, layer: dict
+) -> Float[Array, "B time width"]:
+  """Returns x normalised over its real time steps and all channels together; x if not asked to.
+
+  Source: group normalization (arXiv:1803.08494), eq. 1, one group.
+  """
+  if "scale" not in layer:
+    return x
+  real = jnp.arange(x.shape[1])[None, :, None] < length
+  count = length * x.shape[2]
+  centred = x - jnp.where(real, x, 0).sum(axis=(1, 2), keepdims=True) / count
+  variance = jnp.where(real, jnp.square(centred), 0).sum(axis=(1, 2), keepdims=True) / count
+  return (
+    centred * lax.rsqrt(variance + 1e-5) * layer["scale"][None, None] + layer["shift"][None, None]
+  )
+
+
+def lstm(
+  x: Float[Array, "B T D"], stack: list[dict], state: State
+) -> tuple[Float[Array, "B T D"], State]:
+  """Returns the output of stacked LSTM layers, and their states behind the last step."""
+  last = []
+  for layer, first in zip(stack, state, strict=True):
     given = jnp.einsum("btd,dg->tbg", x, layer["input"], precision=HIGHEST)
     given += layer["bias"][None, None]
 
@@ -190,23 +283,33 @@ def lstm(x: Float[Array, "B T D"], stack: list[dict]) -> Float[Array, "B T D"]:
       hidden = jax.nn.sigmoid(o) * jnp.tanh(cell)
       return (hidden, cell), hidden
 
-    zeros = jnp.zeros((x.shape[0], x.shape[2]), x.dtype)
-    _, x = lax.scan(step, (zeros, zeros), given)
+    end, x = lax.scan(step, first, given)
+    last.append(end)
     x = x.transpose(1, 0, 2)
-  return x
+  return x, last
 
 
-def _normed(weights: Weights, at: str) -> np.ndarray:
-  """Returns g * v / |v|, the norm over all axes but the first.
+def _fold_kernel(
+  weights: Weights, at: str, name: str, spec: CodecSpec
+) -> tuple[dict, Float[np.ndarray, "first second taps"]]:
+  """Returns the bias and norm of a convolution, and its kernel as torch has it.
+
+  Weight norm is g * v / |v|, the norm over all axes but the first.
 
   Source: weight normalization (arXiv:1602.07868), eq. 2.
   """
-  v = weights[f"{at}.weight_v"]
-  return weights[f"{at}.weight_g"] * v / np.sqrt(np.square(v).sum(axis=(1, 2), keepdims=True))
+  layer = {"bias": weights[f"{at}.{name}.bias"]}
+  if spec.norm == GROUP_NORM:
+    layer |= {"scale": weights[f"{at}.norm.weight"], "shift": weights[f"{at}.norm.bias"]}
+    return layer, weights[f"{at}.{name}.weight"]
+  v = weights[f"{at}.{name}.weight_v"]
+  size = np.sqrt(np.square(v).sum(axis=(1, 2), keepdims=True))
+  return layer, weights[f"{at}.{name}.weight_g"] * v / size
 
 
-def _fold_convolution(weights: Weights, at: str) -> dict:
-  return {"kernel": _normed(weights, at).transpose(2, 1, 0), "bias": weights[f"{at}.bias"]}
+def _fold_convolution(weights: Weights, at: str, spec: CodecSpec) -> dict:
+  layer, kernel = _fold_kernel(weights, at, "conv", spec)
+  return {"kernel": kernel.transpose(2, 1, 0), **layer}
 
 
 def _fold_lstm(weights: Weights, at: str, layer: int) -> dict:
