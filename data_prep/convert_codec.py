@@ -1,0 +1,128 @@
+# SPDX-License-Identifier: Apache-2.0
+"""example: python -m data_prep.convert_codec --from encodec_48khz-7e698e3e.th --out bundle
+
+Turns published EnCodec weights into a codec bundle. Takes the encodec package's state dicts (24 and
+48 kHz), audiocraft's exports (compression_state_dict.bin), and Hugging Face folders such as
+facebook/encodec_32khz or facebook/musicgen-small, as a file or as the folder that holds it.
+"""
+
+import argparse
+import dataclasses
+import sys
+from pathlib import Path
+
+from data_prep.codec_formats import LICENCES, find_licence, open_source
+from data_prep.codec_source import take_weights
+from stemgen_jax.cli import build_parser
+from stemgen_jax.codec.bundle import SPEC_FILE, WEIGHTS_FILE, Bundle, load_bundle, save_bundle
+from stemgen_jax.errors import UserError, run_cli
+from stemgen_jax.files import make_folder
+
+CONTINUED = " \\\n    "
+
+
+def convert_codec(
+  path: Path, out: Path, levels: int | None = None, licence: str | None = None
+) -> Bundle:
+  """Writes the bundle of a published codec, and returns it.
+
+  Args:
+    path: a file of weights or its folder.
+    out: the bundle's folder; replaced if it is a bundle.
+    levels: how many levels to keep, the coarsest first; None keeps all.
+    licence: of the weights; None takes what is known of them.
+
+  Raises:
+    UserError: if the codec cannot be read or expressed, its licence is not known, or `out` holds
+      anything but a bundle.
+  """
+  out = out.absolute()
+  _check_out(out)
+  try:
+    source = open_source(path)
+  except OSError as error:
+    raise UserError(f"--from must be readable; got --from={path} ({error}). Check it.") from error
+  most = source.spec.n_levels
+  if levels is not None and not 1 <= levels <= most:
+    raise UserError(f"--levels must be 1 to {most}, those of the codec; got --levels={levels}.")
+  licence = licence or find_licence(source)
+  if not licence:
+    raise UserError(
+      f"licence of the weights must be given; got --from={path}, of which none is known. Add"
+      f" --licence TEXT. {LICENCES}"
+    )
+  spec = dataclasses.replace(
+    source.spec,
+    n_levels=levels or most,
+    licence=licence,
+    source=f"{source.path.name} ({source.format}), SHA-256 {source.sha256}",
+  )
+  weights = take_weights(source, spec.n_levels)
+  make_folder(out.parent, "folder of --out")
+  save_bundle(out, spec, weights)
+  return load_bundle(out)
+
+
+def _check_out(out: Path) -> None:
+  """Raises a UserError unless `out` is free, empty or a bundle and nothing else."""
+  if not out.exists():
+    return
+  names = {entry.name for entry in out.iterdir()} if out.is_dir() else {out.name}
+  if names and (SPEC_FILE not in names or names - {SPEC_FILE, WEIGHTS_FILE}):
+    raise UserError(
+      f"--out must be a new folder or a codec bundle; got --out={out}, which holds"
+      f" {', '.join(sorted(names)[:5])}. Give another folder."
+    )
+
+
+def describe(bundle: Bundle, out: Path) -> str:
+  """Returns what was written, and the two commands that come next."""
+  spec = bundle.spec
+  rows = {
+    "fingerprint": bundle.fingerprint,
+    "audio": f"{spec.sample_rate} Hz, {'stereo' if spec.channels == 2 else 'mono'}",
+    "levels": f"{spec.n_levels}, each of {spec.n_codes} codes",
+    "frames": f"{spec.frame_rate_hz:g} a second",
+    "bits": f"{spec.bits_per_s:.0f} a second",
+    "licence": spec.licence,
+    "source": spec.source,
+  }
+  steps = (128, 64, 32, 32, *[16] * spec.n_levels)[: spec.n_levels]
+  settings = {
+    "data.path": "TOKENS",
+    "data.codec": out,
+    "data.batch_size": max(32 // spec.n_levels, 1) * spec.n_levels,
+    "model.n_levels": spec.n_levels,
+    "model.n_codes": spec.n_codes,
+    "sample.steps": f"'{','.join(map(str, steps))}'",
+  }
+  train = ["python -m stemgen_jax.train --config configs/slakh.py --workdir RUN"]
+  train += [f"--config.{name}={value}" for name, value in settings.items()]
+  table = "\n".join(f"{name:<12} {value}" for name, value in rows.items())
+  return f"""{out}
+{table}
+
+Next:
+  python -m data_prep.tokenize --corpus slakh --root MUSIC --codec {out} --out TOKENS
+  {CONTINUED.join(train)}"""
+
+
+def parser() -> argparse.ArgumentParser:
+  """Returns the command line's parser."""
+  parser = build_parser(__doc__)
+  parser.add_argument("--from", required=True, type=Path, metavar="PATH", dest="path")
+  parser.add_argument("--out", required=True, type=Path, metavar="BUNDLE", help="the new folder")
+  parser.add_argument("--levels", type=int, help="how many to keep; all if not given")
+  parser.add_argument("--licence", metavar="TEXT", help="of the weights, where it is not known")
+  return parser
+
+
+def main(argv: list[str] | None = None) -> None:
+  """Runs the command line."""
+  arguments = parser().parse_args(argv)
+  bundle = convert_codec(arguments.path, arguments.out, arguments.levels, arguments.licence)
+  print(describe(bundle, arguments.out))
+
+
+if __name__ == "__main__":
+  sys.exit(run_cli(main))
