@@ -6,21 +6,28 @@ inside. PyTorch runs the same bundle in data_prep/torch_codec.py.
 """
 
 import dataclasses
-import functools
+import itertools
 import os
+from collections.abc import Iterable, Iterator
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from stemgen_jax.codec import rvq, seanet
-from stemgen_jax.codec.architecture import CODEBOOK, CodecSpec
+from stemgen_jax.codec import segments, stream
+from stemgen_jax.codec.architecture import CodecSpec
 from stemgen_jax.codec.bundle import DEMO_BUNDLE, Bundle, load_bundle, save_bundle
+from stemgen_jax.codec.whole import decode, encode, fold
 from stemgen_jax.errors import UserError
 from stemgen_jax.types import Params
 
 __all__ = ["DEMO_BUNDLE", "Bundle", "Codec", "CodecSpec", "load", "load_bundle", "save_bundle"]
+
+DEFAULT_SCALE = 0.1  # RMS of a decoded segment whose scale is not given: -20 dB of full scale
+AT_ONCE = 4  # segments of a batch
+
+Audio = Float[np.ndarray, "B channels samples"]
+Codes = Int[np.ndarray, "B T levels"]
+Scales = Float[np.ndarray, "B segments"]
 
 
 def load(path: str | os.PathLike = DEMO_BUNDLE) -> "Codec":
@@ -33,73 +40,144 @@ def load(path: str | os.PathLike = DEMO_BUNDLE) -> "Codec":
   return Codec(bundle.spec, bundle.fingerprint, fold(bundle))
 
 
-def fold(bundle: Bundle) -> Params:
-  """Returns a bundle's weights as the parameters of `encode` and `decode`."""
-  spec, weights = bundle.spec, bundle.weights
-  params = {side: seanet.fold(side, weights, spec) for side in ("encoder", "decoder")}
-  params["codebooks"] = np.stack([weights[CODEBOOK.format(q)] for q in range(spec.n_levels)])
-  return jax.tree.map(jnp.asarray, params)
-
-
-@functools.partial(jax.jit, static_argnames="spec")
-def encode(
-  params: Params,
-  spec: CodecSpec,
-  audio: Float[Array, "B channels samples"],
-  length: Int[Array, ""] | int,
-) -> Int[Array, "B T Q"]:
-  """Returns codes, of which the first ceil(length / hop) frames are those of audio[..., :length].
-
-  `length` is traced: one compilation serves every length up to that of the array, exactly.
-  """
-  latents, _ = seanet.run("encoder", params["encoder"], spec, audio.transpose(0, 2, 1), length)
-  return rvq.quantize(latents, params["codebooks"])
-
-
-@functools.partial(jax.jit, static_argnames="spec")
-def decode(
-  params: Params, spec: CodecSpec, codes: Int[Array, "B T Q"], length: Int[Array, ""] | int
-) -> Float[Array, "B channels samples"]:
-  """Returns audio, of which the first length * hop samples are those of codes[:, :length]."""
-  latents = rvq.dequantize(codes, params["codebooks"])
-  audio, _ = seanet.run("decoder", params["decoder"], spec, latents, length)
-  return audio.transpose(0, 2, 1)
-
-
 @dataclasses.dataclass(frozen=True)
 class Codec:
-  """A codec ready to run; arrays are padded to a few set lengths, so that it compiles seldom."""
+  """A codec ready to run, in constant memory whatever the length.
+
+  Arrays are padded to a few set lengths, so that it compiles seldom. A normalising codec codes each
+  segment at an RMS of 1: its loudness, `scales`, goes beside the codes.
+  """
 
   spec: CodecSpec
   fingerprint: str
   params: Params = dataclasses.field(repr=False)
 
-  def encode(self, audio: Float[Array | np.ndarray, "B channels samples"]) -> Int[Array, "B T Q"]:
-    """Returns the int32 codes of audio at the codec's rate, T = ceil(samples / hop).
+  def encode(self, audio: Float[Array | np.ndarray, "B channels samples"]) -> Codes:
+    """Returns the int32 codes of audio at the codec's rate, T = spec.frames(samples).
 
     Raises:
       UserError: if the audio has another channel count or no samples.
     """
-    audio, length = jnp.asarray(audio, jnp.float32), audio.shape[-1]
-    if audio.shape[1] != self.spec.channels or not length:
+    audio, spec = self._check_audio(audio), self.spec
+    samples = audio.shape[-1]
+    frames = spec.frames(samples)
+    if spec.segment_s is not None or frames > stream.BLOCK_FRAMES:
+      return np.concatenate([codes for codes, _ in self.encode_blocks([audio])], axis=1)
+    room = round_up(frames) * spec.hop_samples - samples
+    padded = np.pad(audio, ((0, 0), (0, 0), (0, room)))
+    return np.asarray(encode(self.params, spec, padded, samples))[:, :frames]
+
+  def scales(self, audio: Float[Array | np.ndarray, "B channels samples"]) -> Scales | None:
+    """Returns the RMS of each segment of audio; None if the codec does not normalise.
+
+    Raises:
+      UserError: if the audio has another channel count or no samples.
+    """
+    audio = self._check_audio(audio)
+    if not self.spec.normalize:
+      return None
+    pieces = segments.cut_audio(self.spec, [audio])
+    return np.stack([segments.measure_scale(piece) for piece in pieces], axis=1)
+
+  def decode(
+    self,
+    codes: Int[Array | np.ndarray, "B T levels"],
+    scales: Float[Array | np.ndarray, "B segments"] | None = None,
+  ) -> Audio:
+    """Returns float32 audio: T * hop samples, or with segments as long as they reach.
+
+    Args:
+      codes: all levels, or only the first ones.
+      scales: of a normalising codec, from `scales`; None for DEFAULT_SCALE throughout.
+
+    Raises:
+      UserError: if there are no frames, too many levels, codes outside the codebooks, or scales
+        that do not fit.
+    """
+    codes, spec = self._check_codes(codes, scales), self.spec
+    frames = codes.shape[1]
+    if spec.segment_s is not None or frames > stream.BLOCK_FRAMES:
+      return np.concatenate(list(self.decode_blocks([(codes, scales)])), axis=-1)
+    padded = np.pad(codes, ((0, 0), (0, round_up(frames) - frames), (0, 0)))
+    audio = decode(self.params, spec, padded, frames)
+    return np.asarray(audio)[..., : frames * spec.hop_samples]
+
+  def encode_blocks(self, blocks: Iterable[Audio]) -> Iterator[tuple[Codes, Scales | None]]:
+    """Yields codes and their segments' scales; joined, they are those of all blocks joined.
+
+    Args:
+      blocks: audio of any lengths, one batch throughout.
+    """
+    blocks = map(self._check_audio, blocks)
+    if self.spec.segment_s is None:
+      yield from ((codes, None) for codes in stream.encode_blocks(self.params, self.spec, blocks))
+      return
+    for group in _batches(segments.cut_audio(self.spec, blocks), axis=-1):
+      count, samples = len(group), group[0].shape[-1]
+      scales = np.stack([segments.measure_scale(piece) for piece in group], axis=1)
+      audio = np.concatenate(group)
+      if self.spec.normalize:
+        audio = audio / scales.T.reshape(-1, 1, 1)
+      room = self.spec.segment_frames * self.spec.hop_samples - samples
+      codes = encode(self.params, self.spec, _pad(audio, count, room, axis=-1), samples)
+      codes = np.asarray(codes)[: len(audio), : -(-samples // self.spec.hop_samples)]
+      joined = np.concatenate(np.split(codes, count), axis=1)
+      yield joined, scales if self.spec.normalize else None
+
+  def decode_blocks(self, blocks: Iterable[tuple[Codes, Scales | None]]) -> Iterator[Audio]:
+    """Yields audio; joined, it is that of all blocks' codes (and scales) joined.
+
+    Args:
+      blocks: codes of any numbers of frames, and any number of scales, one batch throughout.
+    """
+    if self.spec.segment_s is None:
+      codes = (self._check_codes(codes, scales) for codes, scales in blocks)
+      yield from stream.decode_blocks(self.params, self.spec, codes)
+    else:
+      yield from segments.overlap_add(self.spec, self._decode_segments(blocks))
+
+  def _decode_segments(self, blocks: Iterable[tuple[Codes, Scales | None]]) -> Iterator[Audio]:
+    """Yields the audio of each segment at its own loudness."""
+    waiting: list[Float[np.ndarray, " B"]] = []  # the scales of segments that are still to come
+    given = False
+
+    def codes() -> Iterator[Codes]:
+      nonlocal given
+      for block, scales in blocks:
+        if scales is not None:
+          waiting.extend(np.asarray(scales, np.float32).T)
+          given = True
+        yield self._check_codes(block, scales)
+
+    for group in _batches(segments.cut_codes(self.spec, codes()), axis=1):
+      count, frames, batch = len(group), group[0].shape[1], np.concatenate(group)
+      padded = _pad(batch, count, self.spec.segment_frames - frames, axis=1)
+      audio = np.asarray(decode(self.params, self.spec, padded, frames))
+      audio = audio[: len(batch), :, : frames * self.spec.hop_samples]
+      scales = [np.array([DEFAULT_SCALE], np.float32)] * count
+      if given:
+        scales = [waiting.pop(0) for _ in range(min(count, len(waiting)))]
+      if len(scales) < count:
+        raise UserError("scales must be one for each segment; got too few. Take Codec.scales'.")
+      for piece, scale in zip(np.split(audio, count), scales):
+        yield piece * scale[:, None, None] if self.spec.normalize else piece
+    if waiting:
+      raise UserError(
+        f"scales must be one for each segment; got {len(waiting)} too many. Take Codec.scales'."
+      )
+
+  def _check_audio(self, audio: Float[Array | np.ndarray, "B channels samples"]) -> Audio:
+    audio = np.asarray(audio, np.float32)
+    if audio.shape[1] != self.spec.channels or not audio.shape[2]:
       raise UserError(
         f"audio must have {self.spec.channels} channels and at least one sample for this codec;"
         f" got shape={audio.shape}. Convert it first."
       )
-    frames = self.spec.frames(length)
-    room = round_up(frames) * self.spec.hop_samples - length
-    padded = jnp.pad(audio, ((0, 0), (0, 0), (0, room)))
-    return encode(self.params, self.spec, padded, length)[:, :frames]
+    return audio
 
-  def decode(self, codes: Int[Array | np.ndarray, "B T Q"]) -> Float[Array, "B channels samples"]:
-    """Returns float32 audio of T * hop samples; codes may hold only the first levels.
-
-    Raises:
-      UserError: if there are no frames, too many levels, or codes outside the codebooks.
-    """
-    codes, spec = np.asarray(codes), self.spec
-    _, frames, levels = codes.shape
-    if not frames or not 1 <= levels <= spec.n_levels:
+  def _check_codes(self, codes: Int[Array | np.ndarray, "B T levels"], scales=None) -> Codes:
+    codes, spec = np.asarray(codes, np.int32), self.spec
+    if not codes.shape[1] or not 1 <= codes.shape[2] <= spec.n_levels:
       raise UserError(
         f"codes must have frames and 1 to {spec.n_levels} levels for this codec;"
         f" got shape={codes.shape}. Check which codec made them."
@@ -109,12 +187,30 @@ class Codec:
         f"codes must be 0 to {spec.n_codes - 1} for this codec; got {codes.min()} to {codes.max()}."
         " Check which codec made them."
       )
-    room = round_up(frames) - frames
-    padded = jnp.asarray(np.pad(codes.astype(np.int32), ((0, 0), (0, room), (0, 0))))
-    return decode(self.params, spec, padded, frames)[..., : frames * spec.hop_samples]
+    if scales is not None and (not spec.normalize or len(scales) != len(codes)):
+      raise UserError(
+        f"scales must be [{len(codes)}, segments] and of a codec that normalises; got"
+        f" shape={np.shape(scales)}. Leave them out."
+      )
+    return codes
 
 
 def round_up(frames: int) -> int:
   """Returns the next length that is compiled for: a multiple of 8, at most a quarter longer."""
   step = max(2 ** (frames.bit_length() - 3), 8)
   return -(-frames // step) * step
+
+
+def _batches(pieces: Iterable[np.ndarray], axis: int) -> Iterator[list[np.ndarray]]:
+  """Yields lists of up to AT_ONCE neighbours of the same length."""
+  for _, same in itertools.groupby(pieces, key=lambda piece: piece.shape[axis]):
+    while group := list(itertools.islice(same, AT_ONCE)):
+      yield group
+
+
+def _pad(batch: np.ndarray, count: int, room: int, axis: int) -> np.ndarray:
+  """Returns a batch of `count` segments as one of AT_ONCE (or 1), each longer by `room`."""
+  more = 0 if count == 1 else len(batch) // count * (AT_ONCE - count)
+  widths = [(0, more), (0, 0), (0, 0)]
+  widths[axis] = (0, room)
+  return np.pad(batch, widths)

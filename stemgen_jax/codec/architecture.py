@@ -4,6 +4,7 @@
 Tensor names are those of the `encodec` package's EncodecModel. Knows nothing of files or arrays.
 """
 
+import bisect
 import dataclasses
 import math
 from collections.abc import Iterator
@@ -83,6 +84,21 @@ class CodecSpec:
   def frames(self, samples: int) -> int:
     """Returns how many frames so many samples give: each segment's, one after the other."""
     return sum(-(-(end - start) // self.hop_samples) for start, end in self.segments(samples))
+
+  def segment_counts(self, frames: int) -> list[int]:
+    """Returns how many of so many frames belong to each segment.
+
+    Raises:
+      ValueError: if no audio gives that many frames.
+    """
+    if self.segment_s is None:
+      return [frames]
+    most = -(-frames // self.segment_frames) * self.segment_samples
+    samples = bisect.bisect_left(range(most), frames, key=self.frames)
+    counts = [-(-(end - start) // self.hop_samples) for start, end in self.segments(samples)]
+    if sum(counts) != frames:
+      raise ValueError(f"frames must be those of some audio; got {frames}")
+    return counts
 
   def frame_starts(self, frames: int) -> list[int]:
     """Returns the sample at which each of so many frames begins."""

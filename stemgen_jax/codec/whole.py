@@ -1,0 +1,47 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A piece of audio through the codec at once, compiled: the parameters, `encode` and `decode`."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int
+
+from stemgen_jax.codec import rvq, seanet
+from stemgen_jax.codec.architecture import CODEBOOK, CodecSpec
+from stemgen_jax.codec.bundle import Bundle
+from stemgen_jax.types import Params
+
+
+def fold(bundle: Bundle) -> Params:
+  """Returns a bundle's weights as the parameters of `encode` and `decode`."""
+  spec, weights = bundle.spec, bundle.weights
+  params = {side: seanet.fold(side, weights, spec) for side in ("encoder", "decoder")}
+  params["codebooks"] = np.stack([weights[CODEBOOK.format(q)] for q in range(spec.n_levels)])
+  return jax.tree.map(jnp.asarray, params)
+
+
+@functools.partial(jax.jit, static_argnames="spec")
+def encode(
+  params: Params,
+  spec: CodecSpec,
+  audio: Float[Array, "B channels samples"],
+  length: Int[Array, ""] | int,
+) -> Int[Array, "B T Q"]:
+  """Returns codes, of which the first ceil(length / hop) frames are those of audio[..., :length].
+
+  `length` is traced: one compilation serves every length up to that of the array, exactly.
+  """
+  latents, _ = seanet.run("encoder", params["encoder"], spec, audio.transpose(0, 2, 1), length)
+  return rvq.quantize(latents, params["codebooks"])
+
+
+@functools.partial(jax.jit, static_argnames="spec")
+def decode(
+  params: Params, spec: CodecSpec, codes: Int[Array, "B T Q"], length: Int[Array, ""] | int
+) -> Float[Array, "B channels samples"]:
+  """Returns audio, of which the first length * hop samples are those of codes[:, :length]."""
+  latents = rvq.dequantize(codes, params["codebooks"])
+  audio, _ = seanet.run("decoder", params["decoder"], spec, latents, length)
+  return audio.transpose(0, 2, 1)
