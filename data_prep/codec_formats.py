@@ -103,7 +103,7 @@ def find_licence(source: Source) -> str | None:
   """
   if card := _licence_of_card(source.path.with_name("README.md")):
     return f"{card} (model card beside the weights)"
-  if source.format == PACKAGE and source.sha256.startswith(SHA256_48KHZ):
+  if source.sha256.startswith(SHA256_48KHZ):
     return "MIT (model card of facebook/encodec_48khz)"
   musicgen = all(getattr(source.spec, name) == value for name, value in MUSICGEN_32KHZ.items())
   if musicgen and source.format != PACKAGE:
@@ -121,5 +121,9 @@ def _licence_of_card(path: Path) -> str | None:
     fields = yaml.safe_load(head[1]) if head else None
   except yaml.YAMLError:
     return None
-  licence = fields.get("license") if isinstance(fields, dict) else None
+  if not isinstance(fields, dict):
+    return None
+  licence = fields.get("license")
+  if licence in ("other", "unknown"):
+    licence = fields.get("license_name")
   return licence if isinstance(licence, str) else None

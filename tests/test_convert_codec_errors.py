@@ -64,7 +64,10 @@ def refused(path, out, match, **options):
     (lambda s: s.update({"a.inited": torch.ones(1)}), "with a.inited"),
     (lambda s: s["encoder.model.0.conv.conv.bias"].resize_(3), r"conv.bias of shape \(3,\) in"),
     (lambda s: s.update({"encoder.model.0.conv.conv.bias": 1}), "conv.bias of shape int in"),
-    (lambda s: s["decoder.model.0.conv.conv.bias"].fill_(torch.nan), "NaN .* decoder.model.0.conv"),
+    (
+      lambda s: s["decoder.model.0.conv.conv.bias"].fill_(torch.nan),
+      "NaN .*decoder.model.0.conv.* Export",
+    ),
   ],
 )
 def test_tensors_that_do_not_fit(change, match, file, tmp_path):
@@ -90,6 +93,13 @@ def test_tensors_are_named_as_the_source_names_them(folder, tmp_path):
     ("norm: weight_norm", "norm: time_group_norm", "seanet.norm='weight_norm'"),
     ("norm_params: {}", "norm_params: {eps: 1}", "seanet.norm_params"),
     ("outer_blocks: 0", "outer_blocks: 2", "seanet.disable_norm_outer_blocks=0 .* got .*=2"),
+    (
+      "outer_blocks: 0",
+      "outer_blocks: false",
+      "seanet.disable_norm_outer_blocks=0 .* got .*=False",
+    ),
+    (r'channels: "\$\{channels\}"', "channels: 2", "encodec.channels=1 .* got encodec.channels=2"),
+    ("  norm: weight_norm\n", "", "seanet.norm='weight_norm' .* got seanet.norm='none'"),
     ("trim_right_ratio: 1.0", "trim_right_ratio: 0.5", "seanet.decoder.trim_right_ratio=1.0"),
     ("final_activation: null", "final_activation: Tanh", "seanet.decoder.final_activation=None"),
     ("encoder: {}", "encoder: {lstm: 0}", "seanet.decoder.lstm=0 .* got seanet.decoder.lstm=2"),
@@ -146,6 +156,15 @@ def test_transformers_options_that_a_bundle_cannot_express(options, match):
     read_huggingface("config.json", HUGGINGFACE | options)
 
 
+def test_options_left_out_have_their_makers_defaults():
+  assert read_huggingface("config.json", {"model_type": "encodec"}) == codec_formats.ENCODEC_24KHZ
+  rounded = {"sampling_rate": 22_050, "target_bandwidths": [6.89]}  # 69 frames/s, not 68.9
+  assert read_huggingface("config.json", rounded).n_levels == 9
+  left_out = [(f"  {name}: .*\n", "") for name in ("lstm", "n_residual_layers", "true_skip")]
+  spec = read_config("a config", edit(*left_out))
+  assert (spec.lstm, spec.n_residual_layers, spec.true_skip) == (0, 3, True)
+
+
 class Odd:
   """Something that a file of weights should not hold."""
 
@@ -179,6 +198,10 @@ def test_files_that_are_no_codec(write, match, file, tmp_path):
   refused(file, tmp_path / "b", match)
 
 
+def test_path_that_cannot_be_read(tmp_path):
+  refused(tmp_path / ("a" * 300), tmp_path / "b", "--from must be readable")
+
+
 def test_folders_with_none_or_several(file, folder, tmp_path):
   refused(tmp_path, tmp_path / "b", r"got 0 in .*\(a.x\)")
   os.link(file, folder / "compression_state_dict.bin")
@@ -201,6 +224,7 @@ def test_damaged_folders(folder, tmp_path):
   refused(folder / "model.safetensors", tmp_path / "b", "config.json must be there")
   config.write_text(json.dumps(HUGGINGFACE))
   (folder / "model.safetensors").unlink()
+  (tmp_path / "a.safetensors").touch()
   index = folder / "model.safetensors.index.json"
   for shards in ({"a": "../a.safetensors"}, {"a": "gone.safetensors"}, {}):
     index.write_text(json.dumps({"weight_map": shards}))
@@ -229,7 +253,14 @@ def test_licence_is_known_or_asked_for(file, tmp_path):
   source = codec_formats.open_source(file)
   (tmp_path / "README.md").write_text("---\nlicense: mit\ntags: [a]\n---\n# Card\n")
   assert codec_formats.find_licence(source) == "mit (model card beside the weights)"
-  for text in ("---\ninference: false\n---\n", "no head", "---\n{\n---\n"):
+  (tmp_path / "README.md").write_text("---\nlicense: other\nlicense_name: house\n---\n")
+  assert codec_formats.find_licence(source).startswith("house ")
+  for text in (
+    "---\ninference: false\n---\n",
+    "---\nlicense: other\n---\n",
+    "no head",
+    "---\n{\n---\n",
+  ):
     (tmp_path / "README.md").write_text(text)
     assert codec_formats.find_licence(source) is None
   musicgen = dataclasses.replace(source, spec=read_config(file, AUDIOCRAFT))
