@@ -16,6 +16,7 @@ from jaxtyping import Float, Int
 
 from stemgen_jax.codec.architecture import CodecSpec
 from stemgen_jax.codec.bundle import load_bundle
+from stemgen_jax.codec.segments import DEFAULT_SCALE, cut_audio, measure_scale, overlap_add
 
 try:
   import torchaudio  # noqa: F401
@@ -44,16 +45,43 @@ class TorchCodec:
 
   @torch.inference_mode()
   def encode(self, audio: Float[np.ndarray, "B channels samples"]) -> Int[np.ndarray, "B T Q"]:
-    """Returns the int32 codes of audio at the codec's rate, T = ceil(samples / hop)."""
-    (frame,) = self._model.encode(torch.from_numpy(audio).to(self._device, torch.float32))
-    codes, _ = frame
+    """Returns the int32 codes of audio at the codec's rate, T = spec.frames(samples)."""
+    segments = self._model.encode(torch.from_numpy(audio).to(self._device, torch.float32))
+    codes = torch.cat([codes for codes, _ in segments], dim=2)
     return codes.transpose(1, 2).to("cpu", torch.int32).numpy()
 
+  def scales(
+    self, audio: Float[np.ndarray, "B channels samples"]
+  ) -> Float[np.ndarray, "B segments"] | None:
+    """Returns the RMS of each segment of audio; None if the codec does not normalise."""
+    if not self.spec.normalize:
+      return None
+    pieces = cut_audio(self.spec, [audio])
+    return np.stack([measure_scale(piece) for piece in pieces], axis=1)
+
   @torch.inference_mode()
-  def decode(self, codes: Int[np.ndarray, "B T Q"]) -> Float[np.ndarray, "B channels samples"]:
-    """Returns float32 audio of T * hop samples."""
+  def decode(
+    self,
+    codes: Int[np.ndarray, "B T levels"],
+    scales: Float[np.ndarray, "B segments"] | None = None,
+  ) -> Float[np.ndarray, "B channels samples"]:
+    """Returns float32 audio: T * hop samples, or with segments as long as they reach.
+
+    `scales` are those of `scales`; a normalising codec without them decodes at DEFAULT_SCALE.
+    """
     indices = torch.from_numpy(codes).to(self._device, torch.int64).transpose(1, 2)
-    return self._model.decode([(indices, None)]).cpu().numpy()
+    if self.spec.segment_s is None:
+      return self._model.decode([(indices, None)]).cpu().numpy()
+    parts = indices.split(self.spec.segment_counts(indices.shape[2]), dim=2)
+    audio = []
+    for i, part in enumerate(parts):
+      scale = None
+      if self.spec.normalize:
+        given = np.full((len(codes), 1), DEFAULT_SCALE) if scales is None else scales[:, i : i + 1]
+        scale = torch.from_numpy(given).to(self._device, torch.float32)
+      audio.append(self._model._decode_frame((part, scale)).cpu().numpy())
+    # encodec's own overlap-add fails where the last segment is shorter than what it overlaps.
+    return np.concatenate(list(overlap_add(self.spec, audio)), axis=-1)
 
 
 def build_model(spec: CodecSpec) -> "encodec.EncodecModel":
@@ -86,6 +114,9 @@ def build_model(spec: CodecSpec) -> "encodec.EncodecModel":
       target_bandwidths=[],  # every level is always used
       sample_rate=spec.sample_rate,
       channels=spec.channels,
+      normalize=spec.normalize,
+      segment=spec.segment_s,
+      overlap=spec.overlap,
     )
 
 

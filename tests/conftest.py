@@ -102,3 +102,23 @@ def corpus(tmp_path):
     write_song(root, "train", f"Track{i:05d}", seconds=3.0 + i)
   write_song(root, "validation", "Track00009")
   return root
+
+
+@pytest.fixture(scope="session")
+def music():
+  """Four seconds of chords, bass and drums, [1, samples], through the General MIDI SoundFont."""
+  tinysoundfont = pytest.importorskip("tinysoundfont", reason="music is rendered with it")
+  pretty_midi = pytest.importorskip("pretty_midi", reason="it ships the SoundFont")
+  rate_hz = 16_000
+  synth = tinysoundfont.Synth(samplerate=rate_hz)
+  font = synth.sfload(pretty_midi.__path__[0] + "/TimGM6mb.sf2")
+  for channel, (program, drums) in enumerate([(0, False), (33, False), (0, True)]):
+    synth.program_select(channel, font, 0, program, drums)
+  sound = np.zeros((4 * rate_hz, 2), np.float32)
+  for beat, half in enumerate(np.split(sound, 8)):
+    for note in (60, 64 + beat % 3, 67 + beat % 2):
+      synth.noteon(0, note, 90)
+    synth.noteon(1, 36 + beat, 100)
+    synth.noteon(2, 36 if beat % 2 else 38, 100)
+    synth.generate_simple(len(half), memoryview(half).cast("B"))
+  return sound.T[:1] / np.abs(sound).max()

@@ -28,25 +28,6 @@ VARIANTS = {
 LENGTHS = (1, 7, 39, 40, 41, 300, 20_000)
 
 
-@pytest.fixture(scope="session")
-def music():
-  """Four seconds of chords, bass and drums, [1, samples], through the General MIDI SoundFont."""
-  tinysoundfont = pytest.importorskip("tinysoundfont", reason="music is rendered with it")
-  pretty_midi = pytest.importorskip("pretty_midi", reason="it ships the SoundFont")
-  synth = tinysoundfont.Synth(samplerate=RATE)
-  font = synth.sfload(pretty_midi.__path__[0] + "/TimGM6mb.sf2")
-  for channel, (program, drums) in enumerate([(0, False), (33, False), (0, True)]):
-    synth.program_select(channel, font, 0, program, drums)
-  sound = np.zeros((4 * RATE, 2), np.float32)
-  for beat, half in enumerate(np.split(sound, 8)):
-    for note in (60, 64 + beat % 3, 67 + beat % 2):
-      synth.noteon(0, note, 90)
-    synth.noteon(1, 36 + beat, 100)
-    synth.noteon(2, 36 if beat % 2 else 38, 100)
-    synth.generate_simple(len(half), memoryview(half).cast("B"))
-  return sound.T[:1] / np.abs(sound).max()
-
-
 def random_weights(spec, seed=0):
   """Weights under which signal reaches every layer, and codes all differ."""
   rng = np.random.default_rng(seed)
@@ -71,7 +52,10 @@ def fill_codebooks(spec, weights, path, audio):
   residual = latents[0].T.numpy()
   rng = np.random.default_rng(0)
   for level in range(spec.n_levels):
-    codes = residual[rng.permutation(len(residual))[: spec.n_codes]]
+    rows = residual[rng.integers(len(residual), size=spec.n_codes)]
+    # between residual and mean: a code on a residual leaves nothing but rounding to the next level
+    codes = (rows + residual.mean(0)) / 2 + 0.1 * residual.std(0) * rng.normal(size=rows.shape)
+    codes = codes.astype(np.float32)
     weights[CODEBOOK.format(level)] = codes
     distance = np.square(residual[:, None] - codes[None]).sum(-1)
     residual = residual - codes[distance.argmin(1)]

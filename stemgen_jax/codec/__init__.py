@@ -22,12 +22,11 @@ from stemgen_jax.types import Params
 
 __all__ = ["DEMO_BUNDLE", "Bundle", "Codec", "CodecSpec", "load", "load_bundle", "save_bundle"]
 
-DEFAULT_SCALE = 0.1  # RMS of a decoded segment whose scale is not given: -20 dB of full scale
 AT_ONCE = 4  # segments of a batch
 
-Audio = Float[np.ndarray, "B channels samples"]
-Codes = Int[np.ndarray, "B T levels"]
-Scales = Float[np.ndarray, "B segments"]
+Audio = Float[np.ndarray, "B channels _"]  # blocks differ in length
+Codes = Int[np.ndarray, "B _ levels"]
+Scales = Float[np.ndarray, "B _"]
 
 
 def load(path: str | os.PathLike = DEMO_BUNDLE) -> "Codec":
@@ -88,7 +87,7 @@ class Codec:
 
     Args:
       codes: all levels, or only the first ones.
-      scales: of a normalising codec, from `scales`; None for DEFAULT_SCALE throughout.
+      scales: of a normalising codec, from `scales`; None for segments.DEFAULT_SCALE.
 
     Raises:
       UserError: if there are no frames, too many levels, codes outside the codebooks, or scales
@@ -154,7 +153,7 @@ class Codec:
       padded = _pad(batch, count, self.spec.segment_frames - frames, axis=1)
       audio = np.asarray(decode(self.params, self.spec, padded, frames))
       audio = audio[: len(batch), :, : frames * self.spec.hop_samples]
-      scales = [np.array([DEFAULT_SCALE], np.float32)] * count
+      scales = [np.array([segments.DEFAULT_SCALE], np.float32)] * count
       if given:
         scales = [waiting.pop(0) for _ in range(min(count, len(waiting)))]
       if len(scales) < count:

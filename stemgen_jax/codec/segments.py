@@ -11,7 +11,10 @@ from jaxtyping import Float, Int
 
 from stemgen_jax.codec.architecture import CodecSpec
 
-Segment = Float[np.ndarray, "B channels samples"]
+DEFAULT_SCALE = 0.1  # RMS of a decoded segment whose scale is not given: -20 dB of full scale
+
+Segment = Float[np.ndarray, "B channels _"]  # each of its own length
+Codes = Int[np.ndarray, "B _ levels"]
 
 
 def cut_audio(spec: CodecSpec, blocks: Iterable[Segment]) -> Iterator[Segment]:
@@ -28,9 +31,7 @@ def cut_audio(spec: CodecSpec, blocks: Iterable[Segment]) -> Iterator[Segment]:
     held = held[..., stride:]
 
 
-def cut_codes(
-  spec: CodecSpec, blocks: Iterable[Int[np.ndarray, "B T levels"]]
-) -> Iterator[Int[np.ndarray, "B T levels"]]:
+def cut_codes(spec: CodecSpec, blocks: Iterable[Codes]) -> Iterator[Codes]:
   """Yields each segment's codes; the counterpart of `cut_audio`."""
   full = spec.segment_frames
   tail = full * (-(-spec.segment_samples // spec.segment_stride_samples) + 1)  # may be shorter ones

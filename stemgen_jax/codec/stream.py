@@ -19,12 +19,12 @@ from stemgen_jax.codec.architecture import CodecSpec
 from stemgen_jax.types import Params
 
 BLOCK_FRAMES = 512  # of a block: 10 s at 50 Hz
-Block = Float[np.ndarray, "B time width"]
+Block = Float[np.ndarray, "B _ width"]  # each of its own length
 
 
 def encode_blocks(
-  params: Params, spec: CodecSpec, blocks: Iterable[Float[np.ndarray, "B channels samples"]]
-) -> Iterator[Int[np.ndarray, "B T Q"]]:
+  params: Params, spec: CodecSpec, blocks: Iterable[Float[np.ndarray, "B channels _"]]
+) -> Iterator[Int[np.ndarray, "B _ Q"]]:
   """Yields codes, block by block; together they are those of all the audio at once.
 
   Args:
@@ -38,8 +38,8 @@ def encode_blocks(
 
 
 def decode_blocks(
-  params: Params, spec: CodecSpec, blocks: Iterable[Int[np.ndarray, "B T levels"]]
-) -> Iterator[Float[np.ndarray, "B channels samples"]]:
+  params: Params, spec: CodecSpec, blocks: Iterable[Int[np.ndarray, "B _ levels"]]
+) -> Iterator[Float[np.ndarray, "B channels _"]]:
   """Yields audio, block by block; together it is that of all the codes at once.
 
   Args:
