@@ -25,6 +25,7 @@ LAYERS = (
     "losses",
     "masking",
     "codec",
+    "page",
   },
   {"records", "decode", "model", "optim", "codebook_init"},
   {"sharding", "data", "step", "generate", "metrics"},
