@@ -81,7 +81,7 @@ class Codec:
   def decode(
     self,
     codes: Int[Array | np.ndarray, "B T levels"],
-    scales: Float[Array | np.ndarray, "B segments"] | None = None,
+    scales: Float[Array | np.ndarray, "batch segments"] | None = None,
   ) -> Audio:
     """Returns float32 audio: T * hop samples, or with segments as long as they reach.
 
