@@ -55,6 +55,7 @@ def measure(
     counts = {"kind": kind, "clips": len(chosen), "songs": len(set(songs)), "rate_hz": rate_hz}
     reference = np.concatenate([clip.convert(rate_hz, 1, seconds) for clip in chosen])
     for name, codec in codecs.items():
+      print(f"{name} on {len(chosen)} {KINDS[kind]} ...", file=sys.stderr, flush=True)
       for row in _measure_codec(codec, chosen, reference, rate_hz, seconds):
         rows.append({**counts, "codec": name, **row})
     for row in _measure_opus(reference, songs, rate_hz):
@@ -128,7 +129,7 @@ def tabulate(rows: list[dict]) -> list[list[str]]:
   """Returns the table's cells, in the order of HEADINGS."""
   return [
     [
-      f"{KINDS[row['kind']]}, {row['clips']} of {row['songs']} songs",
+      KINDS[row["kind"]],
       row["codec"],
       str(row.get("levels", "")),
       _name_rate(row),
@@ -153,14 +154,17 @@ def _name_rate(row: dict) -> str:
 
 def explain(rows: list[dict], seconds: float, split: str, seed: int) -> list[str]:
   """Returns what a reader of the table must know, one sentence group an item."""
+  counts = {KINDS[row["kind"]]: row for row in rows}
+  material = ", ".join(f"{r['clips']} of {name} ({r['songs']} songs)" for name, r in counts.items())
   notes = [
-    f"Clips of {seconds:g} s from songs of the {split} split, chosen by seed {seed}; mean mel"
+    f"Clips of {seconds:g} s from the {split} split: {material}, chosen by seed {seed}; mean mel"
     f" distance and median SI-SDR over songs (95 % bootstrap intervals), in mono at"
     f" {rows[0]['rate_hz']} Hz. Smaller distance and larger SI-SDR are better.",
     "Mel distance: mean difference in dB over windows of 128 to 2048 samples. Perplexity and used"
     " share are of the row's last level, over the clips of the row.",
     "Codec kbit/s: the codes as made, uncompressed. Opus kbit/s: the packets alone, in variable"
-    " bit rate, from audio at the rate of the comparison.",
+    " bit rate, from audio at the rate of the comparison. At 6 kbit/s Opus keeps little above 4 kHz,"
+    " which counts against it wherever the comparison reaches higher.",
   ]
   shifts = {row["codec"]: row["shift_samples"] for row in rows if "shift_samples" in row}
   if shifts:

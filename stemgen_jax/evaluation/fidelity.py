@@ -7,7 +7,7 @@ Mel filters, windows and floor are those of data_prep/codec_losses.py, which nee
 import dataclasses
 import functools
 import math
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -21,6 +21,7 @@ FLOOR = 3e-4  # of a full-scale sine's mel magnitude, -70 dB; quieter is silence
 Wave = Float[np.ndarray, " samples"]
 
 
+@runtime_checkable
 class Codec(Protocol):
   """What is measured: stemgen_jax.codec.Codec, or its counterpart in PyTorch."""
 
