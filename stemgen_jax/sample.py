@@ -18,6 +18,7 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Float
 from rich.console import Console
 
 import stemgen_jax
@@ -28,6 +29,7 @@ from stemgen_jax.categories import category_index
 from stemgen_jax.checkpoint import load_average
 from stemgen_jax.cli import build_parser
 from stemgen_jax.codec.bundle import DEMO_BUNDLE
+from stemgen_jax.codec.segments import DEFAULT_SCALE
 from stemgen_jax.config import Config, MeshConfig
 from stemgen_jax.decode import DecodeOptions
 from stemgen_jax.errors import UserError, run_cli
@@ -36,6 +38,8 @@ from stemgen_jax.generate import build_generate, generate_windows, take_keys
 from stemgen_jax.model import build
 
 PEAK = 0.99  # the loudest sample of a written mix
+STEM_SCALE = 0.5  # RMS of a stem over its context's, where the codes hold no loudness
+AUDIBLE = 1e-3  # RMS of a context below which it says nothing of loudness
 
 
 def sample(arguments: argparse.Namespace) -> list[Path]:
@@ -61,7 +65,7 @@ def sample(arguments: argparse.Namespace) -> list[Path]:
   make_folder(arguments.out, "--out")
 
   with console.status("encoding the context"):
-    context_codes = np.asarray(codec.encode(heard[None]))[0]
+    context_codes = codec.encode(heard[None])[0]
   with console.status("writing the stem") as status:
     codes = generate_windows(
       build_generate(build(config.model), config.model.n_codes, settings["guidance_mode"]),
@@ -75,7 +79,7 @@ def sample(arguments: argparse.Namespace) -> list[Path]:
       lambda done, total: status.update(f"writing the stem: window {done} of {total}"),
     )
   with console.status("decoding"):
-    stems = np.asarray(codec.decode(codes))
+    stems = codec.decode(codes, choose_scales(codec, heard, len(codes)))
 
   written, takes = [], []
   for i, stem in enumerate(stems):
@@ -101,6 +105,20 @@ def sample(arguments: argparse.Namespace) -> list[Path]:
   }
   write_text(arguments.out / "settings.json", json.dumps(record, indent=1) + "\n")
   return [*written, arguments.out / "settings.json"]
+
+
+def choose_scales(
+  codec: codecs.Codec, heard: Samples, takes: int
+) -> Float[np.ndarray, "takes segments"] | None:
+  """Returns the loudness at which to decode stems, if the codec does not put it into the codes.
+
+  Half the context's, segment by segment: as loud as one of the context's stems, if it has four.
+  """
+  scales = codec.scales(heard[None])
+  if scales is None:
+    return None
+  scales = np.where(scales > AUDIBLE, STEM_SCALE * scales, DEFAULT_SCALE)
+  return np.repeat(scales.astype(np.float32), takes, axis=0)
 
 
 def resolve_settings(arguments: argparse.Namespace, config: Config) -> dict:
