@@ -9,7 +9,9 @@ import numpy as np
 
 from data_prep.codec_audio import STEMS, find_songs
 from data_prep.contexts import make_rng
+from data_prep.corpora import read_slakh_metadata
 from stemgen_jax.audio import Samples, convert_audio, read_audio
+from stemgen_jax.categories import category_of_slakh
 
 MIX, STEM = "mix", "stem"
 QUIET_RMS = 10 ** (-50 / 20)  # a clip below it says nothing about a codec
@@ -26,6 +28,7 @@ class Clip:
   start_s: float
   samples: Samples
   rate_hz: int
+  instrument: str | None = None  # a stem's category, None if it is not known
 
   def convert(self, rate_hz: int, channels: int, seconds: float) -> Samples:
     """Returns exactly so many seconds, silent past the clip's end."""
@@ -42,7 +45,8 @@ def draw_clips(
   The choice depends on the seed, the root's name and the song's, not on what else is there.
 
   Args:
-    roots: folders that hold SPLIT/Track*/{mix.flac, stems/*.flac}.
+    roots: folders that hold SPLIT/Track*/stems/*.flac; where there is no mix.flac beside stems,
+      the mix is the stems' sum.
     split: as "test".
     seconds: of a clip.
     per_song: clips of each kind.
@@ -63,27 +67,53 @@ def draw_clips(
 
 
 def _draw_song(folder: Path, song: str, seconds: float, per_song: int, seed: int) -> Iterator[Clip]:
-  for kind in (MIX, STEM):
-    rng = make_rng(seed, f"{song}/{kind}", 0)
-    paths = [folder / "mix.flac"] * per_song
-    if kind == STEM:
-      stems = sorted(folder.glob(STEMS))
-      paths = [stems[i] for i in rng.permutation(len(stems))]
-    found = 0
-    for path in paths:
-      if found < per_song and (clip := _draw(rng, kind, song, path, seconds)):
+  stems = sorted(folder.glob(STEMS))
+  rng = make_rng(seed, f"{song}/{MIX}", 0)
+  audio = _read_mix(folder, stems)
+  for _ in range(per_song):
+    if clip := _draw(rng, Clip(MIX, song, "mix", 0.0, *audio), seconds):
+      yield clip
+  rng = make_rng(seed, f"{song}/{STEM}", 0)
+  instruments, found = _read_instruments(folder), 0
+  for path in (stems[i] for i in rng.permutation(len(stems))):
+    if found < per_song:
+      whole = Clip(STEM, song, path.stem, 0.0, *read_audio(path), instruments.get(path.stem))
+      if clip := _draw(rng, whole, seconds):
         found += 1
         yield clip
 
 
-def _draw(
-  rng: np.random.Generator, kind: str, song: str, path: Path, seconds: float
-) -> Clip | None:
-  samples, rate_hz = read_audio(path)
+def _read_mix(folder: Path, stems: list[Path]) -> tuple[Samples, int]:
+  if (folder / "mix.flac").is_file():
+    return read_audio(folder / "mix.flac")
+  audio = [read_audio(path) for path in stems]
+  rate_hz, channels = audio[0][1], len(audio[0][0])
+  parts = [convert_audio(samples, rate, rate_hz, channels) for samples, rate in audio]
+  mix = np.zeros((channels, max(part.shape[1] for part in parts)), np.float32)
+  for part in parts:
+    mix[:, : part.shape[1]] += part
+  return mix / max(np.abs(mix).max(), 1.0), rate_hz
+
+
+def _read_instruments(folder: Path) -> dict[str, str | None]:
+  """Returns the category of each stem that the song's metadata, if there is any, tells of."""
+  path = folder / "metadata.yaml"
+  entries = read_slakh_metadata(path)["stems"] if path.is_file() else {}
+  return {
+    name: category_of_slakh(
+      entry.get("inst_class"), entry.get("program_num"), bool(entry.get("is_drum"))
+    )
+    for name, entry in entries.items()
+    if isinstance(entry, dict)
+  }
+
+
+def _draw(rng: np.random.Generator, whole: Clip, seconds: float) -> Clip | None:
+  samples, rate_hz = whole.samples, whole.rate_hz
   length = round(seconds * rate_hz)
   for _ in range(_DRAWS):
     start = int(rng.integers(max(samples.shape[1] - length, 0) + 1))
     piece = samples[:, start : start + length]
     if np.sqrt(np.square(piece).mean()) > QUIET_RMS:
-      return Clip(kind, song, path.stem, start / rate_hz, piece.copy(), rate_hz)
+      return dataclasses.replace(whole, start_s=start / rate_hz, samples=piece.copy())
   return None

@@ -27,9 +27,10 @@ from stemgen_jax.cli import build_parser
 from stemgen_jax.errors import UserError, run_cli
 from stemgen_jax.evaluation.fidelity import evaluate, mel_distance_db, si_sdr_db
 from stemgen_jax.files import make_folder, write_text
-from stemgen_jax.page import describe_track, render
+from stemgen_jax.page import NARROW, describe_track, render
 
 OPUS_KBPS = (6, 12)
+LEADS = ("bass", "synth_lead")  # of which one is among the pairs to listen to
 RESAMPLES = 2000
 KINDS = {MIX: "full mixes", STEM: "single stems"}
 PIECES = {MIX: "a full mix", STEM: "a single stem"}
@@ -163,14 +164,14 @@ def explain(rows: list[dict], seconds: float, split: str, seed: int) -> list[str
     "Mel distance: mean difference in dB over windows of 128 to 2048 samples. Perplexity and used"
     " share are of the row's last level, over the clips of the row.",
     "Codec kbit/s: the codes as made, uncompressed. Opus kbit/s: the packets alone, in variable"
-    " bit rate, from audio at the rate of the comparison. At 6 kbit/s Opus keeps little above 4 kHz,"
-    " which counts against it wherever the comparison reaches higher.",
+    " bit rate, from audio at the rate of the comparison. At 6 kbit/s Opus keeps little above"
+    " 4 kHz, which counts against it wherever the comparison reaches higher.",
   ]
-  shifts = {row["codec"]: row["shift_samples"] for row in rows if "shift_samples" in row}
+  shifts = sorted({row["shift_samples"] for row in rows if "shift_samples" in row})
   if shifts:
     encoder = next(row["encoder"] for row in rows if "encoder" in row)
     notes.append(
-      f"Opus by {encoder}, aligned by cross-correlation: shifts of {sorted(set(shifts.values()))}"
+      f"Opus by {encoder}, aligned by cross-correlation: shifts of {', '.join(map(str, shifts))}"
       " samples were found and corrected."
     )
   for name in dict.fromkeys(row["codec"] for row in rows if "fingerprint" in row):
@@ -183,9 +184,14 @@ def explain(rows: list[dict], seconds: float, split: str, seed: int) -> list[str
 
 
 def choose_pairs(clips: list[Clip]) -> list[Clip]:
-  """Returns three clips to listen to: the first mix, the first stem, the last mix."""
+  """Returns three clips to listen to: a mix, a bass or lead, and drums.
+
+  Where no stem is known to be one of these, another stem or mix stands in.
+  """
   mixes, stems = ([clip for clip in clips if clip.kind == kind] for kind in KINDS)
-  return list({id(clip): clip for clip in (*mixes[:1], *stems[:1], *mixes[-1:])}.values())
+  low = [clip for clip in stems if clip.instrument in LEADS] or stems
+  drums = [clip for clip in stems if clip.instrument == "drums"] or mixes[::-1]
+  return list({id(clip): clip for clip in (*mixes[:1], *low[:1], *drums[:1])}.values())
 
 
 def play_pair(
@@ -215,13 +221,13 @@ def write_results(
   groups = []
   (out / "pairs").mkdir(exist_ok=True)
   for i, (clip, versions) in enumerate(pairs, start=1):
-    tracks = []
+    tracks, what = [], clip.instrument or clip.kind
     for name, samples, rate_hz in versions:
-      file = f"{i}_{clip.kind}_{clip.song.replace('/', '-')}_{clip.file}_{name}.wav"
+      file = f"{i}_{what}_{clip.song.replace('/', '-')}_{clip.file}_{name}.wav"
       write_audio(out / "pairs" / file, samples, rate_hz)
-      tracks.append(describe_track(name, f"{rate_hz} Hz", samples, rate_hz))
+      tracks.append(describe_track(name, f"{rate_hz} Hz", samples, rate_hz, NARROW))
     heading = f"{clip.song}, {clip.file}, from {clip.start_s:.1f} s"
-    groups.append({"heading": heading, "text": PIECES[clip.kind], "tracks": tracks})
+    groups.append({"heading": heading, "text": PIECES.get(what, what), "tracks": tracks})
   page = render("codec.html", headings=HEADINGS, table=tabulate(rows), notes=notes, groups=groups)
   write_text(out / "codec.html", page)
 
@@ -256,12 +262,13 @@ def main(argv: list[str] | None = None) -> None:
   parser.add_argument("--seconds", type=float, default=10.0, help="length of a clip")
   parser.add_argument("--clips", type=int, default=2, help="of each song's mix, and of its stems")
   parser.add_argument("--songs", type=int, default=0, help="most songs of a root; 0 for all")
-  parser.add_argument("--rate", type=int, default=16_000, help="of the comparison, in Hz")
+  parser.add_argument("--rate", type=int, default=16_000, help="of the comparison, in Hz, at most")
   parser.add_argument("--seed", type=int, default=0, help="of the choice of clips")
   arguments = parser.parse_args(argv)
   _check(arguments)
   codecs = load_codecs(arguments.codec)
-  seconds, rate_hz = arguments.seconds, arguments.rate
+  rate_hz = min(arguments.rate, *(codec.spec.sample_rate for codec in codecs.values()))
+  seconds = arguments.seconds
   clips = draw_clips(
     arguments.roots, arguments.split, seconds, arguments.clips, arguments.songs, arguments.seed
   )

@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+import yaml
 
 from data_prep import codec_losses, evaluate_codec, opus
 from data_prep.codec_clips import MIX, STEM, draw_clips
-from data_prep.evaluate_codec import summarise, tabulate
+from data_prep.evaluate_codec import choose_pairs, summarise, tabulate
 from stemgen_jax.codec import DEMO_BUNDLE, CodecSpec
 from stemgen_jax.errors import run_cli
 from stemgen_jax.evaluation import fidelity
@@ -237,3 +238,35 @@ def test_silent_songs_are_refused(root, tmp_path, capsys):
   words = ["--codec", str(DEMO_BUNDLE), "--roots", str(root), "--out", str(tmp_path / "out")]
   assert run_cli(lambda: evaluate_codec.main(words)) == 2
   assert "silence only" in capsys.readouterr().err
+
+
+def test_a_song_without_a_mix_gets_the_sum_of_its_stems(root):
+  (root / "test/Track00000/mix.flac").unlink()
+  whole = make_music(5, 0, 22_050)
+  soundfile.write(root / "test/Track00000/stems/S01.flac", whole[:33_000] / 2, 22_050)
+  clip = draw_clips([str(root)], "test", 5.0, 1, 1, 0)[0]
+  assert (clip.kind, clip.file) == (MIX, "mix")
+  whole[:33_000] *= 1.5
+  np.testing.assert_allclose(clip.samples[0], whole, atol=1e-3)
+
+
+def test_a_pair_is_of_a_bass_or_lead_and_one_of_drums_where_they_are_known(root):
+  entries = {"S00": {"inst_class": "Piano", "program_num": 0}, "S01": {"is_drum": True}}
+  (root / "test/Track00000/metadata.yaml").write_text(yaml.safe_dump({"stems": entries}))
+  entries = {"S00": {"inst_class": "Bass", "program_num": 33}}
+  (root / "test/Track00001/metadata.yaml").write_text(yaml.safe_dump({"stems": entries}))
+  soundfile.write(root / "test/Track00000/stems/S01.flac", make_music(5, 9, 22_050), 22_050)
+  pairs = choose_pairs(draw_clips([str(root)], "test", 2.0, 2, 0, 0))
+  assert [(clip.instrument, clip.song[-1], clip.file) for clip in pairs] == [
+    (None, "0", "mix"), ("bass", "1", "S00"), ("drums", "0", "S01"),
+  ]  # fmt: skip
+
+
+def test_a_codec_of_a_lower_rate_decides_the_comparison(root, tmp_path):
+  shutil.copytree(DEMO_BUNDLE, tmp_path / "low")
+  spec = json.loads((DEMO_BUNDLE / "codec.json").read_text())
+  (tmp_path / "low/codec.json").write_text(json.dumps(spec | {"sample_rate": 8000}))
+  words = ["--codec", tmp_path / "low", "--roots", root, "--out", tmp_path / "out", "--seconds", 2]
+  evaluate_codec.main([*map(str, words), "--songs", "1", "--clips", "1"])
+  rows = json.loads((tmp_path / "out/codec.json").read_text())
+  assert {row["rate_hz"] for row in rows} == {8000}
