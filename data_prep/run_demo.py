@@ -4,8 +4,8 @@ r"""Runs the whole chain: music, tokens, training, and a stem for a song the mod
 Example:
   python -m data_prep.run_demo --out runs/demo
 
-Writes context.wav, stem.wav, mix.wav, target.wav and report.html. Each stage is one of the public
-commands, shown as it is run; stopped and started again, the demo goes on where it was.
+Writes context.wav, stem.wav, mix.wav, target.wav, codec/*.wav and report.html. Each stage is one of
+the public commands, shown as it is run; stopped and started again, the demo goes on where it was.
 """
 
 import json
@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from data_prep.corpora import Track, open_corpus
-from stemgen_jax.audio import read_audio, write_audio
+from stemgen_jax.audio import Samples, read_audio, write_audio
 from stemgen_jax.cli import build_parser
 from stemgen_jax.codec.bundle import DEMO_BUNDLE
 from stemgen_jax.errors import UserError, run_cli
@@ -28,6 +28,7 @@ from stemgen_jax.files import make_folder, write_text
 SONG_S = 30  # many short songs teach more in the same time than few long ones
 SONGS_LEAST = 20  # so that validation has two songs or more
 EXCERPT_S = 20.0
+CODEC_S = 8.0  # of each clip that the page plays before and after the codec
 GUIDANCE = ("context=2", "instrument=1.5")
 
 
@@ -112,23 +113,38 @@ def stems_of(track: Track, instrument: str) -> list[Path]:
 
 
 def write_excerpt(track: Track, instrument: str, out: Path) -> None:
-  """Writes target.wav, where the stem is loudest, and context.wav, the sum of all other stems."""
-  target, rate_hz = read_audio(stems_of(track, instrument)[0])
-  others = [
-    read_audio(stem.path)[0]
-    for stem in track.stems
-    if stem.conditions.get("instrument") != instrument
-  ]
-  length = max(samples.shape[1] for samples in (target, *others))
-  target, *others = (
-    np.pad(samples, ((0, 0), (0, length - samples.shape[1]))) for samples in (target, *others)
-  )
-  size, hop = round(EXCERPT_S * rate_hz), rate_hz
-  starts = range(0, max(1, length - size + 1), hop)
-  start = max(starts, key=lambda s: float(np.square(target[:, s : s + size]).sum()))
-  window = slice(start, start + size)
-  write_audio(out / "target.wav", target[:, window], rate_hz)
-  write_audio(out / "context.wav", sum(others)[:, window], rate_hz)
+  """Writes the stretch where the stem is loudest.
+
+  target.wav is the stem and context.wav the sum of all others; codec/ gets a shorter stretch of
+  the full mix, of the stem, and of the drums (or the loudest other stem).
+  """
+  names = [str(stem.conditions.get("instrument")) for stem in track.stems]
+  audio = [read_audio(stem.path) for stem in track.stems]
+  rate_hz, length = audio[0][1], max(samples.shape[1] for samples, _ in audio)
+  stems = np.stack([np.pad(a, ((0, 0), (0, length - a.shape[1]))) for a, _ in audio])
+  index = names.index(instrument)
+  excerpt = stems[..., loudest(stems[index], rate_hz, EXCERPT_S)]
+  context = np.delete(excerpt, index, axis=0)
+  write_audio(out / "target.wav", excerpt[index], rate_hz)
+  write_audio(out / "context.wav", context.sum(axis=0), rate_hz)
+
+  clip = stems[..., loudest(stems[index], rate_hz, CODEC_S)]
+  level = np.square(clip).sum(axis=(1, 2))
+  others = [i for i in range(len(names)) if i != index]
+  other = max(others, key=lambda i: (names[i] == "drums", level[i]))
+  shutil.rmtree(out / "codec", ignore_errors=True)
+  make_folder(out / "codec", "--out")
+  write_audio(out / "codec" / "1_full_mix.wav", clip.sum(axis=0), rate_hz)
+  write_audio(out / "codec" / f"2_{instrument}.wav", clip[index], rate_hz)
+  write_audio(out / "codec" / f"3_{names[other]}.wav", clip[other], rate_hz)
+
+
+def loudest(samples: Samples, rate_hz: int, seconds: float) -> slice:
+  """Returns the stretch of the most energy, starting at a whole second."""
+  size = round(seconds * rate_hz)
+  starts = range(0, max(1, samples.shape[1] - size + 1), rate_hz)
+  start = max(starts, key=lambda s: float(np.square(samples[:, s : s + size]).sum()))
+  return slice(start, start + size)
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -7,8 +7,6 @@ Example:
 Reads what the demo left in its folder: the wav files, the run's metrics, settings and stages.
 """
 
-import base64
-import io
 import itertools
 import json
 import os
@@ -16,24 +14,20 @@ import platform
 import sys
 from pathlib import Path
 
-import jinja2
-import matplotlib
 import numpy as np
-import soundfile
-
-matplotlib.use("agg")
-from matplotlib import pyplot
 
 from stemgen_jax import codec as codecs
-from stemgen_jax.audio import Samples, convert_audio, read_audio
+from stemgen_jax.audio import convert_audio, read_audio
 from stemgen_jax.cli import build_parser
 from stemgen_jax.codec.bundle import DEMO_BUNDLE
 from stemgen_jax.config import Config, from_dict
 from stemgen_jax.data import make_loader
 from stemgen_jax.errors import UserError, run_cli
+from stemgen_jax.evaluation.fidelity import evaluate
 from stemgen_jax.evaluation.listening import unigram_entropy
 from stemgen_jax.files import write_text
 from stemgen_jax.metrics import read_metrics
+from stemgen_jax.page import MOST_HZ, NARROW, describe_track, embed_figure, pyplot, render
 from stemgen_jax.records import Dataset
 
 ENTROPY_BATCHES = 64
@@ -43,6 +37,11 @@ TRACKS = (  # file, heading, what it is
   ("mix.wav", "Mix", "the generated stem over the context"),
   ("takes/take_01.wav", "Generated stem, take 1", "another draw for the same context"),
   ("target.wav", "Target", "the stem that the song really has, never seen by the model"),
+)
+CODEC_CLIPS = (  # what the files of codec/ are, in their order
+  "all stems together",
+  "the stem that the model writes another of: the most that one can sound like with this codec",
+  "another stem of the song",
 )
 
 
@@ -69,23 +68,26 @@ def write_report(demo: Path, song: str) -> Path:
   tracks = [
     describe_track(heading, text, *read_audio(demo / file)) for file, heading, text in TRACKS
   ]
-  tracks.append(describe_ceiling(demo / "target.wav"))
-  page = (
-    _environment()
-    .get_template("report.html")
-    .render(
-      song=song,
-      settings=settings,
-      settings_json=json.dumps(settings, indent=1),
-      tracks=tracks,
-      loss_picture=draw_loss(rows, float(np.mean(entropy))),
-      listening=tabulate_listening(rows, entropy),
-      stages=stages,
-      total_s=sum(stage["seconds"] for stage in stages.values()),
-      config=config,
-      commit=meta["git_commit"],
-      machine=f"{os.cpu_count()} cores, {platform.machine()}, Python {platform.python_version()}",
-    )
+  codec = codecs.load(DEMO_BUNDLE)
+  page = render(
+    "report.html",
+    song=song,
+    settings=settings,
+    settings_json=json.dumps(settings, indent=1),
+    tracks=tracks,
+    most_hz=MOST_HZ,
+    codec=codec,
+    groups=[
+      describe_round_trip(codec, path, text)
+      for path, text in zip(find_codec_clips(demo), CODEC_CLIPS)
+    ],
+    loss_picture=draw_loss(rows, float(np.mean(entropy))),
+    listening=tabulate_listening(rows, entropy),
+    stages=stages,
+    total_s=sum(stage["seconds"] for stage in stages.values()),
+    config=config,
+    commit=meta["git_commit"],
+    machine=f"{os.cpu_count()} cores, {platform.machine()}, Python {platform.python_version()}",
   )
   write_text(demo / "report.html", page)
   return demo / "report.html"
@@ -125,30 +127,38 @@ def tabulate_listening(rows: dict[int, dict[str, float]], entropy: np.ndarray) -
   return table
 
 
-def describe_track(heading: str, text: str, samples: Samples, rate_hz: int) -> dict[str, str]:
-  """Returns a player's heading, text, audio and spectrogram (both as data URIs)."""
-  flac = io.BytesIO()
-  soundfile.write(flac, samples.T, rate_hz, format="FLAC", subtype="PCM_16")
-  figure, axes = pyplot.subplots(figsize=(9, 1.8), layout="constrained")
-  mono = samples.mean(axis=0) + 1e-6 * np.random.default_rng(0).normal(size=samples.shape[1])
-  axes.specgram(mono, NFFT=1024, noverlap=512, Fs=rate_hz, vmin=-130)
-  axes.set(ylim=(0, min(8000, rate_hz / 2)), xlabel="s", ylabel="Hz")
-  return {
-    "heading": heading,
-    "text": text,
-    "audio": _data_uri("audio/flac", flac.getvalue()),
-    "picture": _picture(figure),
-  }
+def find_codec_clips(demo: Path) -> list[Path]:
+  """Returns the clips that the demo left to be heard before and after the codec.
+
+  Raises:
+    UserError: if there are none.
+  """
+  if paths := sorted((demo / "codec").glob("[!.]*.wav")):
+    return paths
+  raise UserError(
+    f"demo folder must hold clips for the codec; got no {demo / 'codec'}/*.wav. Run the demo again."
+  )
 
 
-def describe_ceiling(target: Path) -> dict[str, str]:
-  """The target through the codec: as good as any stem of this codec can sound."""
-  samples, rate_hz = read_audio(target)
-  codec = codecs.load(DEMO_BUNDLE)
-  heard = convert_audio(samples, rate_hz, codec.spec.sample_rate, codec.spec.channels)
-  decoded = np.asarray(codec.decode(codec.encode(heard[None])))[0]
-  text = "the target as tokens and back: the most that a stem can sound like with this codec"
-  return describe_track("Target through the codec", text, decoded, codec.spec.sample_rate)
+def describe_round_trip(codec: codecs.Codec, path: Path, text: str) -> dict:
+  """Returns a heading, figures, and players: before the codec, through one level, through all."""
+  spec = codec.spec
+  clip = convert_audio(*read_audio(path), spec.sample_rate, spec.channels)
+  codes, scales = codec.encode(clip[None]), codec.scales(clip[None])
+  found = evaluate(codec, clip[None])
+  text_before = f"at the codec's {spec.sample_rate} Hz"
+  tracks = [describe_track("Before", text_before, clip, spec.sample_rate, NARROW)]
+  for levels in sorted({1, spec.n_levels}):
+    made = codec.decode(codes[..., :levels], scales)[0, :, : clip.shape[1]]
+    figures = (
+      f"{found.bits_per_s[levels - 1] / 1000:.2f} kbit/s; mel distance"
+      f" {found.mel_distance_db[levels - 1, 0]:.1f} dB, SI-SDR"
+      f" {found.si_sdr_db[levels - 1, 0]:.1f} dB"
+    )
+    heading = f"After, all {levels} levels" if levels == spec.n_levels else "After, level 1 only"
+    tracks.append(describe_track(heading, figures, made, spec.sample_rate, NARROW))
+  name = path.stem.partition("_")[2].replace("_", " ")
+  return {"heading": name.capitalize(), "text": text, "tracks": tracks}
 
 
 def draw_loss(rows: dict[int, dict[str, float]], entropy: float) -> str:
@@ -165,23 +175,7 @@ def draw_loss(rows: dict[int, dict[str, float]], entropy: float) -> str:
   axes.axhline(entropy, color="grey", linestyle="--", label="unigram entropy of the codes")
   axes.set(xlabel="step", ylabel="nats a token")
   axes.legend(fontsize=8)
-  return _picture(figure)
-
-
-def _picture(figure: pyplot.Figure) -> str:
-  png = io.BytesIO()
-  figure.savefig(png, format="png", dpi=110)
-  pyplot.close(figure)
-  return _data_uri("image/png", png.getvalue())
-
-
-def _data_uri(kind: str, data: bytes) -> str:
-  return f"data:{kind};base64,{base64.b64encode(data).decode()}"
-
-
-def _environment() -> jinja2.Environment:
-  loader = jinja2.FileSystemLoader(Path(__file__).parent / "templates")
-  return jinja2.Environment(loader=loader, autoescape=True, undefined=jinja2.StrictUndefined)
+  return embed_figure(figure)
 
 
 def main(argv: list[str] | None = None) -> None:

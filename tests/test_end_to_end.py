@@ -190,9 +190,13 @@ def test_the_demo_leaves_its_files_and_a_page_that_needs_no_other(tmp_path):
   for name in ("context", "stem", "mix", "target"):
     assert soundfile.info(tmp_path / f"demo/{name}.wav").duration == pytest.approx(20, abs=0.01)
   page = (tmp_path / "demo/report.html").read_text()
-  assert page.count("<audio") == page.count("data:audio/flac") == 6
-  assert page.count("<img") == page.count("data:image/png") == 7
+  assert page.count("<audio") == page.count("data:audio/flac") == 14
+  assert page.count("<img") == page.count("data:image/png") == 15
   assert "http" not in page
+  assert len(page) < 8e6
+  for heading in ("<h3>Full mix</h3>", "<h3>Bass</h3>", "<h3>Drums</h3>"):
+    assert heading in page
+  assert page.count("After, level 1 only</h4>") == page.count("After, all 4 levels</h4>") == 3
   assert list(json.loads((tmp_path / "demo/stages.json").read_text())) == [
     "render music", "tokenise", "train", "sample", "report",
   ]  # fmt: skip
