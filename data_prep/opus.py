@@ -18,7 +18,7 @@ from stemgen_jax.audio import convert_audio, read_audio
 
 MISSING = "not measured: no opusenc or ffmpeg"
 ENCODERS = {
-  "opusenc": ("opusenc", "--quiet", "--music", "--bitrate", "{kbps}", "{source}", "{target}"),
+  "opusenc": ("opusenc", "--quiet", "--bitrate", "{kbps}", "{source}", "{target}"),
   "ffmpeg": (
     "ffmpeg", "-v", "error", "-nostdin", "-y", "-i", "{source}", "-ac", "1", "-c:a", "libopus",
     "-b:a", "{kbps}k", "{target}",
