@@ -135,6 +135,8 @@ class Adversary:
       reconstruction: the gradient of the reconstruction losses there, which sets the scale.
       rng: chooses the part that is heard, and whether the discriminator learns from it.
     """
+    if not torch.isfinite(reconstruction).all():  # a step that will be skipped teaches nothing
+      return torch.zeros_like(audio), {}
     config, estimate = self.config, estimate.detach().requires_grad_()
     start = int(rng.integers(max(audio.shape[1] - self._samples, 0) + 1))
     heard = slice(start, start + self._samples)
