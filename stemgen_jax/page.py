@@ -49,7 +49,7 @@ def embed_spectrogram(samples: Samples, rate_hz: int, width: float = 9.0) -> str
 def embed_figure(figure: pyplot.Figure) -> str:
   """Returns a figure as a PNG data URI, and closes it."""
   png = io.BytesIO()
-  figure.savefig(png, format="png", dpi=110)
+  figure.savefig(png, format="png", dpi=85)
   pyplot.close(figure)
   return _data_uri("image/png", png.getvalue())
 
