@@ -35,8 +35,8 @@ def get_config() -> Config:
     data=DataConfig(
       path="runs/demo/tokens",
       codec=str(DEMO_BUNDLE),
-      crop_frames=125,
-      batch_size=32,
+      crop_frames=250,
+      batch_size=24,
       silence_prob=0.05,
     ),
     masking=MaskingConfig(context_dropout=0.1, condition_dropout=0.1),
