@@ -40,19 +40,11 @@ def test_losses_are_zero_for_the_same_sound_and_positive_for_another():
   assert codec_losses.wave_loss(0 * audio, audio) == pytest.approx(0.24 / 0.25, abs=0.01)
   with_l2 = codec_losses.mel_loss(audio * 0.5, audio, RATE, l2_weight=1.0)
   assert with_l2 == pytest.approx(2 * np.log(2), abs=0.1)
-  assert codec_losses.mel_distance_db(audio * 0.5, audio, RATE) == pytest.approx(6.02, abs=0.4)
-
-
-def test_si_sdr_ignores_scale_and_measures_noise():
-  time = torch.arange(8000) / 8000
-  tone, noise = torch.sin(2 * torch.pi * 100 * time), torch.sin(2 * torch.pi * 170 * time)
-  value = codec_losses.si_sdr_db((3 * (tone + 0.1 * noise))[None], tone[None])
-  assert value.item() == pytest.approx(20, abs=0.01)
 
 
 @pytest.mark.parametrize(("window", "bands"), [(64, 10), (2048, 80)])
 def test_mel_filters_have_unit_sum_and_rising_centres(window, bands):
-  filters = codec_losses.mel_filters(16_000, window, bands)
+  filters = codec_losses.mel_bands(16_000, window, bands)
   assert filters.shape == (window // 2 + 1, bands)
   torch.testing.assert_close(filters.sum(0), torch.ones(bands))
   assert (filters.argmax(0).diff() >= 0).all()

@@ -61,14 +61,12 @@ class RoundingCodec:
     return np.float32(2 * ((codes * weights).sum(-1) + middle) - 1)[:, None]
 
 
-def test_figures_equal_those_of_the_training_losses():
+def test_mel_distance_is_the_training_loss_in_decibels():
   clip, made = make_music(2, 0), make_music(2, 0) + 0.01 * make_music(2, 1)
   tensors = [torch.from_numpy(x)[None] for x in (made, clip)]
   assert fidelity.mel_distance_db(made, clip, RATE) == pytest.approx(
     float(codec_losses.mel_loss(*tensors, RATE)) * 20 / np.log(10), rel=1e-3
   )
-  expected = float(codec_losses.si_sdr_db(*tensors))
-  assert fidelity.si_sdr_db(made, clip) == pytest.approx(expected, abs=0.02)
 
 
 def test_si_sdr_hears_neither_gain_nor_offset_and_is_always_finite():

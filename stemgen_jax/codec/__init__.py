@@ -62,7 +62,7 @@ class Codec:
     frames = spec.frames(samples)
     if spec.segment_s is not None or frames > stream.BLOCK_FRAMES:
       return np.concatenate([codes for codes, _ in self.encode_blocks([audio])], axis=1)
-    room = round_up(frames) * spec.hop_samples - samples
+    room = stream.round_up(frames) * spec.hop_samples - samples
     padded = np.pad(audio, ((0, 0), (0, 0), (0, room)))
     return np.asarray(encode(self.params, spec, padded, samples))[:, :frames]
 
@@ -97,7 +97,7 @@ class Codec:
     frames = codes.shape[1]
     if spec.segment_s is not None or frames > stream.BLOCK_FRAMES:
       return np.concatenate(list(self.decode_blocks([(codes, scales)])), axis=-1)
-    padded = np.pad(codes, ((0, 0), (0, round_up(frames) - frames), (0, 0)))
+    padded = np.pad(codes, ((0, 0), (0, stream.round_up(frames) - frames), (0, 0)))
     audio = decode(self.params, spec, padded, frames)
     return np.asarray(audio)[..., : frames * spec.hop_samples]
 
@@ -192,12 +192,6 @@ class Codec:
         f" shape={np.shape(scales)}. Leave them out."
       )
     return codes
-
-
-def round_up(frames: int) -> int:
-  """Returns the next length that is compiled for: a multiple of 8, at most a quarter longer."""
-  step = max(2 ** (frames.bit_length() - 3), 8)
-  return -(-frames // step) * step
 
 
 def _batches(pieces: Iterable[np.ndarray], axis: int) -> Iterator[list[np.ndarray]]:

@@ -118,6 +118,8 @@ def _slide(
     if held is None:
       return
     real = min(held.shape[1], wanted)
+    if held.shape[1] <= wanted:  # the last blocks are as short as they can be
+      room = min(round_up(-(-real // steps_in)) * steps_in, room)
     x = np.pad(held[:, :real], ((0, 0), (0, room - real), (0, 0)))
     frames = min(-(-held.shape[1] // steps_in) + begin - done, BLOCK_FRAMES)
     start = (done - begin) * steps_out
@@ -127,6 +129,12 @@ def _slide(
       return
     next_begin = max(done - look, 0)
     held, begin = held[:, (next_begin - begin) * steps_in :], next_begin
+
+
+def round_up(frames: int) -> int:
+  """Returns the next length that is compiled for: a multiple of 8, at most a quarter longer."""
+  step = max(2 ** (frames.bit_length() - 3), 8)
+  return -(-frames // step) * step
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 2))

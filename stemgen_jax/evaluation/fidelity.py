@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """How well a codec gives audio back, in NumPy: mel distance, SI-SDR, use of codes, bits a second.
 
-Mel filters, windows and floor are those of data_prep/codec_losses.py, which needs PyTorch.
+The mel loss of codec training, in PyTorch, takes its filters, windows and floor from here.
 """
 
 import dataclasses
