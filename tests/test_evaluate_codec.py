@@ -184,7 +184,7 @@ def test_the_command_leaves_its_files(root, tmp_path, capsys):
       *(("demo_bundle", i) for i in (1, 2, 3, 4)), ("Opus 6", None), ("Opus 12", None),
     )
   ]  # fmt: skip
-  assert [row["bits_per_s"] for row in rows[:4]] == [250, 500, 750, 1000]
+  assert [row["bits_per_s"] for row in rows[:4]] == [500, 1000, 1500, 2000]
   assert rows[0]["songs"] == rows[0]["clips"] == 2
   assert 0 < rows[0]["used_share"] < 1
   made = sorted(path.name for path in (tmp_path / "out/pairs").iterdir())

@@ -62,8 +62,8 @@ def test_a_clip_is_heard_before_and_after_one_level_and_all(tmp_path):
   assert [t["heading"] for t in group["tracks"]] == [
     "Before", "After, level 1 only", "After, all 4 levels",
   ]  # fmt: skip
-  assert "0.25 kbit/s" in one["text"]
-  assert "1.00 kbit/s" in every["text"]
+  assert "0.50 kbit/s" in one["text"]
+  assert "2.00 kbit/s" in every["text"]
   clip, rate_hz = decode_uri(before["audio"])
   assert (rate_hz, len(clip)) == (16_000, 32_000)
   codes = codec.encode(clip[None, None].astype(np.float32))
