@@ -41,7 +41,7 @@ def get_config() -> Config:
     ),
     masking=MaskingConfig(context_dropout=0.1, condition_dropout=0.1),
     optim=OptimConfig(
-      steps=800, learning_rate=1e-3, warmup_steps=40, final_lr_ratio=0.05, ema_decay=0.98
+      steps=450, learning_rate=1e-3, warmup_steps=40, final_lr_ratio=0.05, ema_decay=0.98
     ),
     sample=SampleConfig(
       steps=(24, 12, 8, 8),
@@ -52,7 +52,7 @@ def get_config() -> Config:
       guidance={"context": 2.0, "instrument": 1.5},
     ),
     log_every_steps=10,
-    eval_every_steps=200,
+    eval_every_steps=150,
     eval_batches=16,
-    checkpoint_every_steps=200,
+    checkpoint_every_steps=150,
   )
