@@ -171,7 +171,7 @@ def test_rounded_lengths_are_few_and_not_much_longer(frames):
 def test_wrong_audio_and_codes_are_refused(music, tmp_path):
   save_bundle(tmp_path / "b", SMALL, random_weights(SMALL))
   codec = jax_codec.load(tmp_path / "b")
-  with pytest.raises(UserError, match="must have 1 channels and at least one sample"):
+  with pytest.raises(UserError, match=r"must be \[B, 1, samples\]"):
     codec.encode(np.zeros((1, 2, 100), np.float32))
   with pytest.raises(UserError, match="at least one sample"):
     codec.encode(np.zeros((1, 1, 0), np.float32))
@@ -179,6 +179,8 @@ def test_wrong_audio_and_codes_are_refused(music, tmp_path):
     codec.decode(np.zeros((1, 5, 4), np.int32))
   with pytest.raises(UserError, match="must be 0 to 63"):
     codec.decode(np.full((1, 5, 3), 64, np.int32))
+  with pytest.raises(UserError, match="at least one frame"):
+    codec.decode(np.zeros((1, 0, 3), np.int32))
 
 
 @pytest.mark.torch

@@ -44,9 +44,9 @@ def noise(spec, samples):
 
 
 def cut(array, axis):
-  """The array in five uneven blocks."""
+  """The array in six uneven blocks, one of them empty."""
   size = array.shape[axis]
-  return np.split(array, sorted([1, size // 7, size // 2, size // 2 + 3]), axis=axis)
+  return np.split(array, sorted([1, 1, size // 7, size // 2, size // 2 + 3]), axis=axis)
 
 
 @pytest.mark.parametrize("name", PLAIN)
@@ -107,11 +107,14 @@ def test_segments_stream_and_keep_their_loudness(samples, tmp_path):
   for i, (start, end) in enumerate(bounds):
     rms = np.sqrt(np.square(audio[:, :, start:end].mean(axis=1)).mean(axis=-1))
     np.testing.assert_allclose(scales[:, i], rms, rtol=1e-4, atol=2e-8)
-  streamed = list(codec.encode_blocks(part for part in cut(audio, 2) if part.shape[2]))
+  streamed = list(codec.encode_blocks(cut(audio, 2)))
   np.testing.assert_array_equal(np.concatenate([c for c, _ in streamed], axis=1), codes)
   np.testing.assert_allclose(np.concatenate([s for _, s in streamed], axis=1), scales, rtol=1e-6)
   whole = codec.decode(codes, scales)
   assert whole.shape[-1] >= samples
+  assert np.isfinite(whole).all()
+  apart = [(codes[:, :0], scales), (codes, None)]  # loudness first, then the codes
+  np.testing.assert_array_equal(np.concatenate(list(codec.decode_blocks(apart)), axis=-1), whole)
   blocks = np.concatenate(list(codec.decode_blocks(streamed)), axis=-1)
   np.testing.assert_allclose(blocks, whole, atol=1e-6)
   np.testing.assert_allclose(codec.decode(codes, 2 * scales), 2 * whole, atol=1e-5)
@@ -121,20 +124,24 @@ def test_segments_stream_and_keep_their_loudness(samples, tmp_path):
 
 def test_segments_find_their_frames_again():
   for samples in range(1, 6 * 1980, 37):
-    counts = [-(-(end - start) // 40) for start, end in SEGMENTS.segments(samples)]
-    assert SEGMENTS.segment_counts(SEGMENTS.frames(samples)) == counts
+    bounds = SEGMENTS.segments(samples)
+    counts = [-(-(end - start) // 40) for start, end in bounds]
+    frames = SEGMENTS.frames(samples)
+    assert SEGMENTS.segment_counts(frames) == counts
+    starts = [s for start, end in bounds for s in range(start, end, 40)]
+    assert SEGMENTS.frame_starts(frames) == starts
+    assert SEGMENTS.decoded_samples(frames) == bounds[-1][0] + 40 * counts[-1]
 
 
 def test_wrong_scales_are_refused(tmp_path):
   codec = random_codec(SEGMENTS, tmp_path / "b")
   codes = np.zeros((1, SEGMENTS.frames(5000), 3), np.int32)
-  for scales, text in (
-    (np.ones((1, 2)), "got too few"),
-    (np.ones((1, 4)), "got 1 too many"),
-    (np.ones((2, 3)), r"got shape=\(2, 3\)"),
-  ):
+  for shape in ((1, 2), (1, 4), (2, 3)):
+    with pytest.raises(UserError, match=rf"scales must be .* got shape=\({shape[0]}, {shape[1]}\)"):
+      codec.decode(codes, np.ones(shape))
+  for segments_given, text in ((2, "got too few"), (4, "got 1 too many")):
     with pytest.raises(UserError, match=text):
-      codec.decode(codes, scales)
+      list(codec.decode_blocks([(codes, np.ones((1, segments_given)))]))
   plain = random_codec(CAUSAL, tmp_path / "c")
   with pytest.raises(UserError, match="of a codec that normalises"):
     plain.decode(np.zeros((1, 3, 3), np.int32), np.ones((1, 1)))

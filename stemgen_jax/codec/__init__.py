@@ -87,7 +87,8 @@ class Codec:
 
     Args:
       codes: all levels, or only the first ones.
-      scales: of a normalising codec, from `scales`; None for segments.DEFAULT_SCALE.
+      scales: of a normalising codec, from `scales`; None for segments.DEFAULT_SCALE, an RMS of 0.1
+        (-20 dB of full scale), in every segment.
 
     Raises:
       UserError: if there are no frames, too many levels, codes outside the codebooks, or scales
@@ -95,8 +96,20 @@ class Codec:
     """
     codes, spec = self._check_codes(codes, scales), self.spec
     frames = codes.shape[1]
+    if not frames:
+      raise UserError("codes must have at least one frame; got none. Check what was encoded.")
+    count = len(spec.segment_counts(frames))
+    if scales is not None and np.shape(scales)[1] != count:
+      raise UserError(
+        f"scales must be [{len(codes)}, {count}] for these codes; got shape={np.shape(scales)}."
+        " Take Codec.scales'."
+      )
     if spec.segment_s is not None or frames > stream.BLOCK_FRAMES:
-      return np.concatenate(list(self.decode_blocks([(codes, scales)])), axis=-1)
+      audio, done = np.empty((len(codes), spec.channels, spec.decoded_samples(frames)), "f4"), 0
+      for block in self.decode_blocks([(codes, scales)]):
+        audio[..., done : done + block.shape[-1]] = block
+        done += block.shape[-1]
+      return audio
     padded = np.pad(codes, ((0, 0), (0, stream.round_up(frames) - frames), (0, 0)))
     audio = decode(self.params, spec, padded, frames)
     return np.asarray(audio)[..., : frames * spec.hop_samples]
@@ -105,9 +118,9 @@ class Codec:
     """Yields codes and their segments' scales; joined, they are those of all blocks joined.
 
     Args:
-      blocks: audio of any lengths, one batch throughout.
+      blocks: audio of any lengths, none at all too, one batch throughout.
     """
-    blocks = map(self._check_audio, blocks)
+    blocks = (block for block in map(self._check_blocks, blocks) if block.shape[2])
     if self.spec.segment_s is None:
       yield from ((codes, None) for codes in stream.encode_blocks(self.params, self.spec, blocks))
       return
@@ -127,10 +140,12 @@ class Codec:
     """Yields audio; joined, it is that of all blocks' codes (and scales) joined.
 
     Args:
-      blocks: codes of any numbers of frames, and any number of scales, one batch throughout.
+      blocks: codes of any numbers of frames, and any number of scales, one batch throughout; a
+        segment's scale comes with its last frame at the latest.
     """
     if self.spec.segment_s is None:
       codes = (self._check_codes(codes, scales) for codes, scales in blocks)
+      codes = (block for block in codes if block.shape[1])
       yield from stream.decode_blocks(self.params, self.spec, codes)
     else:
       yield from segments.overlap_add(self.spec, self._decode_segments(blocks))
@@ -146,7 +161,9 @@ class Codec:
         if scales is not None:
           waiting.extend(np.asarray(scales, np.float32).T)
           given = True
-        yield self._check_codes(block, scales)
+        block = self._check_codes(block, scales)
+        if block.shape[1]:
+          yield block
 
     for group in _batches(segments.cut_codes(self.spec, codes()), axis=1):
       count, frames, batch = len(group), group[0].shape[1], np.concatenate(group)
@@ -166,30 +183,40 @@ class Codec:
       )
 
   def _check_audio(self, audio: Float[Array | np.ndarray, "B channels samples"]) -> Audio:
-    audio = np.asarray(audio, np.float32)
-    if audio.shape[1] != self.spec.channels or not audio.shape[2]:
+    audio = self._check_blocks(audio)
+    if not audio.shape[2]:
       raise UserError(
-        f"audio must have {self.spec.channels} channels and at least one sample for this codec;"
+        f"audio must have at least one sample; got shape={audio.shape}. Check the recording."
+      )
+    return audio
+
+  def _check_blocks(self, audio: Float[Array | np.ndarray, "B channels _"]) -> Audio:
+    audio = np.asarray(audio, np.float32)
+    if audio.ndim != 3 or audio.shape[1] != self.spec.channels:
+      raise UserError(
+        f"audio must be [B, {self.spec.channels}, samples] for this codec;"
         f" got shape={audio.shape}. Convert it first."
       )
     return audio
 
   def _check_codes(self, codes: Int[Array | np.ndarray, "B T levels"], scales=None) -> Codes:
     codes, spec = np.asarray(codes, np.int32), self.spec
-    if not codes.shape[1] or not 1 <= codes.shape[2] <= spec.n_levels:
+    if codes.ndim != 3 or not 1 <= codes.shape[2] <= spec.n_levels:
       raise UserError(
-        f"codes must have frames and 1 to {spec.n_levels} levels for this codec;"
+        f"codes must be [B, T, levels] with 1 to {spec.n_levels} levels for this codec;"
         f" got shape={codes.shape}. Check which codec made them."
       )
-    if codes.min() < 0 or codes.max() >= spec.n_codes:
+    if codes.size and (codes.min() < 0 or codes.max() >= spec.n_codes):
       raise UserError(
         f"codes must be 0 to {spec.n_codes - 1} for this codec; got {codes.min()} to {codes.max()}."
         " Check which codec made them."
       )
-    if scales is not None and (not spec.normalize or len(scales) != len(codes)):
+    if scales is not None and not (
+      spec.normalize and np.ndim(scales) == 2 and len(scales) == len(codes)
+    ):
       raise UserError(
         f"scales must be [{len(codes)}, segments] and of a codec that normalises; got"
-        f" shape={np.shape(scales)}. Leave them out."
+        f" shape={np.shape(scales)}. Take Codec.scales'."
       )
     return codes
 

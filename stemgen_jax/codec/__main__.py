@@ -31,7 +31,7 @@ def hear(codec: Codec, path: Path, levels: int, samples: int) -> Iterator[Sample
   """
   spec = codec.spec
   audio = (block[None] for block in read_blocks(path, spec.sample_rate, spec.channels))
-  codes = codec.encode_blocks(block for block in audio if block.shape[2])
+  codes = codec.encode_blocks(audio)
   left = samples
   for block in codec.decode_blocks((part[..., :levels], scales) for part, scales in codes):
     yield block[0, :, :left]

@@ -100,13 +100,21 @@ class CodecSpec:
       raise ValueError(f"frames must be those of some audio; got {frames}")
     return counts
 
+  def decoded_samples(self, frames: int) -> int:
+    """Returns how many samples so many frames decode to: up to the last segment's end."""
+    *others, last = self.segment_counts(frames)
+    stride = self.segment_stride_samples if others else 0
+    return len(others) * stride + last * self.hop_samples
+
   def frame_starts(self, frames: int) -> list[int]:
     """Returns the sample at which each of so many frames begins."""
-    hop = self.hop_samples
-    if self.segment_s is None:
-      return list(range(0, frames * hop, hop))
-    places = (divmod(frame, self.segment_frames) for frame in range(frames))
-    return [segment * self.segment_stride_samples + frame * hop for segment, frame in places]
+    counts = self.segment_counts(frames)
+    stride = self.segment_stride_samples if len(counts) > 1 else 0
+    return [
+      segment * stride + frame * self.hop_samples
+      for segment, count in enumerate(counts)
+      for frame in range(count)
+    ]
 
   def problems(self) -> list[str]:
     """Returns every rule that the spec breaks, one phrase each."""

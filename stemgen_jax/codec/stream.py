@@ -47,7 +47,12 @@ def decode_blocks(
     spec: of a codec without segments.
     blocks: codes, of any numbers of frames.
   """
-  x = (np.asarray(_dequantize(params["codebooks"], block)) for block in blocks)
+  pieces = (
+    block[:, start : start + BLOCK_FRAMES]  # latents take more memory than codes
+    for block in blocks
+    for start in range(0, block.shape[1], BLOCK_FRAMES)
+  )
+  x = (np.asarray(_dequantize(params["codebooks"], piece)) for piece in pieces)
   for audio, samples in _network("decoder", params["decoder"], spec, x, 1, spec.hop_samples):
     yield np.swapaxes(np.asarray(audio)[:, :samples], 1, 2)
 
