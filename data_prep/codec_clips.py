@@ -9,7 +9,7 @@ import numpy as np
 
 from data_prep.codec_audio import STEMS, find_songs
 from data_prep.contexts import make_rng
-from data_prep.corpora import read_slakh_metadata
+from data_prep.corpora.slakh import read_slakh_metadata
 from stemgen_jax.audio import Samples, convert_audio, read_audio
 from stemgen_jax.categories import category_of_slakh
 

@@ -18,8 +18,10 @@ from pathlib import Path
 
 import numpy as np
 
-from data_prep.corpora import Track, open_corpus
-from stemgen_jax.audio import Samples, read_audio, write_audio
+from data_prep.corpora import open_corpus
+from data_prep.corpora.types import Track
+from data_prep.stem_audio import read_stem
+from stemgen_jax.audio import Samples, write_audio
 from stemgen_jax.cli import build_parser
 from stemgen_jax.codec.bundle import DEMO_BUNDLE
 from stemgen_jax.errors import UserError, run_cli
@@ -109,7 +111,7 @@ def choose_track(music: Path, instrument: str) -> Track:
 
 def stems_of(track: Track, instrument: str) -> list[Path]:
   """Returns the files of a track's stems of one instrument."""
-  return [stem.path for stem in track.stems if stem.conditions.get("instrument") == instrument]
+  return [s.files[0].path for s in track.stems if s.category == instrument]
 
 
 def write_excerpt(track: Track, instrument: str, out: Path) -> None:
@@ -119,7 +121,7 @@ def write_excerpt(track: Track, instrument: str, out: Path) -> None:
   the full mix, of the stem, and of the drums (or the loudest other stem).
   """
   names = [str(stem.conditions.get("instrument")) for stem in track.stems]
-  audio = [read_audio(stem.path) for stem in track.stems]
+  audio = [read_stem(stem) for stem in track.stems]
   rate_hz, length = audio[0][1], max(samples.shape[1] for samples, _ in audio)
   stems = np.stack([np.pad(a, ((0, 0), (0, length - a.shape[1]))) for a, _ in audio])
   index = names.index(instrument)

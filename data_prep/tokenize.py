@@ -22,7 +22,8 @@ from rich.console import Console
 from rich.logging import RichHandler
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from data_prep.corpora import CORPORA, Track, open_corpus
+from data_prep.corpora import CORPORA, open_corpus
+from data_prep.corpora.types import Track
 from data_prep.tokenizer import Codec, Tokenizer, TokenSettings
 from stemgen_jax.cli import build_parser
 from stemgen_jax.clips import Clip, Metadata
@@ -102,7 +103,7 @@ def tokenize_corpus(
 
 def hash_track(track: Track, metadata: Metadata, settings: TokenSettings) -> str:
   """Returns a short hash of all that a track's tokens depend on."""
-  files = [(_hash_ends(stem.path), dict(stem.conditions)) for stem in track.stems]
+  files = [(_hash_ends(f.path), dict(s.conditions)) for s in track.stems for f in s.files]
   content = [track.id, files, dataclasses.asdict(metadata), dataclasses.asdict(settings)]
   return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]
 

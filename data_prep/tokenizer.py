@@ -16,8 +16,9 @@ import numpy as np
 from jaxtyping import Bool, Float, Int, UInt16
 
 from data_prep.contexts import MIN_MIXES, draw_members, make_rng, sum_stems
-from data_prep.corpora import Stem, Track
-from stemgen_jax.audio import convert_audio, read_audio
+from data_prep.corpora.types import Stem, Track
+from data_prep.stem_audio import read_stem
+from stemgen_jax.audio import convert_audio
 from stemgen_jax.clips import SILENCE_DB, UNKNOWN, Clip, Metadata
 from stemgen_jax.codec.architecture import CodecSpec
 from stemgen_jax.errors import UserError
@@ -113,12 +114,12 @@ class Tokenizer:
     spec = self._codec.spec
     audio = []
     for stem in stems:
-      samples, rate_hz = read_audio(stem.path)
+      samples, rate_hz = read_stem(stem)
       if rate_hz < spec.sample_rate and rate_hz not in self._warned:
         self._warned.add(rate_hz)
         _log.warning(
           "%s is at %d Hz, the codec at %d Hz: nothing above %d Hz can be learnt from such files",
-          *(stem.path, rate_hz, spec.sample_rate, rate_hz // 2),
+          *(stem.files[0].path, rate_hz, spec.sample_rate, rate_hz // 2),
         )
       audio.append(convert_audio(samples, rate_hz, spec.sample_rate, spec.channels))
     hop = spec.hop_samples

@@ -11,7 +11,8 @@ import soundfile
 from small_corpus import INSTRUMENTS, RATE, SETTINGS, MeanCodec, edit_stems, run, write_song
 
 from data_prep import tokenize
-from data_prep.corpora import Slakh, open_corpus, read_slakh_metadata
+from data_prep.corpora import open_corpus
+from data_prep.corpora.slakh import Slakh, read_slakh_metadata
 from data_prep.tokenizer import Tokenizer, TokenSettings, measure_levels
 from stemgen_jax.categories import CATEGORIES, category_index
 from stemgen_jax.data import make_loader
@@ -189,7 +190,7 @@ def test_slakh_traps(corpus, caplog):
   assert [(t.split, t.id) for t in tracks] == [("train", f"Track{i:05d}") for i in range(3)] + [
     ("validation", "Track00009")
   ]
-  assert [(s.path.name, s.conditions) for s in tracks[0].stems] == [
+  assert [(s.files[0].path.name, s.conditions) for s in tracks[0].stems] == [
     ("S00.flac", {"instrument": "drums"}),
     ("S02.flac", {}),
     ("S03.flac", {"instrument": "strings"}),

@@ -1,49 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Corpora of multi-track music: which songs exist, in which split, and what each stem is.
+"""Slakh2100, and all that is laid out like it."""
 
-Reads folders and metadata only; audio is opened by `tokenize`.
-"""
-
-import dataclasses
 import logging
 import os
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Protocol
 
 import yaml
 
+from data_prep.corpora.types import INSTRUMENT, SPLITS, AudioFile, Problem, Stem, Track
 from stemgen_jax.categories import CATEGORIES, category_of_slakh
 from stemgen_jax.errors import UserError
 
 _log = logging.getLogger(__name__)
-
-
-@dataclasses.dataclass(frozen=True)
-class Stem:
-  """An audio file and its conditions, source name -> value; a source left out is unknown."""
-
-  path: Path
-  conditions: Mapping[str, str]
-
-
-@dataclasses.dataclass(frozen=True)
-class Track:
-  """A song: an id that is unique in its split, and stems that start together."""
-
-  id: str
-  split: str
-  stems: tuple[Stem, ...]
-
-
-class Corpus(Protocol):
-  """What a corpus must offer: its condition sources in order, and its songs in a fixed order."""
-
-  sources: Mapping[str, tuple[str, ...]]
-
-  def tracks(self) -> list[Track]:
-    """Returns the songs, sorted by split and id."""
 
 
 class Slakh:
@@ -56,12 +26,12 @@ class Slakh:
   Source: Slakh2100 (Manilow et al. 2019), redux split.
   """
 
-  SPLITS = ("train", "validation", "test")
   SUFFIXES = (".flac", ".wav")
-  sources: Mapping[str, tuple[str, ...]] = {"instrument": CATEGORIES}
+  sources: Mapping[str, tuple[str, ...]] = {INSTRUMENT: CATEGORIES}
 
   def __init__(self, root: str | os.PathLike):
     self._root = Path(root)
+    self.problems: list[Problem] = []
 
   def tracks(self) -> list[Track]:
     """Returns the songs, sorted by split and id.
@@ -72,7 +42,7 @@ class Slakh:
     missing: list[Path] = []
     unknown: Counter[str] = Counter()
     tracks = []
-    for split in self.SPLITS:
+    for split in SPLITS:
       for folder in sorted((self._root / split).glob("Track*")):  # so never macOS's ._Track*
         if folder.is_dir():
           stems = self._read_stems(folder, missing, unknown)
@@ -82,7 +52,7 @@ class Slakh:
             _log.warning("%s has no stems and is left out", folder)
     if not tracks:
       raise UserError(
-        f"Slakh root must hold {', '.join(self.SPLITS)} folders of Track* folders; got"
+        f"Slakh root must hold {', '.join(SPLITS)} folders of Track* folders; got"
         f" root={self._root} with no track. Give the folder above the splits."
       )
     if missing:
@@ -108,7 +78,8 @@ class Slakh:
       category = category_of_slakh(word, program, bool(entry.get("is_drum")))
       if category is None:
         unknown[f"{word!r} (program {program})"] += 1
-      stems.append(Stem(path, {} if category is None else {"instrument": category}))
+      known = {} if category is None else {INSTRUMENT: category}
+      stems.append(Stem(name, (AudioFile(path),), known))
     return tuple(stems)
 
 
@@ -131,15 +102,3 @@ def read_slakh_metadata(path: Path) -> dict:
     if isinstance(content, dict) and isinstance(content.get("stems"), dict):
       return content
   raise UserError(f"track metadata must be YAML with `stems`; got {path}. Copy the track again.")
-
-
-CORPORA: dict[str, Callable[[str | os.PathLike], Corpus]] = {"slakh": Slakh}
-
-
-def open_corpus(name: str, root: str | os.PathLike) -> Corpus:
-  """Returns a corpus by its name; raises a UserError for an unknown name or a missing root."""
-  if name not in CORPORA:
-    raise UserError(f"corpus must be one of {', '.join(CORPORA)}; got corpus={name!r}.")
-  if not Path(root).is_dir():
-    raise UserError(f"corpus root must be a folder; got root={root}. Check the path.")
-  return CORPORA[name](root)
