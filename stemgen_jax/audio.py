@@ -5,6 +5,7 @@ Samples are float32 in [-1, 1], laid out [channels, samples].
 """
 
 import os
+import struct
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -23,11 +24,11 @@ def read_audio(path: str | os.PathLike) -> tuple[Samples, int]:
   """Returns the samples of an audio file and its rate in Hz.
 
   Raises:
-    UserError: if the file is missing, empty, not audio, or holds NaN or infinite samples.
+    UserError: if the file is missing, empty, not audio, cut short, or holds NaN or infinite
+      samples.
   """
   with _open(path) as file:
-    samples = file.read(dtype="float32", always_2d=True)
-    _check_finite(samples, path)
+    samples = _read(file, path, file.frames)
     return np.ascontiguousarray(samples.T), file.samplerate
 
 
@@ -42,8 +43,8 @@ def read_blocks(path: str | os.PathLike, to_rate_hz: int, to_channels: int) -> I
     if file.samplerate != to_rate_hz:
       resampler = soxr.ResampleStream(file.samplerate, to_rate_hz, to_channels, quality="HQ")
     size = round(BLOCK_S * file.samplerate)
-    for block in file.blocks(size, dtype="float32", always_2d=True):
-      _check_finite(block, path)
+    while file.tell() < file.frames:
+      block = _read(file, path, min(size, file.frames - file.tell()))
       samples = convert_audio(block.T, to_rate_hz, to_rate_hz, to_channels)
       if resampler is not None:
         samples = resampler.resample_chunk(samples.T, last=file.tell() == file.frames).T
@@ -56,8 +57,18 @@ def measure_duration(path: str | os.PathLike) -> float:
     return file.frames / file.samplerate
 
 
+def measure_audio(path: str | os.PathLike) -> tuple[float, int, int]:
+  """Returns a file's seconds, rate in Hz and channels, from its header alone.
+
+  Raises:
+    UserError: as `read_audio`, but for what only the samples tell.
+  """
+  with _open(path) as file:
+    return file.frames / file.samplerate, file.samplerate, file.channels
+
+
 def _open(path: str | os.PathLike) -> soundfile.SoundFile:
-  """Returns an audio file, open, with at least one sample."""
+  """Returns an audio file, open, with at least one sample and all that its header says."""
   path = Path(path)
   if not path.is_file():
     raise UserError(f"audio file must exist; got path={path}. Check the path.")
@@ -71,7 +82,56 @@ def _open(path: str | os.PathLike) -> soundfile.SoundFile:
   if not file.frames:
     file.close()
     raise UserError(f"audio file must hold at least one sample; got path={path} with none.")
+  missing = _missing_bytes(path)
+  if missing > 0:
+    file.close()
+    raise _cut(path, f"its end lacks {missing} bytes")
   return file
+
+
+def _read(
+  file: soundfile.SoundFile, path: str | os.PathLike, count: int
+) -> Float[np.ndarray, "_samples _channels"]:
+  """Returns the next samples of an open file, all finite; fewer only at the end of an MP3."""
+  try:
+    samples = file.read(count, dtype="float32", always_2d=True)
+  except soundfile.LibsndfileError as error:  # a cut FLAC
+    raise _cut(path, f"it cannot be read to the end of its {file.frames} samples") from error
+  if len(samples) < count:
+    if file.format != "MP3":  # whose header may only guess its length
+      raise _cut(path, f"it lacks {count - len(samples)} of its {file.frames} samples")
+    file.seek(0, soundfile.SEEK_END)
+  _check_finite(samples, path)
+  return samples
+
+
+def _cut(path: str | os.PathLike, how: str) -> UserError:
+  return UserError(f"audio file must be whole; got path={path}: {how}. Copy the file again.")
+
+
+def _missing_bytes(path: Path) -> int:
+  """Returns how many bytes of samples a WAV or AIFF file lacks of what its header says.
+
+  libsndfile reads such a file as far as it goes and calls that its length. A header that leaves
+  the size open (all ones, or 0), as written to a pipe, lacks nothing.
+  """
+  with path.open("rb") as file:
+    kind = file.read(12)[:4]
+    order, wanted = (">", b"SSND") if kind == b"FORM" else ("<", b"data")
+    if kind not in (b"RIFF", b"RF64", b"FORM"):
+      return 0
+    size_64 = 0
+    while len(header := file.read(8)) == 8:
+      name, size = header[:4], struct.unpack(f"{order}I", header[4:])[0]
+      start = file.tell()
+      if name == wanted:
+        size = size_64 if kind == b"RF64" else size
+        open_ended = size in (0, 2**32 - 1)
+        return 0 if open_ended else start + size - file.seek(0, os.SEEK_END)
+      if name == b"ds64":  # RF64 (EBU Tech 3306): 64-bit sizes of the file, then of the samples
+        size_64 = struct.unpack("<QQ", file.read(16))[1]
+      file.seek(start + size + size % 2)
+  return 0
 
 
 def _check_finite(

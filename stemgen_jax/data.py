@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The training pipeline: random crops of stored clips, each target stem paired with a context mix.
+"""The training pipeline: an endless stream of `examples` in batches.
 
 Numpy and Grain only. Example n of the endless stream is a function of (dataset, settings, seed, n)
 alone; a batch of all processes together is the same whatever their number.
@@ -7,15 +7,15 @@ alone; a batch of all processes together is the same whatever their number.
 
 import logging
 import sys
+from collections.abc import Sequence
 
 import grain
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Int
 
 from stemgen_jax.errors import UserError
+from stemgen_jax.examples import PairTarget
 from stemgen_jax.records import ClipSource, Dataset
-
-CROP_TRIES = 8
 
 
 def make_loader(
@@ -30,17 +30,18 @@ def make_loader(
   process_index: int = 0,
   process_count: int = 1,
   workers: int = 0,
+  sources: Sequence[str] | None = None,
   num_epochs: int | None = None,
   foreign: bool = False,
 ) -> "BatchIterator":
   """Returns an iterator of batches; `get_state` and `set_state` continue it exactly.
 
-  A batch holds `target` and `context` int32 [B, T, Q], `conditions` int32 [B, C] (-1 = unknown) and
-  `record` int32 [B], the index of the target's record in the split. Each epoch visits every record
-  once, in a new order, for one example. Batch k of process p holds rows [(k P + p) B, (k P + p + 1)
-  B) of the stream: the processes' batches, put one after another, are the batch that one process
-  would read. Records shorter than the crop are left out, and counted in the log: a crop is never
-  padded.
+  A batch holds `target` and `context` int32 [B, T, Q], `conditions` int32 [B, C] and `clip` int32
+  [B], the index of the target's clip in the split. Each epoch visits every clip once, in a new
+  order, for one example. Batch k of process p holds examples [(k P + p) B, (k P + p + 1) B) of the
+  stream: the processes' batches, put one after another, are the batch that one process would read.
+  Clips shorter than the crop are left out, as a crop is never padded, and so are clips without a
+  stem to learn from, of known conditions and louder than the gate; the log counts both.
 
   Args:
     dataset: from `Dataset.open`.
@@ -54,32 +55,27 @@ def make_loader(
     process_count: P.
     workers: Grain worker processes (they need parsed absl flags and a `__main__` guard); 0 reads in
       threads.
+    sources: the conditions to give, by name; None gives all that the dataset has.
     num_epochs: ends the stream after that many epochs, the last batch filled with examples of the
-      next, so that every record is used and all processes read equally many; None never ends.
+      next, so that every clip is used and all processes read equally many; None never ends.
     foreign: takes each context from another song instead, with all targets as they were: the
       control for whether a model listens.
 
   Raises:
-    UserError: if the split is unknown, no record is as long as the crop, or `foreign` finds but
-      one song.
+    UserError: if the split or a source is unknown, no clip can be used, or `foreign` finds but one
+      song.
   """
   source = dataset.source(split)
-  usable = np.flatnonzero(np.array(source.frames) >= crop_frames)
-  if not len(usable):
-    raise UserError(
-      f"crop_frames must be at most the longest record of split {split!r};"
-      f" got crop_frames={crop_frames}, longest {max(source.frames)}. Crop less."
-    )
-  if short := len(source) - len(usable):
-    logging.getLogger(__name__).warning(
-      "%d of %d records of split %r are shorter than %d frames and are left out",
-      *(short, len(source), split, crop_frames),
-    )
+  usable = find_usable(source, split, crop_frames, silence_gate_db)
+  known = list(dataset.metadata.sources)
+  if missing := set(sources or ()) - set(known):
+    raise UserError(f"sources must be among {known}; got {sorted(missing)}. Tokenise with them.")
   pair = PairTarget(
     source,
     usable,
     crop_frames=crop_frames,
     level_frames=dataset.metadata.level_frames,
+    columns=[known.index(name) for name in (known if sources is None else sources)],
     silence_gate_db=silence_gate_db,
     silence_prob=silence_prob,
     foreign=foreign,
@@ -94,6 +90,34 @@ def make_loader(
     steps = -(-len(usable) * num_epochs // (batch_size * process_count))
   mine = batches.slice(slice(process_index, None, process_count)).slice(slice(steps))
   return BatchIterator(mine, workers)
+
+
+def find_usable(
+  source: ClipSource, split: str, crop_frames: int, silence_gate_db: float
+) -> Int[np.ndarray, " clips"]:
+  """Returns the clips that are long enough and hold a stem to learn from; logs what it leaves out.
+
+  Raises:
+    UserError: if there is none.
+  """
+  short = source.frames < crop_frames
+  empty = ~short & (source.target_db < silence_gate_db)
+  if (short | empty).all():
+    raise UserError(
+      f"split {split!r} must hold clips of crop_frames={crop_frames} or more with a stem of known"
+      f" conditions above silence_gate_db={silence_gate_db:g}; got {len(source)} clips, the longest"
+      f" {source.frames.max(initial=0)} frames, the loudest {source.target_db.max(initial=-np.inf)}"
+      " dB. Crop less, or tokenise more music."
+    )
+  for left_out, why in (
+    (short, f"are shorter than {crop_frames} frames"),
+    (empty, f"have no stem of known conditions above {silence_gate_db:g} dB"),
+  ):
+    if count := int(left_out.sum()):
+      logging.getLogger(__name__).warning(
+        "%d of %d clips of split %r %s and are left out", *(count, len(source), split, why)
+      )
+  return np.flatnonzero(~(short | empty))
 
 
 class BatchIterator(grain.DatasetIterator[dict[str, np.ndarray]]):
@@ -137,122 +161,3 @@ class BatchIterator(grain.DatasetIterator[dict[str, np.ndarray]]):
     """Ends the threads or workers."""
     super().close()
     self._reader.close()
-
-
-class PairTarget:
-  """Makes an example from the index of a record: a crop, a target stem in it, a context mix."""
-
-  def __init__(
-    self,
-    source: ClipSource,
-    usable: np.ndarray,
-    *,
-    crop_frames: int,
-    level_frames: int,
-    silence_gate_db: float,
-    silence_prob: float,
-    foreign: bool,
-  ):
-    self.source = source
-    self.usable = usable
-    self.crop_frames = crop_frames
-    self.level_frames = level_frames
-    self.silence_gate_db = silence_gate_db
-    self.silence_prob = silence_prob
-    self.foreign = foreign
-    names = np.array(source.songs)[usable]
-    self._songs = np.unique(names, return_inverse=True)[1]
-    if foreign and (self._songs == self._songs[0]).all():
-      raise UserError(
-        f"a foreign context must have another song to come from; got '{names[0]}' alone in its"
-        f" split, with crop_frames={crop_frames}. Use a split of two songs or more, or train with"
-        " --config.eval_batches=0."
-      )
-
-  def __call__(self, index: int, rng: np.random.Generator) -> dict[str, np.ndarray]:
-    """Returns the example; with `foreign` every draw but those for the context stays the same."""
-    record = int(self.usable[index])
-    clip = self.source[record]
-    frames = self.source.frames[record]
-    start, target = choose_target(
-      rng,
-      clip.stem_level_db.astype(np.float32),
-      frames,
-      self.crop_frames,
-      self.level_frames,
-      self.silence_gate_db,
-    )
-    conditions = clip.stem_conditions[target]
-    silent = rng.random() < self.silence_prob
-    if self.foreign:
-      context = self._draw_foreign(index, conditions, silent, rng)
-    else:
-      row = choose_mix(rng, clip.mix_members, np.arange(len(clip.stem_codes)) == target, silent)
-      context = clip.mix_codes[row, start : start + self.crop_frames]
-    return {
-      "target": clip.stem_codes[target, start : start + self.crop_frames].astype(np.int32),
-      "context": context.astype(np.int32),
-      "conditions": conditions.astype(np.int32),
-      "record": np.int32(record),
-    }
-
-  def _draw_foreign(
-    self, index: int, conditions: np.ndarray, silent: bool, rng: np.random.Generator
-  ) -> np.ndarray:
-    """Returns a crop of a mix of another song, without stems of the target's kind if it can be."""
-    others = np.flatnonzero(self._songs != self._songs[index])
-    record = int(self.usable[others[rng.integers(len(others))]])
-    clip = self.source[record]
-    row = choose_mix(rng, clip.mix_members, (clip.stem_conditions == conditions).all(1), silent)
-    start = int(rng.integers(self.source.frames[record] - self.crop_frames + 1))
-    return clip.mix_codes[row, start : start + self.crop_frames]
-
-
-def choose_target(
-  rng: np.random.Generator,
-  level_db: Float[np.ndarray, "S cells"],
-  frames: int,
-  crop_frames: int,
-  level_frames: int,
-  gate_db: float,
-) -> tuple[int, int]:
-  """Returns a window's first frame, and a stem that is loud enough in it.
-
-  The window is uniform inside the clip, the stem uniform among those whose mean power over the grid
-  cells that the window touches reaches the gate. If none does in several windows, the answer is the
-  loudest cell of the clip: its stem, in the window around it.
-
-  Source: StemGen (arXiv:2312.08723) Fig. 1. The gate and its level are ours.
-  """
-  power = 10.0 ** (level_db / 10.0)
-  for _ in range(CROP_TRIES):
-    start = int(rng.integers(frames - crop_frames + 1))
-    cells = power[:, start // level_frames : -(-(start + crop_frames) // level_frames)]
-    loud = np.flatnonzero(cells.mean(1) >= 10.0 ** (gate_db / 10.0))
-    if len(loud):
-      return start, int(loud[rng.integers(len(loud))])
-  stem, cell = np.unravel_index(np.argmax(power), power.shape)
-  middle = int(cell) * level_frames + level_frames // 2
-  return min(max(middle - crop_frames // 2, 0), frames - crop_frames), int(stem)
-
-
-def choose_mix(
-  rng: np.random.Generator,
-  members: Bool[np.ndarray, "M S"],
-  excluded: Bool[np.ndarray, " S"],
-  silent: bool,
-) -> int:
-  """Returns a random mix that holds no excluded stem: a silent one if asked, else one that sounds.
-
-  Where there is none of the kind asked for, the other kind serves (a song of one stem has only
-  silence); where every mix holds an excluded stem, any mix that sounds.
-
-  Source: StemGen (arXiv:2312.08723) Fig. 1. Silence, so that a model can begin a song, is ours.
-  """
-  clean, sounding = ~(members & excluded).any(1), members.any(1)
-  wanted, other = (~sounding, clean & sounding) if silent else (clean & sounding, ~sounding)
-  for choice in (wanted, other, sounding):
-    rows = np.flatnonzero(choice)
-    if len(rows):
-      return int(rows[rng.integers(len(rows))])
-  raise UserError("record must hold a mix; got none. Tokenise the song again.")

@@ -1,42 +1,30 @@
 # SPDX-License-Identifier: Apache-2.0
 """The token-shard format on disk: how a dataset is written, found, checked and opened.
 
-A dataset is a TensorFlow Datasets folder of ArrayRecord shards (the records are `clips.Clip`), made
+A dataset is a TensorFlow Datasets folder of ArrayRecord shards (the records are `clips.Row`), made
 and read without TensorFlow, with one more file, `stemgen.json`: the codec, the condition sources,
-and every shard's size, SHA-256, songs and lengths.
+and every shard's size, SHA-256 and clips.
 """
 
 import dataclasses
-import hashlib
 import json
 import os
 import re
 import shutil
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
+import numpy as np
 import tensorflow_datasets as tfds
 from array_record.python.array_record_data_source import ArrayRecordDataSource
-from array_record.python.array_record_module import ArrayRecordWriter
 
-from stemgen_jax.clips import Clip, Metadata, build_features, deserialize_clip, serialize_clip
+from stemgen_jax.clips import Clip, Metadata, Row, build_features, deserialize_row, join_rows
 from stemgen_jax.errors import UserError
+from stemgen_jax.shards import Shard, damaged, hash_file, write_shard
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 VERSION = f"{SCHEMA_VERSION}.0.0"  # the version folder of TFDS
-METADATA_FILE = "stemgen.json"
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Shard:
-  """One file of a split: its size in bytes, checksum, and each record's song and frame count."""
-
-  file: str
-  size: int
-  sha256: str
-  songs: tuple[str, ...]
-  frames: tuple[int, ...]
+MANIFEST_FILE = "stemgen.json"
 
 
 def dataset_folder(root: str | os.PathLike, name: str) -> Path:
@@ -85,7 +73,7 @@ def write_dataset(
     split_infos=[
       tfds.core.SplitInfo(
         name=split,
-        shard_lengths=[len(shard.frames) for shard in parts],
+        shard_lengths=[shard.n_records for shard in parts],
         num_bytes=sum(shard.size for shard in parts),
         filename_template=template.replace(split=split),
       )
@@ -93,85 +81,75 @@ def write_dataset(
     ],
     version=VERSION,
     check_data=False,  # the check needs TensorFlow
-    description=f"EnCodec tokens of stems and context mixes; see {METADATA_FILE}.",
+    description=f"EnCodec tokens of stems and context mixes; see {MANIFEST_FILE}.",
   )
   content = {"schema_version": SCHEMA_VERSION, **dataclasses.asdict(metadata)}
   content["splits"] = {
     split: [dataclasses.asdict(shard) for shard in parts] for split, parts in shards.items()
   }
-  (partial / METADATA_FILE).write_text(json.dumps(content, indent=1) + "\n")
+  (partial / MANIFEST_FILE).write_text(json.dumps(content, indent=1) + "\n")
   os.replace(partial, directory)
   return directory
-
-
-def write_shard(path: Path, clips: Iterable[Clip], metadata: Metadata) -> Shard:
-  """Writes clips to one new file; returns its entry for the metadata file."""
-  writer = ArrayRecordWriter(os.fspath(path), "group_size:1")  # one record a chunk: random access
-  songs, frames = [], []
-  for clip in clips:
-    writer.write(serialize_clip(clip, metadata))
-    songs.append(clip.song)
-    frames.append(clip.stem_codes.shape[1])
-  writer.close()
-  return Shard(
-    file=path.name,
-    size=path.stat().st_size,
-    sha256=hash_file(path),
-    songs=tuple(songs),
-    frames=tuple(frames),
-  )
-
-
-def read_clips(path: Path, metadata: Metadata) -> Iterator[Clip]:
-  """Yields the clips of one file in order; raises a UserError that names it if it is damaged."""
-  try:
-    for data in ArrayRecordDataSource([os.fspath(path)]):
-      yield deserialize_clip(data, metadata)
-  except (RuntimeError, UserError) as error:
-    raise damaged(path, str(error)) from error
-
-
-def hash_file(path: Path) -> str:
-  """Returns the SHA-256 of a file, in hexadecimal."""
-  with path.open("rb") as file:
-    return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 class ClipSource:
   """The clips of one split by index; opens its files when first read, so it pickles.
 
   Attributes:
-    songs: each record's song.
-    frames: each record's length.
+    songs: each clip's song.
+    frames: int32, its length T.
+    stems: int32, S.
+    mixes: int32, M.
+    target_db: float32, the loudest cell of any stem that may be a target.
   """
 
   def __init__(self, directory: Path, metadata: Metadata, shards: Sequence[Shard]):
+    def column(name: str, dtype: type) -> np.ndarray:
+      return np.array([value for shard in shards for value in getattr(shard, name)], dtype)
+
     self.songs = tuple(song for shard in shards for song in shard.songs)
-    self.frames = tuple(n for shard in shards for n in shard.frames)
-    self._metadata = metadata
-    self._paths = [directory / shard.file for shard in shards for _ in shard.frames]
+    self.frames = column("frames", np.int32)
+    self.stems, self.mixes = column("stems", np.int32), column("mixes", np.int32)
+    self.target_db = column("target_db", np.float32)
+    self._first = np.append(0, np.cumsum(self.stems + self.mixes))  # each clip's first record
+    self._metadata, self._directory, self._shards = metadata, directory, tuple(shards)
     # The record range in brackets spares the source opening every file to count.
     self._source = ArrayRecordDataSource(
-      [f"{directory / shard.file}[0:{len(shard.frames)}]" for shard in shards]
+      [f"{directory / shard.file}[0:{shard.n_records}]" for shard in shards]
     )
 
   def __len__(self) -> int:
-    return len(self.frames)
+    return len(self.songs)
 
   def __getitem__(self, index: int) -> Clip:
-    """Returns a clip; raises a UserError naming its file if the file is damaged."""
+    """Returns a whole clip; raises as `read_row`, and an IndexError past the end."""
+    if not -len(self) <= index < len(self):
+      raise IndexError(index)
+    index %= len(self)
+    return join_rows(
+      [self.read_row(index, i) for i in range(self.stems[index] + self.mixes[index])]
+    )
+
+  def read_row(self, clip: int, row: int) -> Row:
+    """Returns a row of a clip: stem `row`, or from S on mix `row - S`.
+
+    Raises:
+      UserError: if the file is damaged; the line names it.
+    """
+    record = int(self._first[clip]) + row
     try:
-      clip = deserialize_clip(self._source[index], self._metadata)
+      found = deserialize_row(self._source[record], self._metadata)
     except (RuntimeError, UserError) as error:
-      raise damaged(self._paths[index], f"record {index} cannot be read ({error})") from error
-    if clip.song != self.songs[index] or clip.stem_codes.shape[1] != self.frames[index]:
-      raise damaged(self._paths[index], f"record {index} is not the one {METADATA_FILE} lists")
-    return clip
+      raise damaged(self._path(record), f"record {record} cannot be read ({error})") from error
+    wanted = (self.songs[clip], row, self.frames[clip], self.stems[clip], self.mixes[clip])
+    if (found.song, found.row, len(found.codes), found.n_stems, len(found.mix_gain_db)) != wanted:
+      raise damaged(self._path(record), f"record {record} is not the one {MANIFEST_FILE} lists")
+    return found
 
-
-def damaged(path: Path, what: str) -> UserError:
-  """Returns the error for a file that is not as it was written."""
-  return UserError(f"shard must be whole; got {path}: {what}. Copy or tokenise it again.")
+  def _path(self, record: int) -> Path:
+    """Returns the file that holds a record of the split."""
+    ends = np.cumsum([shard.n_records for shard in self._shards])
+    return self._directory / self._shards[np.searchsorted(ends, record, side="right")].file
 
 
 @dataclasses.dataclass(frozen=True)
@@ -192,7 +170,7 @@ class Dataset:
       UserError: if there is none or several, a file is missing or cut short, or the schema differs.
     """
     directory = find_dataset(Path(path))
-    file = directory / METADATA_FILE
+    file = directory / MANIFEST_FILE
     try:
       content = json.loads(file.read_text())
       version, splits = content["schema_version"], content["splits"]
@@ -204,7 +182,7 @@ class Dataset:
       fields = {f.name: content[f.name] for f in dataclasses.fields(Metadata)}
       fields["sources"] = {name: tuple(values) for name, values in fields["sources"].items()}
       metadata = Metadata(**fields)
-      shards = {split: tuple(_read_shard(s) for s in parts) for split, parts in splits.items()}
+      shards = {split: tuple(Shard.from_json(s) for s in parts) for split, parts in splits.items()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
       raise UserError(f"dataset metadata must be whole; got {file} ({error!r}).") from error
     for shard in (shard for parts in shards.values() for shard in parts):
@@ -227,23 +205,19 @@ class Dataset:
     """Reads every shard through; raises a UserError naming the first whose SHA-256 differs."""
     for shard in (shard for parts in self.shards.values() for shard in parts):
       if hash_file(self.path / shard.file) != shard.sha256:
-        raise damaged(self.path / shard.file, f"its SHA-256 is not that of {METADATA_FILE}")
-
-
-def _read_shard(entry: dict[str, Any]) -> Shard:
-  return Shard(**{**entry, "songs": tuple(entry["songs"]), "frames": tuple(entry["frames"])})
+        raise damaged(self.path / shard.file, f"its SHA-256 is not that of {MANIFEST_FILE}")
 
 
 def find_dataset(path: Path) -> Path:
   """Returns the folder under `path` (itself, or one or two levels down) that holds a dataset."""
   found: list[Path] = []
-  for pattern in (METADATA_FILE, f"*/{METADATA_FILE}", f"*/*/{METADATA_FILE}"):
+  for pattern in (MANIFEST_FILE, f"*/{MANIFEST_FILE}", f"*/*/{MANIFEST_FILE}"):
     found = found or [
       p.parent for p in sorted(path.glob(pattern)) if not p.parent.name.startswith(".")
     ]
   if len(found) != 1:
     raise UserError(
-      f"dataset folder must hold one dataset ({METADATA_FILE}); got path={path} with"
+      f"dataset folder must hold one dataset ({MANIFEST_FILE}); got path={path} with"
       f" {len(found) or 'none'}{': ' + ', '.join(map(str, found)) if found else ''}."
       " Give a folder that data_prep.tokenize wrote."
     )

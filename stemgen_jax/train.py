@@ -62,6 +62,7 @@ def train(config: Config, workdir: Path) -> TrainState:
     process_index=jax.process_index(),
     process_count=jax.process_count(),
     workers=config.data.workers,
+    sources=tuple(config.model.sources),
   )
   listen = None
   if config.eval_batches:
@@ -131,7 +132,10 @@ def check_fit(config: Config, dataset: Dataset, mesh: Mesh) -> None:
   pairs = {
     "model.n_levels": (wanted.n_levels, found.n_levels),
     "model.n_codes": (wanted.n_codes, found.n_codes),
-    "model.sources": (dict(wanted.sources), dict(found.sources)),
+  }
+  pairs |= {  # a model may leave out sources that the shards have
+    f"model.sources[{name!r}]": (values, found.sources.get(name))
+    for name, values in wanted.sources.items()
   }
   wrong = [f"{name} must be {b!r}, got {a!r}" for name, (a, b) in pairs.items() if a != b]
   if wrong:

@@ -106,6 +106,7 @@ def _read_batches(
     silence_prob=0.0,
     process_index=jax.process_index(),
     process_count=jax.process_count(),
+    sources=tuple(config.model.sources),
     foreign=foreign,
   )
   return [next(loader) for _ in range(n_batches)]
