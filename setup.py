@@ -24,7 +24,16 @@ BASE = [  # trains and samples; no torch
 EXTRAS = {
   # `encodec` and `tinysoundfont` belong here too, but must be installed with --no-deps
   # (requirements-nodeps.lock says why).
-  "data": ["torch==2.13.0", "einops", "mido", "music21", "pretty_midi", "pyloudnorm", "pyyaml"],
+  "data": [
+    "torch==2.13.0",
+    "av>=14",
+    "einops",
+    "mido",
+    "music21",
+    "pretty_midi",
+    "pyloudnorm",
+    "pyyaml",
+  ],
   "demo": ["matplotlib", "jinja2"],
   "dev": ["pytest", "pytest-xdist", "hypothesis", "beartype", "ruff", "transformers"],
   "tpu": ["jax[tpu]>=0.10.2,<0.11"],
@@ -39,7 +48,10 @@ setup(
   long_description_content_type="text/markdown",
   license="Apache-2.0",
   packages=find_packages(include=["stemgen_jax*", "data_prep*", "configs*"]),
-  package_data={"stemgen_jax": ["py.typed", "codec/demo_bundle/*", "templates/*"]},
+  package_data={
+    "stemgen_jax": ["py.typed", "codec/demo_bundle/*", "templates/*"],
+    "data_prep": ["categories.yaml", "corpora/*.yaml"],
+  },
   python_requires=">=3.11",
   install_requires=BASE,
   extras_require=EXTRAS,

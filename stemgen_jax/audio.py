@@ -53,8 +53,7 @@ def read_blocks(path: str | os.PathLike, to_rate_hz: int, to_channels: int) -> I
 
 def measure_duration(path: str | os.PathLike) -> float:
   """Returns the length of a file in seconds; raises a UserError as `read_audio`."""
-  with _open(path) as file:
-    return file.frames / file.samplerate
+  return measure_audio(path)[0]
 
 
 def measure_audio(path: str | os.PathLike) -> tuple[float, int, int]:
