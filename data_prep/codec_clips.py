@@ -7,11 +7,11 @@ from pathlib import Path
 
 import numpy as np
 
+from data_prep.category_map import CategoryMap
 from data_prep.codec_audio import STEMS, find_songs
 from data_prep.contexts import make_rng
-from data_prep.corpora.slakh import read_slakh_metadata
+from data_prep.corpora.slakh import category_of_entry, read_slakh_metadata
 from stemgen_jax.audio import Samples, convert_audio, read_audio
-from stemgen_jax.categories import category_of_slakh
 
 MIX, STEM = "mix", "stem"
 QUIET_RMS = 10 ** (-50 / 20)  # a clip below it says nothing about a codec
@@ -99,10 +99,9 @@ def _read_instruments(folder: Path) -> dict[str, str | None]:
   """Returns the category of each stem that the song's metadata, if there is any, tells of."""
   path = folder / "metadata.yaml"
   entries = read_slakh_metadata(path)["stems"] if path.is_file() else {}
+  categories = CategoryMap.load()
   return {
-    name: category_of_slakh(
-      entry.get("inst_class"), entry.get("program_num"), bool(entry.get("is_drum"))
-    )
+    name: category_of_entry(entry, categories)
     for name, entry in entries.items()
     if isinstance(entry, dict)
   }

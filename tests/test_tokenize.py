@@ -126,7 +126,7 @@ def test_wrong_settings_are_found_before_the_work(corpus, tmp_path):
     run(corpus, tmp_path / "a", codec, name="My Data")
   with pytest.raises(UserError, match=r"clip_s must be above 0; got 0. mixes must be at least 3"):
     run(corpus, tmp_path / "a", codec, settings=TokenSettings(clip_s=0, mixes=2))
-  with pytest.raises(UserError, match="corpus must be one of slakh; got corpus='slack'"):
+  with pytest.raises(UserError, match="corpus must be one of auto, slakh.*; got corpus='slack'"):
     tokenize.tokenize_corpus("slack", corpus, codec, tmp_path / "a")
   (tmp_path / "file").touch()
   with pytest.raises(UserError, match=f"--out must be a folder .*; got {tmp_path}/file"):
@@ -190,7 +190,7 @@ def test_one_stem_song(tmp_path):
 
 def test_what_is_known_is_not_encoded_again(corpus):
   tracks = Slakh(corpus).tracks()
-  metadata = types.SimpleNamespace(n_levels=2, sources=Slakh.sources, level_frames=50)
+  metadata = types.SimpleNamespace(n_levels=2, sources=Slakh(corpus).sources, level_frames=50)
   tokenizer = Tokenizer(MeanCodec(), metadata, TokenSettings(clip_s=4.0, mixes=6), 4)
   encoded = 1  # silence of this length, once
   for track in (tracks[0], tracks[3]):

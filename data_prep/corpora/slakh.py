@@ -1,86 +1,127 @@
 # SPDX-License-Identifier: Apache-2.0
 """Slakh2100, and all that is laid out like it."""
 
-import logging
 import os
-from collections import Counter
-from collections.abc import Mapping
+import re
 from pathlib import Path
+from typing import Any
 
 import yaml
 
+from data_prep.category_map import CategoryMap
+from data_prep.corpora.layout import drop_repeats, find_audio, list_folders, require_songs
 from data_prep.corpora.types import INSTRUMENT, SPLITS, AudioFile, Problem, Stem, Track
-from stemgen_jax.categories import CATEGORIES, category_of_slakh
 from stemgen_jax.errors import UserError
 
-_log = logging.getLogger(__name__)
+_BAD_STEMS = Path(__file__).with_name("slakh_bad_stems.yaml")
+_ORIGINAL = {"train": 1500, "validation": 375, "test": 225}  # slakh-utils, README
+_LAKH = "lmd_matched/"  # where the songs of Slakh2100 itself come from, and no others
+_MD5 = re.compile(r"[0-9a-f]{32}")
 
 
 class Slakh:
   """Slakh2100 and all that is laid out like it: `SPLIT/TrackNNNNN/{metadata.yaml, stems/*.flac}`.
 
   Folders other than the three splits are left out: `omitted` holds songs that repeat others and
-  would leak between splits. Stems that the metadata says were not rendered, or that have no file,
-  are left out; the latter are counted in the log, as are stems of no known category.
+  would leak between splits. So are a song's copies in other splits, known by the MD5 of its MIDI
+  file, stems that the metadata says were not rendered or that have no file, and known bad ones.
 
-  Source: Slakh2100 (Manilow et al. 2019), redux split.
+  Source: Slakh2100 (Manilow et al. 2019), redux split; github.com/ethman/slakh-utils for the
+  layout and metadata.
   """
 
-  SUFFIXES = (".flac", ".wav")
-  sources: Mapping[str, tuple[str, ...]] = {INSTRUMENT: CATEGORIES}
+  name = "slakh"
+  layout = "train, validation and test folders of Track*/{metadata.yaml, stems/*.flac}"
 
-  def __init__(self, root: str | os.PathLike):
+  def __init__(self, root: str | os.PathLike, categories: CategoryMap | None = None):
     self._root = Path(root)
+    self._map = categories or CategoryMap.load()
+    self._bad = {
+      (bad["track"], bad["stem"]): f"{bad['reason']} ({_BAD_STEMS.name})"
+      for bad in yaml.safe_load(_BAD_STEMS.read_text(encoding="utf-8"))
+    }
+    self.sources = {INSTRUMENT: self._map.categories}
     self.problems: list[Problem] = []
+
+  @staticmethod
+  def recognises(root: Path) -> bool:
+    """Returns whether a folder is laid out so."""
+    folders = (folder for split in SPLITS for folder in list_folders(root / split))
+    return any((folder / "metadata.yaml").is_file() for folder in folders if _is_track(folder))
 
   def tracks(self) -> list[Track]:
     """Returns the songs, sorted by split and id.
 
     Raises:
-      UserError: if the root holds no track, or a track's metadata cannot be read.
+      UserError: if the root holds no song that can be used.
     """
-    missing: list[Path] = []
-    unknown: Counter[str] = Counter()
-    tracks = []
+    self.problems = []
+    tracks, hashes, counts = [], {}, dict.fromkeys(SPLITS, 0)
     for split in SPLITS:
-      for folder in sorted((self._root / split).glob("Track*")):  # so never macOS's ._Track*
-        if folder.is_dir():
-          stems = self._read_stems(folder, missing, unknown)
-          if stems:  # the id is the folder's name: Track00616's `audio_dir` names another track
-            tracks.append(Track(folder.name, split, stems))
-          else:
-            _log.warning("%s has no stems and is left out", folder)
-    if not tracks:
-      raise UserError(
-        f"Slakh root must hold {', '.join(SPLITS)} folders of Track* folders; got"
-        f" root={self._root} with no track. Give the folder above the splits."
-      )
-    if missing:
-      _log.warning("%d listed stems have no audio, the first is %s", len(missing), missing[0])
-    for name, count in unknown.items():
-      _log.warning("%d stems of unknown instrument %s: kept without a category", count, name)
+      for folder in filter(_is_track, list_folders(self._root / split)):
+        counts[split] += 1
+        try:
+          metadata = read_slakh_metadata(folder / "metadata.yaml")
+        except UserError as error:
+          self._report(folder, f"metadata cannot be read: {error} The song is left out.")
+          continue
+        if stems := self._read_stems(folder, metadata):
+          if _MD5.fullmatch(str(metadata.get("UUID"))):
+            hashes[len(tracks)] = [metadata["UUID"]]
+          # The id is the folder's name: Track00616's `audio_dir` names another track
+          # (github.com/ethman/slakh-utils/issues/25).
+          tracks.append(Track(folder.name, split, stems))
+        else:
+          self._report(folder, "no stems: the song is left out")
+    if counts == _ORIGINAL and not (self._root / "omitted").exists():
+      what = "original split: songs leak between its splits, take the redux split"
+      self.problems.append(Problem(".", what))
+    tracks = drop_repeats(tracks, hashes, self.problems)
+    require_songs(tracks, self.name, self.layout, self._root, self.problems)
     return tracks
 
-  def _read_stems(
-    self, folder: Path, missing: list[Path], unknown: Counter[str]
-  ) -> tuple[Stem, ...]:
-    """Returns a track's stems; notes listed stems without audio, and unknown instruments."""
+  def _read_stems(self, folder: Path, metadata: dict[str, Any]) -> tuple[Stem, ...]:
     stems = []
-    for name, entry in sorted(read_slakh_metadata(folder / "metadata.yaml")["stems"].items()):
+    is_slakh = str(metadata.get("lmd_midi_dir")).startswith(_LAKH)
+    for name, entry in sorted(metadata["stems"].items(), key=lambda item: str(item[0])):
       if not isinstance(entry, dict) or entry.get("audio_rendered") is False:
         continue
-      paths = [folder / "stems" / f"{name}{suffix}" for suffix in self.SUFFIXES]
-      path = next((path for path in paths if path.is_file()), None)
+      stem = folder / "stems" / str(name)
+      path = find_audio(stem.parent, stem.name)
+      bad = self._bad.get((folder.name, name)) if is_slakh else None
       if path is None:
-        missing.append(paths[0])
+        self._report(stem, "no audio: listed, but has no file, left out")
         continue
-      program, word = entry.get("program_num"), entry.get("inst_class")
-      category = category_of_slakh(word, program, bool(entry.get("is_drum")))
+      if bad:
+        self._report(stem, f"known bad stem: {bad}, left out")
+        continue
+      category = category_of_entry(entry, self._map)
       if category is None:
-        unknown[f"{word!r} (program {program})"] += 1
+        word, program = entry.get("inst_class"), entry.get("program_num")
+        told = f"{word!r} (program {program}), kept without a category"
+        self._report(stem, f"unknown instrument: {told}")
       known = {} if category is None else {INSTRUMENT: category}
-      stems.append(Stem(name, (AudioFile(path),), known))
+      stems.append(Stem(str(name), (AudioFile(path),), known))
     return tuple(stems)
+
+  def _report(self, path: Path, what: str) -> None:
+    self.problems.append(Problem(path.relative_to(self._root).as_posix(), what))
+
+
+def _is_track(folder: Path) -> bool:
+  return folder.name.startswith("Track")
+
+
+def category_of_entry(entry: dict[str, Any], categories: CategoryMap) -> str | None:
+  """Returns the category of a stem's metadata, None if neither program nor class is known.
+
+  The program decides where there is one: it tells timpani from violins and a kalimba from a sitar,
+  which `inst_class` does not.
+  """
+  word, program = entry.get("inst_class"), entry.get("program_num")
+  number = program if isinstance(program, int) else None
+  by_program = categories.of_program(number, bool(entry.get("is_drum")))
+  return by_program or categories.of_name("slakh", word)
 
 
 def read_slakh_metadata(path: Path) -> dict:
