@@ -100,7 +100,7 @@ def _read(
     if file.format != "MP3":  # whose header may only guess its length
       raise _cut(path, f"it lacks {count - len(samples)} of its {file.frames} samples")
     file.seek(0, soundfile.SEEK_END)
-  _check_finite(samples, path)
+  check_finite(samples, path)
   return samples
 
 
@@ -133,9 +133,8 @@ def _missing_bytes(path: Path) -> int:
   return 0
 
 
-def _check_finite(
-  samples: Float[np.ndarray, "_samples _channels"], path: str | os.PathLike
-) -> None:
+def check_finite(samples: Float[np.ndarray, "_samples _channels"], path: str | os.PathLike) -> None:
+  """Raises a UserError that names the file if a sample is NaN or infinite."""
   if not np.isfinite(samples).all():
     count = int((~np.isfinite(samples)).sum())
     raise UserError(

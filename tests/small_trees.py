@@ -2,6 +2,7 @@
 """Small real files and trees, laid out as corpora are."""
 
 import numpy as np
+import pytest
 import soundfile
 import yaml
 
@@ -46,3 +47,18 @@ def edit_stems(folder, **changes):
 def tell(corpus):
   """Returns the problems as pairs."""
   return [(problem.where, problem.what) for problem in corpus.problems]
+
+
+def write_streams(path, values, seconds=1.0, rate=44100):
+  """Writes one stereo AAC stream for each value, a tone of that height, as a `.stem.mp4` has."""
+  av = pytest.importorskip("av", reason="it writes mp4 files")
+  path.parent.mkdir(parents=True, exist_ok=True)
+  wave = np.sin(2 * np.pi * 441 / rate * np.arange(round(seconds * rate)))
+  with av.open(str(path), "w", format="mp4") as container:
+    streams = [container.add_stream("aac", rate=rate, layout="stereo") for _ in values]
+    for stream, value in zip(streams, values):
+      pcm = np.tile(value * wave, (2, 1)).astype(np.float32)
+      frame = av.AudioFrame.from_ndarray(pcm, format="fltp", layout="stereo")
+      frame.rate = rate
+      container.mux([*stream.encode(frame), *stream.encode(None)])
+  return path
