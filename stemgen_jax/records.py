@@ -41,6 +41,7 @@ def write_dataset(
   name: str,
   metadata: Metadata,
   splits: Mapping[str, Sequence[Iterable[Clip]]],
+  replace: bool = False,
 ) -> Path:
   """Writes a dataset to `root/name/VERSION` and returns that folder; it appears whole.
 
@@ -49,12 +50,13 @@ def write_dataset(
     name: lower-case letters, digits and underscores.
     metadata: what holds for every record.
     splits: split name -> for each shard, its clips (may be generators: one clip is held at a time).
+    replace: puts it in the place of one that exists.
 
   Raises:
     UserError: if the name cannot be used, the dataset exists, or a clip breaks the format.
   """
   directory = dataset_folder(root, name)
-  if directory.exists():
+  if directory.exists() and not replace:
     raise UserError(f"dataset folder must be new; got {directory}. Remove it or change the name.")
   partial = directory.with_name(f".{VERSION}.partial")
   shutil.rmtree(partial, ignore_errors=True)
@@ -88,7 +90,14 @@ def write_dataset(
     split: [dataclasses.asdict(shard) for shard in parts] for split, parts in shards.items()
   }
   (partial / MANIFEST_FILE).write_text(json.dumps(content, indent=1) + "\n")
-  os.replace(partial, directory)
+  if directory.exists():
+    old = directory.with_name(f".{VERSION}.old")
+    shutil.rmtree(old, ignore_errors=True)
+    os.replace(directory, old)
+    os.replace(partial, directory)
+    shutil.rmtree(old)
+  else:
+    os.replace(partial, directory)
   return directory
 
 

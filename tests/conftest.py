@@ -36,7 +36,7 @@ def tiny_dataset(tmp_path_factory):
 
   def clip(song):
     stems = rng.integers(0, TINY_CODES, (3, 40, TINY_LEVELS)).astype(np.uint16)
-    members = np.concatenate([np.zeros((1, 3), bool), ~np.eye(3, dtype=bool)])
+    gain_db = np.where(np.concatenate([np.zeros((1, 3)), 1 - np.eye(3)]), 0, -np.inf)
     return Clip(
       song=song,
       clip=0,
@@ -45,7 +45,7 @@ def tiny_dataset(tmp_path_factory):
       stem_conditions=np.arange(3, dtype=np.int32)[:, None],
       stem_level_db=np.full((3, 10), -20, np.float16),
       mix_codes=np.concatenate([np.zeros_like(stems[:1]), stems]),
-      mix_members=members,
+      mix_gain_db=gain_db.astype(np.float16),
     )
 
   metadata = Metadata(

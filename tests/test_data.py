@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The pipeline: what an example may be, and that the stream is the same however it is read."""
 
+import dataclasses
 import logging
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 from stemgen_jax import data, records
 from stemgen_jax.clips import Clip, Metadata
 from stemgen_jax.errors import UserError
+from stemgen_jax.examples import choose_mix, choose_target
 
 STEMS, LEVELS, CROP, CELL = 4, 2, 20, 5
 MEMBERS = np.array([[0, 0, 0, 0], [1, 0, 0, 0], [0, 1, 1, 0], [0, 0, 1, 1], [1, 1, 0, 0]], bool)
@@ -42,7 +44,7 @@ def make_clip(record: int, song: str, frames: int) -> Clip:
     stem_conditions=np.arange(STEMS, dtype=np.int32)[:, None],
     stem_level_db=level_db,
     mix_codes=codes[STEMS:],
-    mix_members=MEMBERS,
+    mix_gain_db=np.where(MEMBERS, 0, -np.inf).astype(np.float16),
   )
 
 
@@ -81,7 +83,7 @@ def join(batches):
 
 def test_examples(dataset):
   batches = take(load(dataset), 200)
-  for name, shape in {"target": (3, CROP, LEVELS), "conditions": (3, 1), "record": (3,)}.items():
+  for name, shape in {"target": (3, CROP, LEVELS), "conditions": (3, 1), "clip": (3,)}.items():
     assert batches[0][name].shape == shape
     assert batches[0][name].dtype == np.int32
   examples = join(batches)
@@ -92,7 +94,7 @@ def test_examples(dataset):
   record, stem = np.divmod(examples["target"][:, 0, 1], 100)
   context_record, row = np.divmod(examples["context"][:, 0, 1], 100)
   row -= 50
-  assert np.array_equal(record, examples["record"])
+  assert np.array_equal(record, examples["clip"])
   assert np.array_equal(record, context_record)
   assert np.array_equal(stem, examples["conditions"][:, 0])
   assert not MEMBERS[row, stem].any()  # the context never holds the target
@@ -117,22 +119,49 @@ def test_silence_prob(dataset):
     assert (examples["context"][:, 0, 1] % 100 == 50).mean() == share
 
 
+ALL = np.ones(3, bool)
+
+
 def test_nothing_loud_takes_the_loudest_place():
   level_db = np.full((3, 20), -90, np.float32)
   level_db[1, 13] = -80
   rng = np.random.default_rng(0)
   for _ in range(5):
-    assert data.choose_target(rng, level_db, 98, CROP, CELL, -50.0) == (57, 1)
+    assert choose_target(rng, level_db, ALL, 1, 98, CROP, CELL, -50.0) == (57, 1)
   level_db[1, 13], level_db[2, 0] = -90, -80
-  assert data.choose_target(rng, level_db, 98, CROP, CELL, -50.0) == (0, 2)
+  assert choose_target(rng, level_db, ALL, 1, 98, CROP, CELL, -50.0) == (0, 2)
   level_db[2, 0], level_db[0, 19] = -90, -80
-  assert data.choose_target(rng, level_db, 98, CROP, CELL, -50.0) == (78, 0)
+  assert choose_target(rng, level_db, ALL, 1, 98, CROP, CELL, -50.0) == (78, 0)
 
 
 def choose_often(level_db, frames, crop_frames, gate_db):
   rngs = [np.random.default_rng(i) for i in range(20)]
   level_db = np.array(level_db, np.float32)
-  return {data.choose_target(rng, level_db, frames, crop_frames, 5, gate_db)[1] for rng in rngs}
+  every = np.ones(2, bool)
+  return {
+    choose_target(rng, level_db, every, i % 2, frames, crop_frames, 5, gate_db)[1]
+    for i, rng in enumerate(rngs)
+  }
+
+
+def test_stems_that_sound_are_equally_likely():
+  rng = np.random.default_rng(0)
+  level_db = np.array([[-20], [-90], [-20], [-20], [-90]], np.float32)
+  may_be = np.array([True, True, True, False, True])
+  found = [
+    choose_target(rng, level_db, may_be, int(rng.integers(5)), 5, 5, 5, -50.0)[1]
+    for _ in range(2000)
+  ]
+  counts = np.bincount(found, minlength=5)
+  assert counts[[1, 3, 4]].sum() == 0  # silent, or of unknown condition
+  assert abs(counts[0] - 1000) < 100
+
+
+def test_a_quiet_clip_takes_no_stem_of_unknown_condition():
+  level_db = np.array([[-20] * 4, [-80] * 4], np.float32)
+  rng = np.random.default_rng(0)
+  for first in (0, 1):
+    assert choose_target(rng, level_db, np.array([False, True]), first, 20, 5, 5, -50.0)[1] == 1
 
 
 def test_gate_is_mean_power():
@@ -149,31 +178,31 @@ def test_cells_touched_in_part_count():
 def test_choose_mix_falls_back():
   rng = np.random.default_rng(0)
   silence = np.zeros((2, 1), bool)
-  assert data.choose_mix(rng, silence, np.array([True]), False) in (0, 1)
+  assert choose_mix(rng, silence, np.array([True]), False) in (0, 1)
   full = np.ones((1, 2), bool)
-  assert data.choose_mix(rng, full, np.array([True, False]), True) == 0
+  assert choose_mix(rng, full, np.array([True, False]), True) == 0
   sparse = np.array([[1, 0], [0, 1]], bool)
-  assert data.choose_mix(rng, sparse, np.array([True, False]), True) == 1
+  assert choose_mix(rng, sparse, np.array([True, False]), True) == 1
 
 
 def test_same_seed_same_stream(dataset):
   assert_same(take(load(dataset), 9), take(load(dataset), 9))
   for seed in (0, 2):
     a, b = join(take(load(dataset), 9)), join(take(load(dataset, seed=seed), 9))
-    assert not np.array_equal(a["record"], b["record"])
+    assert not np.array_equal(a["clip"], b["clip"])
 
 
 def test_neighbouring_seeds_share_no_epoch(dataset):
   epochs = [
-    tuple(join(take(load(dataset, seed=s, batch_size=1), 5 * USABLE))["record"].reshape(5, -1)[e])
+    tuple(join(take(load(dataset, seed=s, batch_size=1), 5 * USABLE))["clip"].reshape(5, -1)[e])
     for s in range(3)
     for e in range(5)
   ]
   assert len(set(epochs)) == len(epochs)
 
 
-def test_every_epoch_visits_every_record_once(dataset):
-  seen = join(take(load(dataset), 2 * USABLE))["record"][: 6 * USABLE].reshape(6, USABLE)
+def test_every_epoch_visits_every_clip_once(dataset):
+  seen = join(take(load(dataset), 2 * USABLE))["clip"][: 6 * USABLE].reshape(6, USABLE)
   assert (np.sort(seen) == np.arange(USABLE)).all()
 
 
@@ -215,40 +244,40 @@ def test_orbax_restores_the_iterator(dataset, tmp_path):
   assert_same(take(fresh, 4), rest)
 
 
-def test_finite_stream_uses_every_record_and_ends_together(dataset):
+def test_finite_stream_uses_every_clip_and_ends_together(dataset):
   for processes, batches in ((1, 5), (2, 3)):
     parts = [
       list(load(dataset, num_epochs=2, process_index=p, process_count=processes))
       for p in range(processes)
     ]
     assert [len(part) for part in parts] == [batches] * processes  # ceil(2 * 7 / (3 processes))
-    stream = np.concatenate([b["record"] for step in zip(*parts) for b in step])
+    stream = np.concatenate([b["clip"] for step in zip(*parts) for b in step])
     assert sorted(stream[: 2 * USABLE]) == sorted([*range(USABLE)] * 2)
 
 
 def test_foreign_context(dataset):
   true = join(take(load(dataset, silence_prob=0.2), 100))
   foreign = join(take(load(dataset, silence_prob=0.2, foreign=True), 100))
-  for name in ("target", "conditions", "record"):
+  for name in ("target", "conditions", "clip"):
     assert np.array_equal(true[name], foreign[name])
   song = np.array(SONGS)
-  record, row = np.divmod(foreign["context"][:, 0, 1], 100)
-  assert (song[record] != song[foreign["record"]]).all()
-  assert set(record) == set(range(USABLE))
+  clip, row = np.divmod(foreign["context"][:, 0, 1], 100)
+  assert (song[clip] != song[foreign["clip"]]).all()
+  assert set(clip) == set(range(USABLE))
   silent = true["context"][:, 0, 1] % 100 == 50
   assert np.array_equal(row == 50, silent)
   assert not MEMBERS[row - 50, foreign["conditions"][:, 0]].any()
   assert (np.diff(foreign["context"][..., 0], axis=1) == 1).all()
-  starts = foreign["context"][record == 4, 0, 0]
+  starts = foreign["context"][clip == 4, 0, 0]
   assert starts.min() < 5
   assert starts.max() > 35
 
 
-def test_short_records_are_counted_and_refused(dataset, caplog):
+def test_short_clips_are_counted_and_refused(dataset, caplog):
   with caplog.at_level(logging.WARNING):
     load(dataset)
-  assert "1 of 8 records of split 'train' are shorter than 20 frames" in caplog.text
-  with pytest.raises(UserError, match="got crop_frames=61, longest 60"):
+  assert "1 of 8 clips of split 'train' are shorter than 20 frames" in caplog.text
+  with pytest.raises(UserError, match="crop_frames=61 .*got 8 clips, the longest 60"):
     load(dataset, crop_frames=61)
   with pytest.raises(UserError, match="split must be one of train"):
     data.make_loader(dataset, "test", crop_frames=1, batch_size=1, seed=0)
@@ -289,3 +318,39 @@ def test_state_at_the_end_stays_at_the_end(dataset):
   fresh = load(dataset, num_epochs=1)
   fresh.set_state(iterator.get_state())
   assert list(fresh) == []
+
+
+def write(tmp_path, clips, **metadata):
+  metadata = dataclasses.replace(METADATA, **metadata)
+  records.write_dataset(tmp_path, "made", metadata, {"train": [clips]})
+  return records.Dataset.open(tmp_path)
+
+
+def test_clips_without_a_stem_to_learn_from_are_left_out(tmp_path, caplog):
+  clips = [make_clip(i, f"song {i}", 40) for i in range(4)]
+  clips[1].stem_conditions[:] = -1  # nothing is known of any stem
+  clips[2].stem_level_db[:] = -70
+  clips[3].stem_conditions[0] = -1
+  examples = join(take(load(write(tmp_path, clips)), 60))
+  assert set(examples["clip"]) == {0, 3}
+  assert (examples["conditions"] >= 0).all()
+  assert 0 not in examples["conditions"][examples["clip"] == 3]
+  assert (
+    "2 of 4 clips of split 'train' have no stem of known conditions above -50 dB" in caplog.text
+  )
+  with pytest.raises(UserError, match=r"must hold clips of crop_frames=20 .*; got 2 clips"):
+    load(write(tmp_path / "b", clips[1:3]))
+
+
+def test_a_model_may_use_some_sources(tmp_path):
+  clip = make_clip(0, "a", 40)
+  clip.stem_conditions = np.stack([np.arange(4), np.full(4, 1)], 1).astype(np.int32)
+  dataset = write(tmp_path, [clip], sources={"instrument": tuple("abcd"), "genre": ("x", "y")})
+  both = join(take(load(dataset), 5))
+  assert (both["conditions"][:, 1] == 1).all()
+  for names, columns in ((("genre",), [1]), (("genre", "instrument"), [1, 0]), ((), [])):
+    some = join(take(load(dataset, sources=names), 5))
+    assert np.array_equal(some["conditions"], both["conditions"][:, columns])
+    assert np.array_equal(some["target"], both["target"])
+  with pytest.raises(UserError, match=r"sources must be among .*; got \['mood'\]"):
+    load(dataset, sources=("mood",))

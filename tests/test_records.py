@@ -11,8 +11,8 @@ import sys
 import numpy as np
 import pytest
 
-from stemgen_jax import records
-from stemgen_jax.clips import Clip, Metadata, deserialize_clip, serialize_clip
+from stemgen_jax import records, shards
+from stemgen_jax.clips import Clip, Metadata, deserialize_row, join_rows, serialize_row
 from stemgen_jax.errors import UserError
 
 METADATA = Metadata(
@@ -38,7 +38,7 @@ def make_clip(song="a", clip=0, stems=3, mixes=4, frames=45, seed=0) -> Clip:
     stem_conditions=np.tile(np.array([1, -1], np.int32), (stems, 1)),
     stem_level_db=rng.uniform(-60, -10, (stems, -(-frames // 10))).astype(np.float16),
     mix_codes=rng.integers(0, 64, (mixes, frames, 4)).astype(np.uint16),
-    mix_members=rng.integers(0, 2, (mixes, stems)).astype(bool),
+    mix_gain_db=np.where(rng.random((mixes, stems)) < 0.5, -1.5, -np.inf).astype(np.float16),
   )
 
 
@@ -70,7 +70,7 @@ def dataset_dir(tmp_path):
 
 
 def test_written_is_read(dataset_dir, tmp_path):
-  assert dataset_dir == tmp_path / "tiny" / "1.0.0"
+  assert dataset_dir == tmp_path / "tiny" / "2.0.0"
   for path in (dataset_dir, dataset_dir.parent, tmp_path):
     dataset = records.Dataset.open(path)
     assert dataset.path == dataset_dir
@@ -78,10 +78,14 @@ def test_written_is_read(dataset_dir, tmp_path):
   source = dataset.source("train")
   assert len(source) == 5
   assert source.songs == ("a", "a", "b", "b", "é")
-  assert source.frames == (45,) * 5
+  assert source.frames.tolist() == [45] * 5
+  assert source.stems.tolist() == [3] * 5
+  assert source.mixes.tolist() == [4] * 5
+  assert source.target_db.tolist() == [-120] * 5  # no stem of which all conditions are known
   for i in (4, 0, 2, 3, 1):
     assert_same(source[i], CLIPS[i])
-  assert_same(pickle.loads(pickle.dumps(source))[4], CLIPS[4])
+  assert_same(pickle.loads(pickle.dumps(source))[-1], CLIPS[4])
+  assert [clip.song for clip in source] == list("aabbé")
   dataset.verify()
 
 
@@ -97,11 +101,15 @@ def test_tfds_opens_it(dataset_dir):
   import tensorflow_datasets as tfds
 
   data = tfds.builder_from_directory(str(dataset_dir)).as_data_source()
-  assert {split: len(source) for split, source in data.items()} == {"train": 5, "test": 1}
-  record = data["train"][3]
-  assert record["song"].decode() == "b"
-  assert np.array_equal(record["stem_codes"], CLIPS[3].stem_codes)
-  assert np.array_equal(record["mix_members"], CLIPS[3].mix_members)
+  assert {split: len(source) for split, source in data.items()} == {"train": 35, "test": 7}
+  for row, codes in enumerate((*CLIPS[3].stem_codes, *CLIPS[3].mix_codes)):
+    record = data["train"][3 * 7 + row]
+    assert record["song"].decode() == "b"
+    assert (record["clip"], record["row"], record["start_frame"]) == (1, row, 45)
+    assert np.array_equal(record["codes"], codes)
+    for field in ("stem_conditions", "stem_level_db", "mix_gain_db"):
+      assert np.array_equal(record[field], getattr(CLIPS[3], field))
+      assert record[field].dtype == getattr(CLIPS[3], field).dtype
 
 
 def test_no_tensorflow():
@@ -109,18 +117,53 @@ def test_no_tensorflow():
   assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
-@pytest.mark.parametrize("shape", [(1, 2, 1), (1, 2, 3), (7, 3, 61)])
-def test_small_and_odd_shapes(shape):
+@pytest.mark.parametrize("shape", [(1, 1, 1), (1, 2, 3), (7, 3, 61)])
+def test_small_and_odd_shapes(shape, tmp_path):
   stems, mixes, frames = shape
   clip = make_clip(stems=stems, mixes=mixes, frames=frames)
-  assert_same(deserialize_clip(serialize_clip(clip, METADATA), METADATA), clip)
+  rows = [deserialize_row(serialize_row(row, METADATA), METADATA) for row in clip.rows()]
+  assert_same(join_rows(rows), clip)
+  import tensorflow_datasets as tfds
+
+  folder = records.write_dataset(tmp_path, "tiny", METADATA, {"train": [[clip]]})
+  source = tfds.builder_from_directory(str(folder)).as_data_source("train")
+  assert np.array_equal(source[0]["codes"], clip.stem_codes[0])
+  assert np.array_equal(source[0]["mix_gain_db"], clip.mix_gain_db)
+
+
+def test_rows_out_of_order_are_refused():
+  rows = list(CLIPS[0].rows())
+  for wrong in (
+    rows[:-1],
+    [rows[1], rows[0], *rows[2:]],
+    [*rows[:-1], *list(CLIPS[2].rows())[-1:]],
+  ):
+    with pytest.raises(UserError, match=r"must have its 7 rows in order.*song 'a'"):
+      join_rows(wrong)
+
+
+def test_a_row_costs_its_own_bytes_alone(dataset_dir):
+  clip = CLIPS[0]
+  sizes = [len(serialize_row(row, METADATA)) for row in clip.rows()]
+  assert max(sizes) < clip.stem_codes[0].nbytes + 400
+
+
+def test_what_may_be_a_target():
+  clip = make_clip()
+  assert not clip.targets.any()
+  clip.stem_conditions[1] = (0, 0)
+  clip.stem_level_db[:] = -50
+  clip.stem_level_db[0, 0], clip.stem_level_db[1, 2] = -10, -20
+  assert clip.targets.tolist() == [False, True, False]
+  assert clip.target_db == -20
 
 
 def test_same_bytes_in_another_process():
   code = (
     "import hashlib, sys; sys.path.insert(0, 'tests')\n"
     "from test_records import *\n"
-    "print(hashlib.sha256(serialize_clip(make_clip(), METADATA)).hexdigest())"
+    "row = next(make_clip().rows())\n"
+    "print(hashlib.sha256(serialize_row(row, METADATA)).hexdigest())"
   )
   runs = {subprocess.check_output([sys.executable, "-c", code]) for _ in range(3)}
   assert len(runs) == 1
@@ -134,12 +177,14 @@ def test_same_bytes_in_another_process():
     ({"mix_codes": CLIPS[0].mix_codes + np.uint16(60)}, "mix_codes .* below 64"),
     ({"stem_level_db": CLIPS[0].stem_level_db[:, 1:]}, "stem_level_db"),
     ({"stem_conditions": np.full((3, 2), 2, np.int32)}, r"must index \['instrument', 'genre'\]"),
-    ({"mix_codes": CLIPS[0].mix_codes[:1], "mix_members": CLIPS[0].mix_members[:1]}, "two mixes"),
+    ({"mix_codes": CLIPS[0].mix_codes[:0], "mix_gain_db": CLIPS[0].mix_gain_db[:0]}, "and a mix"),
+    ({"mix_gain_db": CLIPS[0].mix_gain_db * np.float16(np.nan)}, "mix_gain_db .* must be dB"),
+    ({"stem_level_db": CLIPS[0].stem_level_db - np.float16(200)}, "at least -120"),
   ],
 )
-def test_wrong_clip_is_refused(change, message):
+def test_wrong_clip_is_refused(change, message, tmp_path):
   with pytest.raises(UserError, match=message):
-    serialize_clip(spoil(CLIPS[0], **change), METADATA)
+    shards.write_shard(tmp_path / "a", [spoil(CLIPS[0], **change)], METADATA)
 
 
 def test_failed_write_leaves_no_dataset(tmp_path):
@@ -210,7 +255,7 @@ def test_unknown_split(dataset_dir):
 @pytest.mark.parametrize(
   ("edit", "message"),
   [
-    (lambda c: c | {"schema_version": 9}, "schema version 1; got 9"),
+    (lambda c: c | {"schema_version": 9}, "schema version 2; got 9"),
     (lambda c: {k: v for k, v in c.items() if k != "n_codes"}, "must be whole"),
     (lambda c: c | {"splits": {"train": [{}]}}, "must be whole"),
     (lambda c: {}, "must be whole"),
