@@ -89,6 +89,10 @@ class CategoryMap:
       del words[: size or 1]
     return found.pop() if len(found) == 1 else None
 
+  def is_phrase(self, text: str) -> bool:
+    """Returns whether a text is just one phrase of the table, as "Lead Vocals"."""
+    return tuple(split_words(text)) in self._phrases
+
   def _read_categories(self, names: Any) -> tuple[str, ...]:
     rule = "list categories of lower-case letters, digits and _, each once, and none `unknown`"
     self._require(isinstance(names, list) and len(names) > 0, rule, names)

@@ -9,12 +9,16 @@ import os
 from pathlib import Path
 
 from data_prep.category_map import CategoryMap
+from data_prep.corpora.cocochorales import CocoChorales
+from data_prep.corpora.folder import Folder
+from data_prep.corpora.moisesdb import MoisesDB
+from data_prep.corpora.musdb18 import Musdb18
 from data_prep.corpora.slakh import Slakh
 from data_prep.corpora.types import Corpus
 from stemgen_jax.errors import UserError
 
 AUTO = "auto"
-CORPORA = {reader.name: reader for reader in (Slakh,)}
+CORPORA = {reader.name: reader for reader in (Slakh, Musdb18, MoisesDB, CocoChorales, Folder)}
 
 
 def open_corpus(
@@ -40,12 +44,13 @@ def open_corpus(
 
 
 def recognise_corpus(root: str | os.PathLike) -> str:
-  """Returns the name of the corpus that a folder is laid out as.
+  """Returns the name of the corpus that a folder is laid out as; `folder` is what no other is.
 
   Raises:
     UserError: if it is laid out as none, or as several; the line lists what each expects.
   """
   found = [name for name, reader in CORPORA.items() if reader.recognises(Path(root))]
+  found = [name for name in found if name != Folder.name] or found
   if len(found) == 1:
     return found[0]
   layouts = "; ".join(f"{name}: {reader.layout}" for name, reader in CORPORA.items())

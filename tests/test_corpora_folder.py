@@ -1,0 +1,147 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Folders of one's own, read as songs."""
+
+import os
+from collections import Counter
+
+import pytest
+from small_trees import tell, write_tone
+
+from data_prep.corpora import open_corpus
+from data_prep.corpora.layout import hash_split
+from stemgen_jax.errors import UserError
+
+
+def write_songs(root, **songs):
+  for song, files in songs.items():
+    for file in files.split(", "):
+      write_tone(root / song / file)
+
+
+def describe(track):
+  return {s.name: (s.category, [f.path.name for f in s.files]) for s in track.stems}
+
+
+def test_a_song(tmp_path):
+  names = "01_Bass_DI.wav, Bass Amp.wav, kick in.flac, SN.wav, Lead Vox 2.wav, Thing.ogg, BGV.wav"
+  write_songs(tmp_path, song=f"{names}, song.wav, Song Mixdown.wav, 2track.wav, notes.wav")
+  (tmp_path / "song/notes.wav").rename(tmp_path / "song/notes.txt")
+  for hidden in ("song/._kick in.flac", "song/.cache.wav", "__MACOSX/song/._kick.wav", ".a/b.wav"):
+    (tmp_path / hidden).parent.mkdir(parents=True, exist_ok=True)
+    (tmp_path / hidden).write_bytes(b"\0")
+  corpus = open_corpus("folder", tmp_path)
+  (track,) = corpus.tracks()
+  assert (track.id, track.split) == ("song", "train")
+  assert describe(track) == {
+    "BGV": ("vocals", ["BGV.wav"]),
+    "Lead Vox 2": ("vocals", ["Lead Vox 2.wav"]),
+    "Thing": (None, ["Thing.ogg"]),
+    "bass": ("bass", ["01_Bass_DI.wav", "Bass Amp.wav"]),
+    "drums": ("drums", ["SN.wav", "kick in.flac"]),
+  }
+  mix = "a mix of all, by its name: left out"
+  assert tell(corpus) == [
+    ("song/2track.wav", mix),
+    ("song/Song Mixdown.wav", mix),
+    ("song/Thing.ogg", "unknown instrument: 'Thing', kept without a category"),
+    ("song/song.wav", mix),
+  ]
+
+
+def test_the_title_is_no_instrument(tmp_path):
+  write_songs(
+    tmp_path,
+    **{
+      "Brass Monkey": "Brass Monkey - Lead.wav, Brass Monkey - Drums.wav, Brass Monkey.wav",
+      "b": "Horn Song kick.wav, Horn Song gtr.wav, Horn Song Mix.wav",
+      "Piano": "piano.wav, Piano - mix.wav",
+      "c": "Bass DI.wav, Bass Amp.wav",  # here the shared word is the instrument
+    },
+  )
+  tracks = {track.id: describe(track) for track in open_corpus("folder", tmp_path).tracks()}
+  assert {name: value[0] for name, value in tracks["Brass Monkey"].items()} == {
+    "Brass Monkey - Drums": "drums",
+    "Brass Monkey - Lead": None,
+  }
+  assert {name: value[0] for name, value in tracks["b"].items()} == {
+    "Horn Song gtr": "guitar",
+    "Horn Song kick": "drums",
+  }
+  assert tracks["c"] == {"bass": ("bass", ["Bass Amp.wav", "Bass DI.wav"])}
+  assert {name: value[0] for name, value in tracks["Piano"].items()} == {"piano": "piano"}
+
+
+def test_splits_by_folders(tmp_path):
+  write_songs(
+    tmp_path,
+    **{
+      "train/x/a": "bass.wav",
+      "train/b": "bass.wav, mix.wav",
+      "Valid/c": "bass.wav",
+      "test/d": "bass.wav",
+      "test/b": "bass.wav",
+      "elsewhere/e": "bass.wav",
+      "test/f": "mix.wav",
+    },
+  )
+  corpus = open_corpus("folder", tmp_path)
+  assert [(t.split, t.id) for t in corpus.tracks()] == [
+    ("train", "x__a"),
+    ("validation", "c"),
+    ("test", "b"),
+    ("test", "d"),
+  ]
+  assert [where for where, _ in tell(corpus)] == [
+    "elsewhere/e",
+    "test/f/mix.wav",
+    "test/f",
+    "train/b/mix.wav",
+    "train/b",
+  ]
+  assert tell(corpus)[-1][1] == "the same song twice: it is test/b too, left out here"
+
+
+def test_splits_by_a_hash(tmp_path):
+  assert hash_split("0000") == "train"  # so on every machine, for good
+  assert hash_split("Ange\u0301lique") == hash_split("Ang\u00e9lique")  # as macOS stores it
+  splits = Counter(hash_split(f"{i:04d}") for i in range(10_000))
+  assert 7_850 < splits["train"] < 8_150
+  assert 900 < splits["validation"] < 1_100
+  assert 900 < splits["test"] < 1_100
+  names = [name for name in map(str, range(60)) if hash_split(name) != "train"][:3]
+  write_songs(tmp_path, **dict.fromkeys(names, "bass.wav"))
+  tracks = open_corpus("folder", tmp_path).tracks()
+  assert [t.id for t in tracks if t.split == "train"] == [min(names)]
+  before = {t.id: t.split for t in tracks}
+  write_songs(tmp_path, zz="bass.wav")
+  after = {t.id: t.split for t in open_corpus("folder", tmp_path).tracks()}
+  assert all(after[name] == before[name] for name in names if name != min(names))
+
+
+def test_doubles_links_and_a_root_that_is_the_song(tmp_path):
+  root = tmp_path / "my song"
+  write_songs(root, **{".": "gtr.wav, gtr.flac"})
+  os.symlink(root, root / "loop")
+  corpus = open_corpus("folder", root)
+  (track,) = corpus.tracks()
+  assert track.id == "my song"
+  assert describe(track) == {"gtr": ("guitar", ["gtr.wav"])}
+  assert tell(corpus) == [("gtr.flac", "the same stem twice: it is gtr.wav too, left out")]
+
+
+def test_folders_of_instruments_are_told(tmp_path):
+  write_songs(tmp_path, **{"song/Bass": "di.wav, amp.wav", "song/Lead Vox": "a.wav, b.wav"})
+  corpus = open_corpus("folder", tmp_path)
+  corpus.tracks()
+  assert tell(corpus)[-1] == (
+    "song",
+    "folders of instruments: Bass, Lead Vox are read as songs, put a song's files in one folder",
+  )
+
+
+def test_nothing_to_use(tmp_path):
+  write_songs(tmp_path, song="mix.wav")
+  with pytest.raises(
+    UserError, match=r"folder root must hold folders of audio.*song/mix.wav: a mi"
+  ):
+    open_corpus("folder", tmp_path).tracks()
