@@ -1,0 +1,49 @@
+# SPDX-License-Identifier: Apache-2.0
+"""example: python -m data_prep.inspect music --json report.json
+
+Shows what a corpus of stems holds, from its metadata and the headers of its audio files, before
+anything is encoded; or, of a folder of token shards, what they hold. A corpus with audio that
+cannot be read gives exit code 3.
+"""
+
+import argparse
+import importlib.util
+import sys
+from pathlib import Path
+
+from data_prep.corpora import AUTO, CORPORA
+from data_prep.inspect_corpus import inspect_corpus
+from stemgen_jax.cli import build_parser
+from stemgen_jax.errors import UserError, run_cli
+from stemgen_jax.records import MANIFEST_FILE
+
+
+def main(argv: list[str] | None = None) -> int:
+  """Runs the command and returns its exit code; tables go to stdout."""
+  args = build_arguments().parse_args(argv)
+  path = Path(args.path)
+  if not path.is_dir():
+    raise UserError(f"path must be a folder; got path={path}. Check the path.")
+  if not any(next(path.glob(depth + MANIFEST_FILE), None) for depth in ("", "*/", "*/*/")):
+    return inspect_corpus(path, args.corpus, args.categories, args.json, show_all=args.all)
+  if not importlib.util.find_spec("data_prep.inspect_shards"):
+    raise UserError(f"path must be a corpus; got path={path}, a dataset. Open it with Dataset.")
+  from data_prep.inspect_shards import inspect_dataset
+
+  return inspect_dataset(path, args.json) or 0
+
+
+def build_arguments() -> argparse.ArgumentParser:
+  """Returns the parser of the command line."""
+  parser = build_parser(__doc__)
+  parser.add_argument("path", metavar="PATH", help="a corpus' folder, or one of token shards")
+  choices = ", ".join([AUTO, *CORPORA])
+  parser.add_argument("--corpus", default=AUTO, help=f"one of {choices}; auto looks which it is")
+  parser.add_argument("--categories", metavar="FILE", help="in place of data_prep/categories.yaml")
+  parser.add_argument("--json", metavar="FILE", help="where to write the same as data")
+  parser.add_argument("--all", action="store_true", help="list all problems, not the first 20")
+  return parser
+
+
+if __name__ == "__main__":
+  sys.exit(run_cli(main))
