@@ -78,3 +78,14 @@ def test_several_layouts_or_none_are_told(tmp_path):
   write_musdb(tmp_path)
   with pytest.raises(UserError, match=r"laid out as slakh and musdb18. Name it with --corpus"):
     recognise_corpus(tmp_path)
+
+
+@pytest.mark.parametrize("name", CORPORA)
+def test_the_folder_above(tmp_path, name):
+  root = tmp_path / "data" / "release"
+  LAYOUTS[name](root)
+  if name in ("slakh", "musdb18"):
+    with pytest.raises(UserError, match=f"holds {root}, laid out as {name}. Give that folder."):
+      recognise_corpus(root.parent)
+  else:
+    assert recognise_corpus(root.parent) == name

@@ -28,12 +28,12 @@ def test_songs(tmp_path):
   )
   write_song(tmp_path / "train/random_track192000", violin=40, saxophone=65, bassoon=70)
   write_song(tmp_path / "string_track192001", viola=41, cello=42)
-  write_song(tmp_path / "woodwind_track216001", flute=None, kazoo=None)
+  write_song(tmp_path / "woodwind_track216001", flute=None, kazoo=None, whistle=78, recorder="x")
   write_song(tmp_path / "woodwind_track240001", flute=73)
   write_song(tmp_path / "string_track000007", violin=40, cello=42)
   write_tone(tmp_path / "string_track192001/stems_audio/._0_viola.wav")
   (tmp_path / "random_track000002").mkdir()
-  (tmp_path / "string_track000007/metadata.yaml").write_text("a: [")
+  (tmp_path / "string_track000007/metadata.yaml").write_text("a: [")  # not needed
   (tmp_path / "string_track000007/stems_audio/0_violin.wav").unlink()
   (tmp_path / "train/random_track192000/stems_audio/2_bassoon.wav").unlink()
   corpus = open_corpus("cocochorales", tmp_path)
@@ -43,19 +43,18 @@ def test_songs(tmp_path):
     ("train", "random_track192000", ("strings", "woodwind")),
     ("train", "string_track000007", ("strings",)),
     ("validation", "string_track192001", ("strings", "strings")),
-    ("test", "woodwind_track216001", ("woodwind", None)),
+    ("test", "woodwind_track216001", ("woodwind", None, "woodwind", None)),
   ]
   assert [stem.name for stem in tracks[3].stems] == ["0_viola", "1_cello"]
+  voices = "of 4 voices have no file"
+  unknown = "unknown instrument: {}, kept without a category"
+  place = "woodwind_track216001/stems_audio"
   assert tell(corpus) == [
-    (
-      "string_track000007/metadata.yaml",
-      "metadata cannot be read: the stems' names are taken instead",
-    ),
-    ("train/random_track192000/stems_audio/2", "no audio: listed, but has no file"),
-    (
-      "woodwind_track216001/stems_audio/1_kazoo.wav",
-      "unknown instrument: kazoo (program None), kept without a category",
-    ),
+    ("string_track000007", f"no audio: 3 {voices}"),
+    ("string_track192001", f"no audio: 2 {voices}"),
+    ("train/random_track192000", f"no audio: 2 {voices}"),
+    (f"{place}/1_kazoo.wav", unknown.format("kazoo")),
+    (f"{place}/3_recorder.wav", unknown.format("recorder")),
     ("woodwind_track240001", "unknown split: its number is above 240000, left out"),
   ]
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from data_prep.category_map import CategoryMap
 from data_prep.corpora.cocochorales import CocoChorales
 from data_prep.corpora.folder import Folder
+from data_prep.corpora.layout import list_folders
 from data_prep.corpora.moisesdb import MoisesDB
 from data_prep.corpora.musdb18 import Musdb18
 from data_prep.corpora.slakh import Slakh
@@ -47,10 +48,13 @@ def recognise_corpus(root: str | os.PathLike) -> str:
   """Returns the name of the corpus that a folder is laid out as; `folder` is what no other is.
 
   Raises:
-    UserError: if it is laid out as none, or as several; the line lists what each expects.
+    UserError: if it is laid out as none, or as several, or is the folder above; the line lists what
+      each expects.
   """
   found = [name for name, reader in CORPORA.items() if reader.recognises(Path(root))]
   found = [name for name in found if name != Folder.name] or found
+  if found == [Folder.name]:
+    _check_children(Path(root))
   if len(found) == 1:
     return found[0]
   layouts = "; ".join(f"{name}: {reader.layout}" for name, reader in CORPORA.items())
@@ -58,3 +62,14 @@ def recognise_corpus(root: str | os.PathLike) -> str:
     f"corpus root must be laid out as one corpus ({layouts}); got root={root}, laid out as"
     f" {' and '.join(found) or 'none'}. Name it with --corpus, or give another folder."
   )
+
+
+def _check_children(root: Path) -> None:
+  """Raises a UserError if a folder in the root is a corpus whose stems would pass for songs."""
+  for child in list_folders(root):
+    for reader in (Slakh, Musdb18):  # the others look deeper themselves
+      if reader.recognises(child):
+        raise UserError(
+          f"corpus root must be the corpus' own folder; got root={root}, which holds {child}, laid"
+          f" out as {reader.name}. Give that folder."
+        )

@@ -5,7 +5,6 @@ import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import yaml
 
@@ -22,6 +21,7 @@ from data_prep.corpora.types import INSTRUMENT, AudioFile, Problem, Stem, Track
 _TRACK = re.compile(r"(?:string|brass|woodwind|random)_track(\d{6})")
 _STEM = re.compile(r"(\d)_(.+)")
 _LAST = {"train": 192_000, "validation": 216_000, "test": 240_000}  # number of a split's last track
+_VOICES = 4
 _DEPTH = 4  # main_dataset/train/1/TRACK at most
 
 
@@ -29,8 +29,8 @@ class CocoChorales:
   """CocoChorales: `ENSEMBLE_trackNNNNNN/{metadata.yaml, stems_audio/N_INSTRUMENT.wav}`.
 
   The tracks may lie in any folders up to three below the root, as the archives are unpacked: a
-  track's number tells its split. A voice's General MIDI program, in metadata.yaml, tells its
-  category, else its instrument's name.
+  track's number tells its split. A file's name tells its category; metadata.yaml, of some hundred
+  lines for each of up to 240,000 songs, is read only where it does not.
 
   Source: CocoChorales (Wu et al. 2022), github.com/lukewys/chamber-ensemble-generator,
   data_format.md, for layout, metadata and the numbers of the splits;
@@ -72,37 +72,35 @@ class CocoChorales:
     return tracks
 
   def _read_stems(self, folder: Path) -> tuple[Stem, ...]:
-    programs, stems = self._read_programs(folder / "metadata.yaml"), []
+    stems = []
     for path in list_folder(folder / "stems_audio"):
       match = _STEM.fullmatch(path.stem)
       if not match or path.suffix.lower() not in AUDIO_SUFFIXES:
         continue
-      program = programs.get(int(match[1]))
-      number = program if isinstance(program, int) else None
-      category = self._map.of_program(number) or self._map.of_name(self.name, match[2])
+      category = self._map.of_name(self.name, match[2]) or self._map.of_program(
+        _read_program(folder / "metadata.yaml", int(match[1]))
+      )
       if category is None:
-        told = f"{match[2]} (program {program}), kept without a category"
-        self._report(path, f"unknown instrument: {told}")
+        self._report(path, f"unknown instrument: {match[2]}, kept without a category")
       known = {} if category is None else {INSTRUMENT: category}
       stems.append(Stem(path.stem, (AudioFile(path),), known))
-    for voice in sorted(set(programs) - {int(stem.name[0]) for stem in stems}, key=str):
-      self._report(folder / "stems_audio" / str(voice), "no audio: listed, but has no file")
+    if 0 < len(stems) < _VOICES:
+      self._report(folder, f"no audio: {_VOICES - len(stems)} of {_VOICES} voices have no file")
     return tuple(stems)
-
-  def _read_programs(self, path: Path) -> dict[Any, Any]:
-    """Returns each voice's program; none, and a problem, if the file cannot be read."""
-    try:
-      content = yaml.load(path.read_bytes(), getattr(yaml, "CSafeLoader", yaml.SafeLoader))
-    except (OSError, yaml.YAMLError):
-      content = None
-    programs = content.get("midi_program_number") if isinstance(content, dict) else None
-    if isinstance(programs, dict):
-      return programs
-    self._report(path, "metadata cannot be read: the stems' names are taken instead")
-    return {}
 
   def _report(self, path: Path, what: str) -> None:
     self.problems.append(Problem(path.relative_to(self._root).as_posix(), what))
+
+
+def _read_program(path: Path, voice: int) -> int | None:
+  """Returns a voice's General MIDI program, None if the file does not tell it."""
+  try:
+    content = yaml.load(path.read_bytes(), getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+  except (OSError, yaml.YAMLError):
+    return None
+  programs = content.get("midi_program_number") if isinstance(content, dict) else None
+  program = programs.get(voice) if isinstance(programs, dict) else None
+  return program if isinstance(program, int) else None
 
 
 def _find_songs(folder: Path, depth: int = _DEPTH) -> Iterator[tuple[Path, int]]:

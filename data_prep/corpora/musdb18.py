@@ -41,8 +41,9 @@ class Musdb18:
   def recognises(root: Path) -> bool:
     """Returns whether a folder is laid out so."""
     entries = [path for folder in ("train", "test") for path in list_folder(root / folder)]
+    names = ("mixture", *_STREAMS)
     return any(
-      path.name.endswith(_SUFFIX) or all(find_audio(path, name) for name in ("vocals", "other"))
+      path.name.endswith(_SUFFIX) or all(find_audio(path, name) for name in names)
       for path in entries
     )
 
