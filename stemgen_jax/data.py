@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 import grain
 import numpy as np
+from absl import flags
 from jaxtyping import Int
 
 from stemgen_jax.errors import UserError
@@ -53,8 +54,7 @@ def make_loader(
     silence_prob: the share of examples whose context is silence.
     process_index: p, which of the processes this is.
     process_count: P.
-    workers: Grain worker processes (they need parsed absl flags and a `__main__` guard); 0 reads in
-      threads.
+    workers: Grain worker processes (the program needs a `__main__` guard); 0 reads in threads.
     sources: the conditions to give, by name; None gives all that the dataset has.
     num_epochs: ends the stream after that many epochs, the last batch filled with examples of the
       next, so that every clip is used and all processes read equally many; None never ends.
@@ -136,6 +136,8 @@ class BatchIterator(grain.DatasetIterator[dict[str, np.ndarray]]):
     # An element here is a whole batch: Grain's default of 500 buffered elements is for examples.
     loader = rest.to_iter_dataset(grain.ReadOptions(num_threads=4, prefetch_buffer_size=8))
     if self._workers:
+      if not flags.FLAGS.is_parsed():  # Grain hands absl's flags on, and fails where there are none
+        flags.FLAGS.mark_as_parsed()
       loader = loader.mp_prefetch(grain.MultiprocessingOptions(num_workers=self._workers))
     self._reader, self._position = iter(loader), position
 

@@ -4,19 +4,21 @@ r"""Measures the speed of one part on this machine: a table, and with --json the
 Example:
   python -m stemgen_jax.bench codec --seconds 10 --json codec.json
 
-Parts: codec (encoding and decoding, in JAX and in PyTorch).
+Parts: codec (encoding and decoding, in JAX and in PyTorch), data (examples read
+from shards), scale (start-up and memory of training by number of songs).
 """
 
 import sys
 from pathlib import Path
 
-from stemgen_jax.bench import codec
+from stemgen_jax.bench import codec, data, scale
 from stemgen_jax.bench.table import print_rows, save_rows
 from stemgen_jax.cli import build_parser
 from stemgen_jax.errors import run_cli
 from stemgen_jax.files import make_folder
 
-PARTS = {"codec": codec}  # each has a docstring, COLUMNS, add_arguments and measure_all
+# Each part has a docstring, COLUMNS, add_arguments and measure_all.
+PARTS = {"codec": codec, "data": data, "scale": scale}
 
 
 def main(argv: list[str] | None = None) -> None:
