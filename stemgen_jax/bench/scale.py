@@ -4,10 +4,10 @@ r"""Start-up time and memory of training against the number of songs.
 Example:
   python -m stemgen_jax.bench scale --songs 100 1000 10000 --folder /fast/disk
 
-Writes datasets of random codes (songs of --song_s in clips of 60 s, each of --stems and --mixes), then trains the
-demo's model on each for a few steps in a process of its own. Start-up ends with the first step, so
-it holds the imports, the opening of the shards and the compilation. Peak memory is that of the
-training process.
+Writes datasets of random codes (songs of --song_s in clips of 60 s, each of --stems and --mixes),
+then trains the demo's model on each for a few steps in a process of its own. Start-up ends with the
+first step, so it holds the imports, the opening of the shards and the compilation. Peak memory is
+that of the training process.
 """
 
 import argparse
