@@ -101,6 +101,9 @@ def test_wav_of_open_length_and_with_chunks_is_whole(tmp_path):
   odd = b"LIST\x03\0\0\0abc\0"  # a chunk of odd size is padded
   path.write_bytes(data[: place - 4] + odd + data[place - 4 :] + b"junk\xff\xff\0\0")
   assert read_audio(path)[0].shape == (1, 8000)
+  path.write_bytes(data[: place - 4] + odd + data[place - 4 : -10])
+  with pytest.raises(UserError, match="its end lacks 10 bytes"):
+    read_audio(path)
 
 
 @pytest.mark.parametrize("part", [0.05, 0.5, 0.95])
@@ -123,8 +126,26 @@ def test_cut_mp4_with_its_index_first_is_named(tmp_path):
         packet.stream = stream
         target.mux(packet)
   assert read_stem(stem(moved, stream=0))[0].shape[1] >= 88200
-  with pytest.raises(UserError, match=f"must be whole.*got path={moved}, audio stream 0"):
-    read_stem(stem(cut(moved), stream=0))
+  data = moved.read_bytes()
+  with av.open(str(moved)) as source:
+    packets = [packet.pos for packet in source.demux() if packet.pos]
+  for end in (packets[len(packets) // 2], int(len(data) * 0.6)):  # between packets, and inside one
+    moved.write_bytes(data[:end])
+    with pytest.raises(UserError, match=f"must be whole.*got path={moved}, audio stream 0"):
+      read_stem(stem(moved, stream=0))
+
+
+def test_nan_in_an_mp4_is_named(tmp_path):
+  av = pytest.importorskip("av")
+  path = tmp_path / "a.m4a"
+  with av.open(str(path), "w", format="mov") as container:
+    stream = container.add_stream("pcm_f32le", rate=8000, layout="mono")
+    pcm = np.array([[0, np.nan] * 4000], np.float32)
+    frame = av.AudioFrame.from_ndarray(pcm, format="flt", layout="mono")
+    frame.rate = 8000
+    container.mux([*stream.encode(frame), *stream.encode(None)])
+  with pytest.raises(UserError, match=f"got path={path} with 4000 NaN"):
+    read_stem(stem(path))
 
 
 def test_no_audio_is_named(tmp_path, monkeypatch):

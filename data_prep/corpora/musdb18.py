@@ -58,7 +58,7 @@ class Musdb18:
     for folder in ("train", "test"):
       for name, files in self._find_songs(self._root / folder):
         stems = tuple(self._describe(stem, file) for stem, file in files.items())
-        split = "validation" if folder == "train" and name in self._validation else folder
+        split = "validation" if name in self._validation else folder
         if stems:
           tracks.append(Track(name, split, stems))
         else:
