@@ -32,6 +32,7 @@ EXTRAS = {
     "music21",
     "pretty_midi",
     "pyloudnorm",
+    "python-stretch",
     "pyyaml",
   ],
   "demo": ["matplotlib", "jinja2"],

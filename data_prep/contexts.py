@@ -1,14 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which stems a clip's context mixes sum, and the sums.
+"""Which stems a clip's context mixes sum, at what gain, and the sums.
 
 The draw depends on (seed, song, clip) alone: not on the order of songs, nor on the machine.
+
+Source: StemGen (arXiv:2312.08723) Fig. 1, "random subset"; its distribution is ours.
 """
 
 import hashlib
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Float16
 
+from stemgen_jax.clips import ABSENT_DB
 from stemgen_jax.errors import UserError
 
 MIN_MIXES = 3  # silence, and two that no stem is in both of
@@ -25,11 +28,9 @@ def draw_members(rng: np.random.Generator, stems: int, mixes: int) -> Bool[np.nd
   """Returns which stems each mix sums: row 0 is silence, the others are random subsets.
 
   A subset's size is uniform from one stem to S - 1, then its stems are uniform given the size: a
-  lone stem is as common as all but one. No two rows are equal, so a clip of S stems has at most
-  2^S - 1 mixes. For each stem some mix that sounds goes without it. A song of one stem can only
-  have silence, twice (`clips.Clip` says why).
-
-  Source: StemGen (arXiv:2312.08723) Fig. 1, "random subset"; its distribution is ours.
+  lone stem is as common as all but one, which is the most that a target leaves. No two rows are
+  equal, so a clip of S stems has at most 2^S - 1 mixes. For each stem some mix that sounds goes
+  without it. A song of one stem can only have silence.
 
   Raises:
     UserError: if `mixes` is below 3.
@@ -37,7 +38,7 @@ def draw_members(rng: np.random.Generator, stems: int, mixes: int) -> Bool[np.nd
   if mixes < MIN_MIXES:
     raise UserError(f"mixes must be at least {MIN_MIXES}; got mixes={mixes}.")
   if stems == 1:
-    return np.zeros((2, 1), bool)
+    return np.zeros((1, 1), bool)
   mixes = int(min(mixes, 2**stems - 1))
   for _ in range(_TRIES):
     rows = [np.zeros(stems, bool)]
@@ -60,12 +61,28 @@ def _draw_subset(
   return row
 
 
-def sum_stems(
-  stems: Float[np.ndarray, "S channels samples"], members: Bool[np.ndarray, " S"]
-) -> Float[np.ndarray, "channels samples"]:
-  """Returns the sum of the member stems: a sum, not an average, so a stem keeps its level.
+def draw_gains(
+  rng: np.random.Generator, members: Bool[np.ndarray, "M S"], jitter_db: float
+) -> Float16[np.ndarray, "M S"]:
+  """Returns each stem's gain in each mix, in dB: uniform within +-jitter_db, ABSENT_DB if left out.
 
-  A sum that passes full scale would clip: that mix alone is scaled down to a peak of 1.
+  The balance of a mix is then not always the producer's. A lone stem has no balance: it keeps its
+  level, and so its codes.
   """
-  mix = stems[members].sum(axis=0)
-  return mix / np.maximum(np.abs(mix).max(initial=0.0), 1.0)
+  jitter = rng.uniform(-jitter_db, jitter_db, members.shape)
+  jitter[members.sum(1) == 1] = 0.0
+  return np.where(members, jitter, ABSENT_DB).astype(np.float16)
+
+
+def sum_stems(
+  stems: Float[np.ndarray, "S channels samples"], gain_db: Float16[np.ndarray, " S"]
+) -> tuple[Float[np.ndarray, "channels samples"], Float16[np.ndarray, " S"]]:
+  """Returns the sum of the stems at their gains, and the gains that it came to have.
+
+  A sum, not an average, so a stem keeps its level. A sum that passes full scale would clip: that
+  mix alone is scaled down to a peak of 1, all its gains alike.
+  """
+  gains = 10.0 ** (gain_db.astype(np.float32) / 20.0)
+  mix = sum((gains[i] * stems[i] for i in np.flatnonzero(gains)), np.zeros_like(stems[0]))
+  peak = np.maximum(np.abs(mix).max(initial=0.0), 1.0)
+  return mix / peak, gain_db - np.float16(20.0 * np.log10(peak))

@@ -2,68 +2,147 @@
 """example: python -m data_prep.tokenize --corpus slakh --root music --codec bundle --out shards
 
 Turns a corpus of stems into token shards for training: stems and random mixes of them, as EnCodec
-codes. Stopped and started again, it goes on where it was; the dataset appears when it is whole.
+codes. Stopped and started again, it goes on where it was; the dataset appears when it is whole. A
+track that cannot be read is reported and left out, and the exit code is then 3: the same command,
+with the track mended, completes the dataset. With --runner the tracks go to an Apache Beam pipeline
+instead of this machine's cores: its workers must see the same folders under the same paths.
 """
 
 import argparse
 import dataclasses
+import functools
 import hashlib
-import importlib.util
-import json
 import logging
 import os
 import shutil
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from rich.console import Console
 from rich.logging import RichHandler
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from data_prep.augment import draw_augmentation
+from data_prep.backends import load_codec
 from data_prep.corpora import CORPORA, open_corpus
-from data_prep.corpora.types import Track
-from data_prep.tokenizer import Codec, Tokenizer, TokenSettings
+from data_prep.corpora.types import Corpus
+from data_prep.engines import run_beam, run_pool
+from data_prep.jobs import Job, TrackWorker, make_jobs
+from data_prep.tokenizer import Codec, TokenSettings
 from stemgen_jax.cli import build_parser
 from stemgen_jax.clips import Clip, Metadata
 from stemgen_jax.errors import UserError, run_cli
 from stemgen_jax.files import make_folder
-from stemgen_jax.records import Dataset, dataset_folder, read_clips, write_dataset, write_shard
+from stemgen_jax.records import Dataset, dataset_folder, write_dataset
+from stemgen_jax.shards import read_clips
 
 _log = logging.getLogger(__name__)
-_ENDS = 2**16
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Engine:
+  """Where tracks are tokenised: in processes here, or by a Beam runner."""
+
+  workers: int = 1  # processes; 1 is this one
+  batch_size: int = 1  # signals encoded at once
+  runner: str | None = None  # of Beam
+  options: tuple[str, ...] = ()  # its own flags
 
 
 def tokenize_corpus(
-  corpus_name: str,
-  root: str | os.PathLike,
-  codec: Codec,
+  corpus: Corpus,
+  make_codec: Callable[[], Codec],
   out: str | os.PathLike,
   *,
   name: str | None = None,
   settings: TokenSettings | None = None,
   shard_songs: int = 100,
-  batch_size: int = 1,
-  threads: int = 1,
-) -> Path:
-  """Writes the token shards of a corpus and returns their folder, `out/name/VERSION`.
+  engine: Engine | None = None,
+) -> tuple[Path, dict[str, str]]:
+  """Writes the token shards of a corpus.
 
-  Each finished track is a file in a hidden folder beside the dataset, named after all its tokens
-  depend on (settings, codec, audio files); a later run takes what it finds there. A dataset made
-  of just the same is left as it is.
+  Each finished track is a part in a hidden folder beside the dataset (see `jobs`); a later run
+  takes what it finds there. A dataset made of just the same is left as it is; one that lacks tracks
+  which failed is made anew when any of them succeeds.
+
+  Args:
+    corpus: where the songs are.
+    make_codec: picklable, so that each process can have its own codec.
+    out: the folder of datasets.
+    name: of the dataset; the corpus' name if not given.
+    settings: what the tokens depend on beside corpus and codec.
+    shard_songs: songs in a file.
+    engine: what runs the work; None is this process alone.
+
+  Returns:
+    The dataset's folder, `out/name/VERSION`, and why each song that is missing from it failed.
 
   Raises:
-    UserError: if the corpus cannot be read, or another dataset of that name exists.
+    UserError: if the corpus cannot be read, every track fails, or another dataset of that name
+      exists.
   """
-  settings, spec = settings or TokenSettings(), codec.spec
+  settings, engine = settings or TokenSettings(), engine or Engine()
   settings.validate()
-  name = name or corpus_name
-  directory = dataset_folder(out, name)
+  directory = dataset_folder(out, name or corpus.name)
   staging = directory.with_name(".parts")
-  corpus = open_corpus(corpus_name, root)
   tracks = corpus.tracks()
-  metadata = Metadata(
+  for problem in corpus.problems:
+    _log.warning("%s: %s", problem.where, problem.what)
+  codec = make_codec()
+  metadata = describe_dataset(codec, corpus, settings)
+
+  def augmentations(track):
+    versions = range(settings.augment if track.split == "train" else 0)
+    return [draw_augmentation(settings.seed, track.id, version) for version in versions]
+
+  jobs = make_jobs(tracks, augmentations, metadata, settings, staging)
+  digest = hash_parts(jobs, shard_songs)
+  left = None
+  if directory.exists():
+    made_by = Dataset.open(directory).metadata.settings
+    if made_by.get("digest") != digest and not made_by.get("failed"):
+      raise UserError(
+        f"dataset must be new or made of the same; got {directory}, made of other music or"
+        " settings. Remove it, or choose another --name."
+      )
+    left = made_by.get("failed")
+    if not left:
+      _log.info("%s is already whole", directory)
+      return directory, {}
+  make_folder(staging, "--out")
+  run_jobs(jobs, make_codec if engine.workers > 1 or engine.runner else lambda: codec,
+           metadata, settings, engine)  # fmt: skip
+  failed = {job.song: why for job in jobs if (why := job.read_failure())}
+  done = [job for job in jobs if job.part.exists()]
+  if len(done) + len(failed) < len(jobs):
+    raise UserError(
+      f"every worker must see --out; got no word of {len(jobs) - len(done) - len(failed)} tracks in"
+      f" {staging}. Give a folder that all machines share."
+    )
+  if not done:
+    song, reason = next(iter(failed.items()))
+    raise UserError(
+      f"a corpus must have a track that can be tokenised; got {len(failed)} that cannot, as {song}:"
+      f" {reason}"
+    )
+  if left != failed or digest != made_by.get("digest"):
+    made_by = {
+      "corpus": corpus.name, "digest": digest, "failed": failed, **dataclasses.asdict(settings)
+    }  # fmt: skip
+    metadata = dataclasses.replace(metadata, settings=made_by)
+    splits = share_out(done, shard_songs, metadata)
+    write_dataset(out, directory.parent.name, metadata, splits, replace=directory.exists())
+  if not failed:
+    shutil.rmtree(staging)
+  return directory, failed
+
+
+def describe_dataset(codec: Codec, corpus: Corpus, settings: TokenSettings) -> Metadata:
+  """Returns what holds for every record."""
+  spec = codec.spec
+  return Metadata(
     codec_fingerprint=codec.fingerprint,
     n_levels=spec.n_levels,
     n_codes=spec.n_codes,
@@ -74,55 +153,52 @@ def tokenize_corpus(
     level_frames=max(round(settings.level_s * spec.frame_rate_hz), 1),
     clip_s=settings.clip_s,
   )
-  keys = [hash_track(track, metadata, settings) for track in tracks]
-  digest = hashlib.sha256(" ".join([*keys, str(shard_songs)]).encode()).hexdigest()
-  made_by = {"corpus": corpus_name, "digest": digest, **dataclasses.asdict(settings)}
-  metadata = dataclasses.replace(metadata, settings=made_by)
-  if directory.exists() and Dataset.open(directory).metadata.settings.get("digest") == digest:
-    _log.info("%s is already whole", directory)
-    return directory
-  if directory.exists():
-    raise UserError(
-      f"dataset must be new or made of the same; got {directory}, made of other music or settings."
-      " Remove it, or choose another --name."
-    )
-  make_folder(staging, "--out")
-  paths = [staging / f"{t.split}-{t.id}-{key}" for t, key in zip(tracks, keys)]
-  tokenizer = Tokenizer(codec, metadata, settings, batch_size, threads)
-  _tokenize_parts(tracks, paths, tokenizer, metadata)
-  splits: dict[str, list[Iterator[Clip]]] = {}
-  for split in dict.fromkeys(track.split for track in tracks):
-    parts = [path for track, path in zip(tracks, paths) if track.split == split]
+
+
+def hash_parts(jobs: Sequence[Job], shard_songs: int) -> str:
+  """Returns a hash of all that a dataset of these jobs depends on."""
+  names = [job.part.name for job in jobs]
+  return hashlib.sha256(" ".join([*names, str(shard_songs)]).encode()).hexdigest()
+
+
+def share_out(
+  jobs: Sequence[Job], shard_songs: int, metadata: Metadata
+) -> dict[str, list[Iterator[Clip]]]:
+  """Returns the clips of finished jobs: split -> for each shard, those of `shard_songs` songs."""
+  splits = {}
+  for split in dict.fromkeys(job.track.split for job in jobs):
+    parts = [job.part for job in jobs if job.track.split == split]
     splits[split] = [
       _read_parts(parts[i : i + shard_songs], metadata) for i in range(0, len(parts), shard_songs)
     ]
-  write_dataset(out, name, metadata, splits)
-  shutil.rmtree(staging)
-  return directory
+  return splits
 
 
-def hash_track(track: Track, metadata: Metadata, settings: TokenSettings) -> str:
-  """Returns a short hash of all that a track's tokens depend on."""
-  files = [(_hash_ends(f.path), dict(s.conditions)) for s in track.stems for f in s.files]
-  content = [track.id, files, dataclasses.asdict(metadata), dataclasses.asdict(settings)]
-  return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]
+def _read_parts(parts: Sequence[Path], metadata: Metadata) -> Iterator[Clip]:
+  for part in parts:
+    yield from read_clips(part, metadata)
 
 
-def _hash_ends(path: Path) -> str:
-  """Returns a hash of a file's size and ends: a FLAC holds the MD5 of its samples in its head."""
-  with path.open("rb") as file:
-    size = file.seek(0, os.SEEK_END)
-    tail_start = file.seek(max(size - _ENDS, 0))
-    tail = file.read()
-    file.seek(0)
-    head = file.read(min(_ENDS, tail_start))
-  return hashlib.sha256(b"%d " % size + head + tail).hexdigest()
-
-
-def _tokenize_parts(
-  tracks: list[Track], paths: list[Path], tokenizer: Tokenizer, metadata: Metadata
+def run_jobs(
+  jobs: Sequence[Job],
+  make_codec: Callable[[], Codec],
+  metadata: Metadata,
+  settings: TokenSettings,
+  engine: Engine,
 ) -> None:
-  """Writes each track that has no file yet to its path, under a progress bar."""
+  """Runs the jobs that have no part yet: on Beam, or here under a progress bar."""
+  todo = [job for job in jobs if not job.part.exists()]
+  if len(todo) < len(jobs):
+    _log.info("%d of %d tracks are done already", len(jobs) - len(todo), len(jobs))
+  for job in todo:
+    job.failure.unlink(missing_ok=True)
+  threads = 1 if engine.workers > 1 or engine.runner else os.cpu_count() or 1  # that read
+  make_worker = functools.partial(
+    TrackWorker, make_codec, metadata, settings, engine.batch_size, threads
+  )
+  if engine.runner:
+    run_beam(make_worker, todo, engine.runner, engine.options)
+    return
   console = Console(stderr=True)
   columns = (
     TextColumn("{task.description}"),
@@ -132,88 +208,71 @@ def _tokenize_parts(
     TimeElapsedColumn(),
     TimeRemainingColumn(),
   )
-  todo = [(track, path) for track, path in zip(tracks, paths) if not path.exists()]
-  if len(todo) < len(tracks):
-    _log.info("%d of %d tracks are done already", len(tracks) - len(todo), len(tracks))
-  began_s = time.monotonic()
+  began_s, encoded_s, warned = time.monotonic(), 0.0, set()
   with Progress(*columns, console=console) as progress:
-    total = sum(len(track.stems) for track, _ in todo)
+    total = sum(len(job.track.stems) for job in todo)
     task = progress.add_task("tokenising", total=total, speed="")
-    for track, path in todo:
-      partial = path.with_name(f"{path.name}.partial")
-      write_shard(partial, tokenizer.tokenize(track), metadata)
-      os.replace(partial, path)
-      speed = tokenizer.encoded_s / (time.monotonic() - began_s)
-      progress.update(task, advance=len(track.stems), speed=f"{speed:.1f}x real time")
+    for index, outcome in run_pool(make_worker, todo, engine.workers):
+      if outcome.reason:
+        _log.warning("%s is left out: %s", todo[index].song, outcome.reason)
+      for rate_hz, path in outcome.low_rates.items():
+        if rate_hz not in warned:
+          warned.add(rate_hz)
+          _log.warning(
+            "%s is at %d Hz, the codec at %d Hz: nothing above %d Hz can be learnt from such files",
+            *(path, rate_hz, metadata.sample_rate_hz, rate_hz // 2),
+          )
+      encoded_s += outcome.encoded_s
+      speed = f"{encoded_s / (time.monotonic() - began_s):.1f}x real time"
+      progress.update(task, advance=len(todo[index].track.stems), speed=speed)
   if todo:
     took_s = time.monotonic() - began_s
     _log.info(
       "encoded %.0f s of audio (stems and mixes) in %.0f s: %.1f times real time",
-      *(tokenizer.encoded_s, took_s, tokenizer.encoded_s / took_s),
+      *(encoded_s, took_s, encoded_s / took_s),
     )
 
 
-def _read_parts(paths: list[Path], metadata: Metadata) -> Iterator[Clip]:
-  """Yields the clips of finished tracks."""
-  for path in paths:
-    yield from read_clips(path, metadata)
-
-
-def main(argv: list[str] | None = None) -> None:
-  """Runs the command; the folder of the shards goes to stdout."""
-  args = build_arguments().parse_args(argv)
+def main(argv: list[str] | None = None) -> int:
+  """Runs the command; the folder of the shards goes to stdout. Returns 3 if a track failed."""
+  parser = build_arguments()
+  args, options = parser.parse_known_args(argv)
+  if options and not args.runner:
+    parser.error(f"unrecognized arguments: {' '.join(options)}")
   handler = RichHandler(console=Console(stderr=True), show_path=False, show_time=False)
   logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=[handler])
-  directory = tokenize_corpus(
-    args.corpus,
-    args.root,
-    load_codec(args.codec, args.backend, args.device),
+  accelerated = args.device != "cpu" or args.backend == "jax"
+  directory, failed = tokenize_corpus(
+    open_corpus(args.corpus, args.root, args.categories),
+    functools.partial(load_codec, args.codec, args.backend, args.device),
     args.out,
     name=args.name,
-    settings=TokenSettings(clip_s=args.clip_s, mixes=args.mixes, seed=args.seed),
+    settings=TokenSettings(
+      clip_s=args.clip_s,
+      mixes=args.mixes,
+      gain_jitter_db=args.gain_jitter_db,
+      augment=args.augment,
+      seed=args.seed,
+    ),
     shard_songs=args.shard_songs,
-    batch_size=args.batch,
-    threads=args.threads,
+    engine=Engine(
+      workers=args.workers or (1 if accelerated else os.cpu_count() or 1),
+      batch_size=args.batch or (8 if accelerated else 1),
+      runner=args.runner,
+      options=tuple(options),
+    ),
   )
   dataset = Dataset.open(directory)
   for split in dataset.shards:
     source = dataset.source(split)
-    hours = sum(source.frames) / dataset.metadata.frame_rate_hz / 3600
+    hours = source.frames.sum() / dataset.metadata.frame_rate_hz / 3600
     print(f"{split}: {len(set(source.songs))} songs, {len(source)} clips, {hours:.2f} h")
   print(directory)
-
-
-def load_codec(bundle: str, backend: str | None = None, device: str = "cpu") -> Codec:
-  """Returns a bundle's codec in PyTorch or JAX: their tokens are the same.
-
-  Args:
-    bundle: its folder.
-    backend: torch, jax, or None for torch where it is installed.
-    device: of torch, cpu or cuda; JAX takes the accelerator that it finds.
-
-  Raises:
-    UserError: if the backend or the device is not there, or the bundle cannot be used.
-  """
-  installed = all(importlib.util.find_spec(name) for name in ("torch", "encodec"))
-  backend = backend or ("torch" if installed else "jax")
-  if backend == "jax":
-    if device != "cpu":
-      raise UserError(f"device is torch's; got device={device} with backend=jax. Leave it out.")
-    from stemgen_jax import codec
-
-    return codec.load(bundle)
-  if not installed:
-    raise UserError("backend must be installed; got backend=torch without it. Use --backend jax.")
-  import torch
-
-  from data_prep.torch_codec import TorchCodec
-
-  if device == "cuda" and not torch.cuda.is_available():
-    raise UserError("device must be one that torch has; got device=cuda. Use --device cpu.")
-  # One thread a signal, none inside an operation: torch's own threads wait by spinning, and two of
-  # them were ten times slower than one when another program used a core.
-  torch.set_num_threads(1)
-  return TorchCodec(bundle, device)
+  for song, reason in failed.items():
+    print(f"left out: {song}: {reason}", file=sys.stderr)
+  if failed:
+    print(f"{len(failed)} tracks failed; mend them and run the same command.", file=sys.stderr)
+  return 3 if failed else 0
 
 
 def _positive(text: str) -> int:
@@ -225,21 +284,28 @@ def _positive(text: str) -> int:
 def build_arguments() -> argparse.ArgumentParser:
   """Returns the parser of the command line."""
   parser, defaults = build_parser(__doc__), TokenSettings()
-  parser.add_argument("--corpus", required=True, help=f"one of {', '.join(CORPORA)}")
-  parser.add_argument("--root", required=True, metavar="DIR", help="the folder of the corpus")
-  parser.add_argument("--codec", required=True, metavar="BUNDLE", help="a codec bundle")
-  parser.add_argument("--out", required=True, metavar="DIR", help="where datasets go")
-  parser.add_argument("--name", help="of the dataset; the corpus' name if not given")
-  parser.add_argument("--clip_s", type=float, default=defaults.clip_s, help="longest record, in s")
-  parser.add_argument("--mixes", type=int, default=defaults.mixes, help="context mixes of a clip")
-  parser.add_argument("--seed", type=int, default=defaults.seed, help="of the mixes")
-  parser.add_argument("--shard_songs", type=_positive, default=100, help="songs in a file")
-  parser.add_argument("--batch", type=_positive, default=1, help="signals a thread encodes at once")
-  parser.add_argument("--threads", type=_positive, default=os.cpu_count(), help="that encode")
-  parser.add_argument(
-    "--backend", choices=("torch", "jax"), help="of the codec; torch where it is installed"
-  )
-  parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"), help="of torch")
+  add = parser.add_argument
+  add("--corpus", default="auto", help=f"auto, or one of {', '.join(CORPORA)}")
+  add("--root", required=True, metavar="DIR", help="the folder of the corpus")
+  add("--codec", required=True, metavar="BUNDLE", help="a codec bundle")
+  add("--out", required=True, metavar="DIR", help="where datasets go")
+  add("--name", help="of the dataset; the corpus' name if not given")
+  add("--categories", metavar="FILE", help="a table in the place of data_prep/categories.yaml")
+  add("--clip_s", type=float, default=defaults.clip_s, help="longest clip, in s")
+  add("--mixes", type=int, default=defaults.mixes, help="context mixes of a clip")
+  add("--gain_jitter_db", type=float, default=defaults.gain_jitter_db,
+      help="a stem's gain in a mix is uniform within plus and minus this")  # fmt: skip
+  add("--augment", type=int, default=defaults.augment,
+      help="further versions of each training song, in other keys and tempi")  # fmt: skip
+  add("--seed", type=int, default=defaults.seed, help="of mixes, gains and augmentation")
+  add("--shard_songs", type=_positive, default=100, help="songs in a file")
+  add("--workers", type=_positive, help="processes that encode; by default one a core, or one in"
+      " all for cuda and JAX, which take the whole machine")  # fmt: skip
+  add("--batch", type=_positive, help="signals encoded at once; by default 1, for cuda and JAX 8")
+  add("--backend", choices=("torch", "jax"), help="of the codec; torch where it is installed")
+  add("--device", default="cpu", choices=("cpu", "cuda"), help="of torch")
+  add("--runner", metavar="NAME", help="of Apache Beam (DirectRunner, DataflowRunner, FlinkRunner,"
+      " ...), whose own flags may follow; without it, processes on this machine")  # fmt: skip
   return parser
 
 

@@ -7,23 +7,23 @@ audio it reads.
 
 import dataclasses
 import itertools
-import logging
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Protocol
 
 import numpy as np
-from jaxtyping import Bool, Float, Int, UInt16
+from jaxtyping import Float, Float16, Int, UInt16
 
-from data_prep.contexts import MIN_MIXES, draw_members, make_rng, sum_stems
+from data_prep.augment import Augmentation, augment_stems
+from data_prep.contexts import MIN_MIXES, draw_gains, draw_members, make_rng, sum_stems
 from data_prep.corpora.types import Stem, Track
 from data_prep.stem_audio import read_stem
 from stemgen_jax.audio import convert_audio
-from stemgen_jax.clips import SILENCE_DB, UNKNOWN, Clip, Metadata
+from stemgen_jax.clips import ABSENT_DB, SILENCE_DB, UNKNOWN, Clip, Metadata
 from stemgen_jax.codec.architecture import CodecSpec
 from stemgen_jax.errors import UserError
-
-_log = logging.getLogger(__name__)
 
 
 class Codec(Protocol):
@@ -42,14 +42,22 @@ class TokenSettings:
 
   clip_s: float = 60.0  # the longest a record may be
   mixes: int = 8  # context mixes stored for a clip, silence included
-  seed: int = 0  # of the draw of mixes
+  gain_jitter_db: float = 3.0  # a stem's gain in a mix is uniform within plus and minus this
+  augment: int = 0  # further versions of each training song, in other keys and tempi
+  seed: int = 0  # of mixes, gains and augmentation
   level_s: float = 0.5  # cell of the loudness grid
 
   def validate(self) -> None:
     """Raises one UserError that lists every rule the settings break."""
     rules = [
-      (self.clip_s > 0, "clip_s must be above 0", self.clip_s),
+      (0 < self.clip_s < math.inf, "clip_s must be finite and above 0", self.clip_s),
       (self.mixes >= MIN_MIXES, f"mixes must be at least {MIN_MIXES}", self.mixes),
+      (
+        0 <= self.gain_jitter_db < math.inf,
+        "gain_jitter_db must be finite and at least 0",
+        self.gain_jitter_db,
+      ),
+      (self.augment >= 0, "augment must be at least 0", self.augment),
       (self.seed >= 0, "seed must be at least 0", self.seed),
     ]
     if broken := [f"{rule}; got {value}" for kept, rule, value in rules if not kept]:
@@ -57,7 +65,12 @@ class TokenSettings:
 
 
 class Tokenizer:
-  """Turns tracks into clips with one codec; remembers which low sample rates it warned of."""
+  """Turns tracks into clips with one codec.
+
+  Attributes:
+    encoded_s: seconds of audio encoded so far, stems and mixes.
+    low_rates: sample rate -> a file of it, of those seen so far that are below the codec's.
+  """
 
   def __init__(
     self,
@@ -69,13 +82,15 @@ class Tokenizer:
   ):
     self._codec, self._metadata, self._settings = codec, metadata, settings
     self._batch_size = batch_size
-    self._pool = ThreadPoolExecutor(threads, "encode")
-    self._warned: set[int] = set()
+    self._readers = ThreadPoolExecutor(threads, "read")
     self._silence: dict[int, np.ndarray] = {}
-    self.encoded_s = 0.0  # seconds of audio encoded so far, stems and mixes
+    self.encoded_s = 0.0
+    self.low_rates: dict[int, Path] = {}
 
-  def tokenize(self, track: Track) -> Iterator[Clip]:
+  def tokenize(self, track: Track, augmentation: Augmentation | None = None) -> Iterator[Clip]:
     """Yields the clips of a track: equal parts of the song, none longer than `clip_s`.
+
+    An augmented song goes by another name, and all else is drawn anew for it.
 
     Equal parts, so that no tail is too short to crop from; cut between frames, or between the
     segments of a codec that has them. Stems are padded to the longest.
@@ -84,20 +99,28 @@ class Tokenizer:
       UserError: if a stem cannot be read; the line names its file.
     """
     spec, settings = self._codec.spec, self._settings
-    stems = self._read_stems(track.stems)
+    stems, song = self._read_stems(track.stems), track.id
+    if augmentation is not None:
+      stems = augment_stems(stems, spec.sample_rate, augmentation)
+      song = name_version(track, augmentation)
+    room = -stems.shape[-1] % spec.hop_samples  # to a whole number of frames
+    stems = np.pad(stems, ((0, 0), (0, 0), (0, room)))
     step_samples, step_frames = spec.hop_samples, 1
     if spec.segment_s is not None:
       step_samples, step_frames = spec.segment_stride_samples, spec.segment_frames
     steps = -(-stems.shape[-1] // step_samples)
     most = max(int(settings.clip_s * spec.sample_rate / step_samples), 1)
     bounds = np.linspace(0, steps, -(-steps // most) + 1).round().astype(int)
-    conditions = index_conditions(track.stems, self._metadata.sources)
+    conditions = index_conditions(track, self._metadata.sources)
     for i, (start, stop) in enumerate(itertools.pairwise(bounds)):
       audio = stems[..., start * step_samples : stop * step_samples]
-      members = draw_members(make_rng(settings.seed, track.id, i), len(stems), settings.mixes)
+      rng = make_rng(settings.seed, song, i)
+      members = draw_members(rng, len(stems), settings.mixes)
+      gain_db = draw_gains(rng, members, settings.gain_jitter_db)
       stem_codes = self._encode(audio)
+      mix_codes, gain_db = self._encode_mixes(audio, gain_db, stem_codes)
       yield Clip(
-        song=track.id,
+        song=song,
         clip=i,
         start_frame=int(start) * step_frames,
         stem_codes=stem_codes,
@@ -105,32 +128,25 @@ class Tokenizer:
         stem_level_db=measure_levels(
           audio, spec.frame_starts(stem_codes.shape[1])[:: self._metadata.level_frames]
         ),
-        mix_codes=self._encode_mixes(audio, members, stem_codes),
-        mix_members=members,
+        mix_codes=mix_codes,
+        mix_gain_db=gain_db,
       )
 
   def _read_stems(self, stems: tuple[Stem, ...]) -> Float[np.ndarray, "S channels samples"]:
-    """Returns the stems at the codec's format, padded to a whole number of frames."""
+    """Returns the stems at the codec's format, padded to the longest."""
     spec = self._codec.spec
     audio = []
-    for stem in stems:
-      samples, rate_hz = read_stem(stem)
-      if rate_hz < spec.sample_rate and rate_hz not in self._warned:
-        self._warned.add(rate_hz)
-        _log.warning(
-          "%s is at %d Hz, the codec at %d Hz: nothing above %d Hz can be learnt from such files",
-          *(stem.files[0].path, rate_hz, spec.sample_rate, rate_hz // 2),
-        )
+    for stem, (samples, rate_hz) in zip(stems, self._readers.map(read_stem, stems)):
+      if rate_hz < spec.sample_rate:
+        self.low_rates.setdefault(rate_hz, stem.files[0].path)
       audio.append(convert_audio(samples, rate_hz, spec.sample_rate, spec.channels))
-    hop = spec.hop_samples
-    length = -(-max(a.shape[-1] for a in audio) // hop) * hop
+    length = max(a.shape[-1] for a in audio)
     return np.stack([np.pad(a, ((0, 0), (0, length - a.shape[-1]))) for a in audio])
 
   def _encode(self, audio: Float[np.ndarray, "B channels samples"]) -> UInt16[np.ndarray, "B T Q"]:
-    """Returns uint16 codes, one batch a thread; checks that they are what the spec says."""
+    """Returns uint16 codes; checks that they are what the spec says."""
     n = self._batch_size
-    batches = [audio[i : i + n] for i in range(0, len(audio), n)]
-    codes = np.concatenate(list(self._pool.map(self._codec.encode, batches)))
+    codes = np.concatenate([self._codec.encode(audio[i : i + n]) for i in range(0, len(audio), n)])
     shape = (len(audio), self._codec.spec.frames(audio.shape[-1]), self._metadata.n_levels)
     if codes.shape != shape:
       raise UserError(f"codec must give codes {shape}; got {codes.shape}. Check the bundle.")
@@ -140,36 +156,42 @@ class Tokenizer:
   def _encode_mixes(
     self,
     audio: Float[np.ndarray, "S channels samples"],
-    members: Bool[np.ndarray, "M S"],
+    gain_db: Float16[np.ndarray, "M S"],
     stem_codes: UInt16[np.ndarray, "S T Q"],
-  ) -> UInt16[np.ndarray, "M T Q"]:
-    """Returns the codes of the mixes; silence and mixes of one stem are known already."""
-    frames = stem_codes.shape[1]
+  ) -> tuple[UInt16[np.ndarray, "M T Q"], Float16[np.ndarray, "M S"]]:
+    """Returns the codes of the mixes and their final gains; silence and lone stems are known."""
+    frames, gain_db = stem_codes.shape[1], gain_db.copy()
     if frames not in self._silence:
       self._silence[frames] = self._encode(np.zeros_like(audio[:1]))[0]
-    codes = np.empty((len(members), *stem_codes.shape[1:]), np.uint16)
-    sums = []
-    for row, mask in enumerate(members):
-      if not mask.any():
-        codes[row] = self._silence[frames]
-      elif mask.sum() == 1:
-        codes[row] = stem_codes[mask][0]
-      else:
-        sums.append(row)
+    codes = np.empty((len(gain_db), *stem_codes.shape[1:]), np.uint16)
+    members = gain_db > ABSENT_DB
+    rows, sums = np.flatnonzero(members.sum(1) > 1), []
+    for row in rows:
+      mix, gain_db[row] = sum_stems(audio, gain_db[row])
+      sums.append(mix)
     if sums:
-      codes[sums] = self._encode(np.stack([sum_stems(audio, members[row]) for row in sums]))
-    return codes
+      codes[rows] = self._encode(np.stack(sums))
+    for row in np.flatnonzero(members.sum(1) <= 1):
+      alone = members[row].any()
+      codes[row] = stem_codes[members[row].argmax()] if alone else self._silence[frames]
+    return codes, gain_db
+
+
+def name_version(track: Track, augmentation: Augmentation) -> str:
+  """Returns the song's name in the dataset for an augmented version of a track."""
+  return f"{track.id}{augmentation.suffix}"
 
 
 def index_conditions(
-  stems: tuple[Stem, ...], sources: Mapping[str, tuple[str, ...]]
+  track: Track, sources: Mapping[str, tuple[str, ...]]
 ) -> Int[np.ndarray, "S C"]:
   """Returns the index of each stem's value in each source, -1 where it is not known."""
-  rows = [
-    [values.index(s.conditions[name]) if name in s.conditions else UNKNOWN
-     for name, values in sources.items()]
-    for s in stems
-  ]  # fmt: skip
+  rows = []
+  for stem in track.stems:
+    known = {**track.conditions, **stem.conditions}
+    rows.append(
+      [values.index(known[name]) if name in known else UNKNOWN for name, values in sources.items()]
+    )
   return np.array(rows, np.int32)
 
 

@@ -5,7 +5,8 @@ import numpy as np
 import soundfile
 import yaml
 
-from data_prep import tokenize
+from data_prep.corpora import open_corpus
+from data_prep.tokenize import tokenize_corpus
 from data_prep.tokenizer import TokenSettings
 from stemgen_jax.codec.architecture import CodecSpec
 
@@ -58,9 +59,17 @@ def edit_stems(folder, **changes):
   path.write_text(yaml.safe_dump(content))
 
 
-SETTINGS = TokenSettings(clip_s=4.0, mixes=6, level_s=0.25)
+SETTINGS = TokenSettings(clip_s=4.0, mixes=6, level_s=0.25, gain_jitter_db=0.0)
 
 
 def run(root, out, codec=None, **options):
+  """Returns the dataset's folder; every track must succeed."""
+  directory, failed = run_some(root, out, codec, **options)
+  assert failed == {}
+  return directory
+
+
+def run_some(root, out, codec=None, **options):
   options = {"settings": SETTINGS, "shard_songs": 2, **options}
-  return tokenize.tokenize_corpus("slakh", root, codec or MeanCodec(), out, **options)
+  make_codec = MeanCodec if codec is None else lambda: codec
+  return tokenize_corpus(open_corpus("slakh", root), make_codec, out, **options)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from data_prep import contexts
-from data_prep.contexts import draw_members, make_rng, sum_stems
+from data_prep.contexts import draw_gains, draw_members, make_rng, sum_stems
 from stemgen_jax.errors import UserError
 
 
@@ -41,7 +41,7 @@ def test_rules_hold_when_drawing_again_does_not_help(monkeypatch):
 
 
 def test_one_stem_has_silence_only():
-  assert np.array_equal(draw_members(make_rng(0, "a", 0), 1, 8), np.zeros((2, 1), bool))
+  assert np.array_equal(draw_members(make_rng(0, "a", 0), 1, 8), np.zeros((1, 1), bool))
 
 
 def test_too_few_mixes():
@@ -59,10 +59,38 @@ def test_draw_depends_on_seed_song_and_clip_alone():
   assert int(subprocess.check_output([sys.executable, "-c", code])) == draws[0]
 
 
+STEMS = np.stack([np.full((2, 5), x, np.float32) for x in (0.5, -0.2, 0.9)])
+
+
+def db(*gains):
+  with np.errstate(divide="ignore"):
+    return (20 * np.log10(gains)).astype(np.float16)
+
+
 def test_mix_is_a_sum_that_does_not_clip():
-  stems = np.stack([np.full((2, 5), x, np.float32) for x in (0.5, -0.2, 0.9)])
-  assert np.allclose(sum_stems(stems, np.array([1, 1, 0], bool)), 0.3)
-  assert np.allclose(sum_stems(stems, np.array([1, 0, 1], bool)), 1.0)
-  assert sum_stems(stems, np.array([1, 0, 1], bool)).dtype == np.float32
-  assert np.array_equal(sum_stems(stems, np.zeros(3, bool)), np.zeros((2, 5)))
-  assert stems[0, 0, 0] == 0.5
+  mix, gains = sum_stems(STEMS, db(1, 1, 0))
+  assert np.allclose(mix, 0.3)
+  assert mix.dtype == np.float32
+  assert np.array_equal(gains, db(1, 1, 0))
+  mix, gains = sum_stems(STEMS, db(1, 0, 1))
+  assert np.allclose(mix, 1.0)
+  assert np.allclose(gains, db(1 / 1.4, 0, 1 / 1.4), atol=0.01)  # both as much quieter
+  mix, _ = sum_stems(STEMS, db(0.5, 2, 0))
+  assert np.allclose(mix, 0.25 - 0.4, atol=1e-3)
+  silence, gains = sum_stems(STEMS, db(0, 0, 0))
+  assert np.array_equal(silence, np.zeros((2, 5)))
+  assert (gains == -np.inf).all()
+  assert STEMS[0, 0, 0] == 0.5
+
+
+def test_gains():
+  members = np.array([[0, 0, 0], [1, 0, 0], [1, 1, 0], [1, 1, 1]], bool)
+  draws = np.stack([draw_gains(make_rng(0, "a", i), members, 3.0) for i in range(300)])
+  assert draws.dtype == np.float16
+  assert (draws[:, ~members] == -np.inf).all()
+  assert (draws[:, 1, 0] == 0).all()  # a lone stem keeps its level
+  jittered = draws[:, 2:][:, members[2:]].astype(float)
+  assert np.abs(jittered).max() <= 3.0
+  shares = np.histogram(jittered, 6, (-3, 3))[0] / jittered.size
+  assert (np.abs(shares - 1 / 6) < 0.05).all()
+  assert (draw_gains(make_rng(0, "a", 0), members, 0.0)[members] == 0).all()

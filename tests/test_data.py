@@ -277,7 +277,7 @@ def test_short_clips_are_counted_and_refused(dataset, caplog):
   with caplog.at_level(logging.WARNING):
     load(dataset)
   assert "1 of 8 clips of split 'train' are shorter than 20 frames" in caplog.text
-  with pytest.raises(UserError, match="crop_frames=61 .*got 8 clips, the longest 60"):
+  with pytest.raises(UserError, match=r"crop_frames=61 .*got 8 clips, the longest 60"):
     load(dataset, crop_frames=61)
   with pytest.raises(UserError, match="split must be one of train"):
     data.make_loader(dataset, "test", crop_frames=1, batch_size=1, seed=0)

@@ -9,7 +9,7 @@ import pytest
 import soundfile
 from small_corpus import HOP, RATE, SETTINGS, MeanCodec, run
 
-from data_prep import tokenize
+from data_prep import backends
 from stemgen_jax import codec as jax_codec
 from stemgen_jax.codec import DEMO_BUNDLE
 from stemgen_jax.errors import UserError
@@ -49,19 +49,19 @@ def test_clips_of_a_codec_with_segments_are_cut_between_them(corpus, tmp_path):
 
 def test_without_torch_the_codec_runs_in_jax(monkeypatch):
   monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-  codec = tokenize.load_codec(DEMO_BUNDLE)
+  codec = backends.load_codec(DEMO_BUNDLE)
   assert isinstance(codec, jax_codec.Codec)
   with pytest.raises(UserError, match="Use --backend jax"):
-    tokenize.load_codec(DEMO_BUNDLE, "torch")
+    backends.load_codec(DEMO_BUNDLE, "torch")
   with pytest.raises(UserError, match="got device=cuda with backend=jax"):
-    tokenize.load_codec(DEMO_BUNDLE, "jax", "cuda")
+    backends.load_codec(DEMO_BUNDLE, "jax", "cuda")
 
 
 @pytest.mark.torch
 def test_both_backends_give_the_same_tokens(corpus, tmp_path):
   clips = []
   for backend in ("torch", "jax"):
-    codec = tokenize.load_codec(DEMO_BUNDLE, backend)
+    codec = backends.load_codec(DEMO_BUNDLE, backend)
     source = Dataset.open(run(corpus, tmp_path / backend, codec)).source("validation")
     clips.append(source[0])
   assert type(codec) is jax_codec.Codec

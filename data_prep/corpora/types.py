@@ -65,6 +65,7 @@ class Problem:
 class Corpus(Protocol):
   """What a corpus must offer: its condition sources in order, and its songs in a fixed order."""
 
+  name: str  # as `--corpus` takes it
   sources: Mapping[str, tuple[str, ...]]
   problems: list[Problem]  # what the last call of `tracks` noticed
 
