@@ -36,6 +36,7 @@ EXTRAS = {
     "pyyaml",
   ],
   "demo": ["matplotlib", "jinja2"],
+  "beam": ["apache-beam>=2.70"],  # asks for protobuf < 7
   "dev": ["pytest", "pytest-xdist", "hypothesis", "beartype", "ruff", "transformers"],
   "tpu": ["jax[tpu]>=0.10.2,<0.11"],
   "cuda": ["jax[cuda13]>=0.10.2,<0.11"],

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Runs the same work on many items, in processes of this machine or on an Apache Beam runner.
+"""Runs the same work on many items, in processes of this machine (`beam_engine`: on others).
 
 A worker is costly to make (it loads a codec), so each process makes one, by calling `make_worker`,
 and uses it for every item that it gets. Work writes its result to a folder that every worker sees.
@@ -70,13 +70,3 @@ def _work(item: Any) -> Any:
   if isinstance(_worker, UserError):
     raise _worker
   return _worker(item)
-
-
-def run_beam(
-  make_worker: Callable[[], Callable[[Any], Any]],
-  items: Sequence[Any],
-  runner: str,
-  options: Sequence[str],
-) -> None:
-  """Does the items on an Apache Beam runner."""
-  raise NotImplementedError

@@ -12,6 +12,7 @@ import argparse
 import dataclasses
 import functools
 import hashlib
+import importlib.util
 import logging
 import os
 import shutil
@@ -28,7 +29,7 @@ from data_prep.augment import draw_augmentation
 from data_prep.backends import load_codec
 from data_prep.corpora import CORPORA, open_corpus
 from data_prep.corpora.types import Corpus
-from data_prep.engines import run_beam, run_pool
+from data_prep.engines import run_pool
 from data_prep.jobs import Job, TrackWorker, make_jobs
 from data_prep.tokenizer import Codec, TokenSettings
 from stemgen_jax.cli import build_parser
@@ -197,6 +198,10 @@ def run_jobs(
     TrackWorker, make_codec, metadata, settings, engine.batch_size, threads
   )
   if engine.runner:
+    if importlib.util.find_spec("apache_beam") is None:
+      raise UserError("--runner must have Apache Beam; got none. Install stemgen_jax[beam].")
+    from data_prep.beam_engine import run_beam
+
     run_beam(make_worker, todo, engine.runner, engine.options)
     return
   console = Console(stderr=True)
