@@ -69,7 +69,7 @@ def run(root, out, codec=None, **options):
   return directory
 
 
-def run_some(root, out, codec=None, **options):
+def run_some(root, out, codec=None, make_codec=MeanCodec, **options):
   options = {"settings": SETTINGS, "shard_songs": 2, **options}
-  make_codec = MeanCodec if codec is None else lambda: codec
+  make_codec = make_codec if codec is None else lambda: codec
   return tokenize_corpus(open_corpus("slakh", root), make_codec, out, **options)

@@ -2,7 +2,12 @@
 """Corpus to shards with a stand-in codec whose codes tell what was encoded."""
 
 import dataclasses
+import os
+import signal
+import subprocess
+import sys
 import types
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -215,6 +220,29 @@ def test_processes_give_the_same_bytes(corpus, tmp_path):
   two, failed_too = run_some(corpus, tmp_path / "two", engine=Engine(workers=2))
   assert failed == failed_too
   assert_same_files(one, two)
+
+
+def test_killed_again_and_again_it_ends_with_the_same_bytes(corpus, tmp_path):
+  whole, out = run(corpus, tmp_path / "whole"), tmp_path / "killed"
+  command = [sys.executable, Path(__file__).with_name("killed_run.py"), corpus, out]
+  env = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+  finished, parts = False, []
+  for pause_s in (0.2, 0.5, 0.8, 0.3, 60):
+    with subprocess.Popen(
+      command, env=env, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, start_new_session=True
+    ) as process:
+      process.stdout.readline()
+      try:
+        finished = process.wait(timeout=pause_s + 1) == 0
+      except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+    parts.append(len([p for p in out.glob("slakh/.parts/*") if p.suffix != ".partial"]))
+    if finished:
+      break
+  assert finished
+  assert len(parts) > 2  # it was killed on the way, not only before or after
+  assert_same_files(whole, out / "slakh" / "2.0.0")
+  assert [p.name for p in (out / "slakh").iterdir()] == ["2.0.0"]
 
 
 @pytest.mark.filterwarnings("ignore")  # of Beam's own making
