@@ -5,6 +5,7 @@ import dataclasses
 
 import numpy as np
 import python_stretch.Signalsmith
+import soxr
 from jaxtyping import Float
 
 from data_prep.contexts import make_rng
@@ -45,13 +46,20 @@ def draw_augmentation(seed: int, song: str, version: int) -> Augmentation:
 def augment_stems(
   stems: Float[np.ndarray, "S channels samples"], rate_hz: int, augmentation: Augmentation
 ) -> Float[np.ndarray, "S channels new_samples"]:
-  """Returns the stems in another key and tempo, round(samples / tempo) long, still in time."""
+  """Returns the stems in another key and tempo, round(samples / tempo) long, in time and in tune.
+
+  The tempo is changed by Signalsmith Stretch, all stems in one analysis; the key by resampling what
+  was stretched by as much, which is exact: Stretch's own transposition put a tone of 220 Hz a tenth
+  of a semitone off. Samples may pass full scale.
+  """
+  ratio = 2.0 ** (augmentation.semitones / 12.0)
+  length = round(stems.shape[-1] / augmentation.tempo)
   stretch = python_stretch.Signalsmith.Stretch()
   flat = np.ascontiguousarray(stems.reshape(-1, stems.shape[-1]), np.float32)
   stretch.preset(len(flat), float(rate_hz))
-  stretch.setTransposeSemitones(float(augmentation.semitones))
-  stretch.setTimeFactor(augmentation.tempo)
+  stretch.setTimeFactor(augmentation.tempo / ratio)
   out = stretch.process(flat)
-  length = round(stems.shape[-1] / augmentation.tempo)
+  if augmentation.semitones:
+    out = soxr.resample(out.T, ratio, 1.0, quality="HQ").T
   out = np.pad(out, ((0, 0), (0, max(0, length - out.shape[-1]))))[:, :length]
-  return out.reshape(*stems.shape[:2], length)
+  return np.ascontiguousarray(out, np.float32).reshape(*stems.shape[:2], length)
