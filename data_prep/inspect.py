@@ -1,18 +1,21 @@
 # SPDX-License-Identifier: Apache-2.0
 """example: python -m data_prep.inspect music --json report.json
 
-Shows what a corpus of stems holds, from its metadata and the headers of its audio files, before
-anything is encoded; or, of a folder of token shards, what they hold. A corpus with audio that
-cannot be read gives exit code 3.
+Of a corpus of stems: shows what it holds, from its metadata and the headers of its audio files,
+before anything is encoded. Exit code 3 if audio cannot be read.
+
+Of a folder of token shards: checks every record, the checksums, the codes, mixes and loudness, and
+looks for the same music in two splits; writes a page with pictures. Exit code 2 if a shard is
+damaged, 3 if music leaks between splits.
 """
 
 import argparse
-import importlib.util
 import sys
 from pathlib import Path
 
 from data_prep.corpora import AUTO, CORPORA
 from data_prep.inspect_corpus import inspect_corpus
+from data_prep.inspect_shards import inspect_dataset
 from stemgen_jax.cli import build_parser
 from stemgen_jax.errors import UserError, run_cli
 from stemgen_jax.records import MANIFEST_FILE
@@ -26,11 +29,7 @@ def main(argv: list[str] | None = None) -> int:
     raise UserError(f"path must be a folder; got path={path}. Check the path.")
   if not any(next(path.glob(depth + MANIFEST_FILE), None) for depth in ("", "*/", "*/*/")):
     return inspect_corpus(path, args.corpus, args.categories, args.json, show_all=args.all)
-  if not importlib.util.find_spec("data_prep.inspect_shards"):
-    raise UserError(f"path must be a corpus; got path={path}, a dataset. Open it with Dataset.")
-  from data_prep.inspect_shards import inspect_dataset
-
-  return inspect_dataset(path, args.json) or 0
+  return inspect_dataset(path, args.codec, args.json, args.page, show_all=args.all)
 
 
 def build_arguments() -> argparse.ArgumentParser:
@@ -40,6 +39,10 @@ def build_arguments() -> argparse.ArgumentParser:
   choices = ", ".join([AUTO, *CORPORA])
   parser.add_argument("--corpus", default=AUTO, help=f"one of {choices}; auto looks which it is")
   parser.add_argument("--categories", metavar="FILE", help="in place of data_prep/categories.yaml")
+  parser.add_argument("--codec", metavar="BUNDLE", help="that the shards must be made with")
+  parser.add_argument(
+    "--page", metavar="FILE", help="of shards; by default inspect.html beside them"
+  )
   parser.add_argument("--json", metavar="FILE", help="where to write the same as data")
   parser.add_argument("--all", action="store_true", help="list all problems, not the first 20")
   return parser

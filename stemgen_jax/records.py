@@ -170,10 +170,10 @@ class Dataset:
   shards: dict[str, tuple[Shard, ...]]
 
   @classmethod
-  def open(cls, path: str | os.PathLike) -> "Dataset":
+  def open(cls, path: str | os.PathLike, check_files: bool = True) -> "Dataset":
     """Returns the dataset at `path`: its version folder, or a folder that holds just one dataset.
 
-    Shards are checked for presence and size; `verify` reads them through.
+    Shards are checked for presence and size, unless told not to; `verify` reads them through.
 
     Raises:
       UserError: if there is none or several, a file is missing or cut short, or the schema differs.
@@ -194,7 +194,7 @@ class Dataset:
       shards = {split: tuple(Shard.from_json(s) for s in parts) for split, parts in splits.items()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
       raise UserError(f"dataset metadata must be whole; got {file} ({error!r}).") from error
-    for shard in (shard for parts in shards.values() for shard in parts):
+    for shard in (shard for parts in shards.values() for shard in parts if check_files):
       shard_path = directory / shard.file
       if not shard_path.is_file():
         raise damaged(shard_path, "the file is missing")
