@@ -15,17 +15,16 @@ from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.table import Table
 
 from data_prep.corpora import CORPORA, open_corpus
 from data_prep.corpora.types import SPLITS, Corpus, Problem, Stem, Track
 from data_prep.stem_audio import measure_stem
+from data_prep.tables import list_problems, make_table, say
 from stemgen_jax.errors import UserError
 from stemgen_jax.files import make_folder, write_text
 
 UNREADABLE = 3  # exit code: some audio cannot be read
 UNKNOWN = "unknown"
-_FIRST = 20  # problems listed if not all are asked for
 
 
 @dataclasses.dataclass(frozen=True)
@@ -152,46 +151,27 @@ def _sum_up(stems: Sequence[Measured]) -> dict[str, Any]:
 
 def show(report: Mapping[str, Any], console: Console, show_all: bool) -> None:
   """Prints a report as tables, then its problems."""
-  _print(console, f"{report['root']}: {report['corpus']}, {report['layout']}")
-  table = _make_table("split", "songs", "hours", "stems", "of unknown instrument")
+  say(console, f"{report['root']}: {report['corpus']}, {report['layout']}")
+  table = make_table("split", "songs", "hours", "stems", "of unknown instrument")
   for split, row in report["splits"].items():
     numbers = (row["songs"], f"{row['hours']:.2f}", row["stems"], row["unknown_stems"])
     table.add_row(split, *map(str, numbers))
   console.print(table)
   for source, values in report["conditions"].items():
-    table = _make_table(source, "songs", "stems", "hours of stems")
+    table = make_table(source, "songs", "stems", "hours of stems")
     for value, row in values.items():
       table.add_row(value, str(row["songs"]), str(row["stems"]), f"{row['stem_hours']:.2f}")
     console.print(table)
-  table = _make_table("audio", "channels", "stems")
+  table = make_table("audio", "channels", "stems")
   for row in report["audio"]:
     table.add_row(f"{row['rate_hz']} Hz", str(row["channels"]), str(row["stems"]))
   console.print(table)
   if report["problem_kinds"]:
-    table = _make_table("problems", "count")
+    table = make_table("problems", "count")
     for kind, count in report["problem_kinds"].items():
       table.add_row(kind, str(count))
     console.print(table)
-  _list_problems(console, report["problems"], show_all)
+  list_problems(console, report["problems"], show_all)
   if report["unreadable"]:
-    _print(console, f"\nstems that cannot be read: {len(report['unreadable'])}")
-    _list_problems(console, report["unreadable"], show_all)
-
-
-def _list_problems(console: Console, problems: Sequence[Mapping[str, str]], show_all: bool) -> None:
-  shown = problems if show_all else problems[:_FIRST]
-  for problem in shown:
-    _print(console, f"{problem['where']}: {problem['what']}")
-  if len(shown) < len(problems):
-    _print(console, f"... and {len(problems) - len(shown)} more: --all lists them")
-
-
-def _print(console: Console, text: str) -> None:
-  console.print(text, markup=False, highlight=False, soft_wrap=True)
-
-
-def _make_table(first: str, *rest: str) -> Table:
-  table = Table(first, box=None, pad_edge=False)
-  for name in rest:
-    table.add_column(name, justify="right")
-  return table
+    say(console, f"\nstems that cannot be read: {len(report['unreadable'])}")
+    list_problems(console, report["unreadable"], show_all)

@@ -13,13 +13,13 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.table import Table
 
 from data_prep.corpora.types import Problem
-from data_prep.duplicates import find_alike, hash_shingles
+from data_prep.duplicates import SAME, choose_limit, find_alike, hash_shingles
 from data_prep.engines import run_pool
 from data_prep.shard_checks import ClipChecks, check_file, read_checked
 from data_prep.shard_statistics import ACTIVE_DB, Statistics
+from data_prep.tables import list_problems, make_table, say
 from stemgen_jax.clips import Metadata
 from stemgen_jax.codec.bundle import load_bundle
 from stemgen_jax.errors import UserError
@@ -29,7 +29,6 @@ from stemgen_jax.shards import Shard
 
 LEAKED = 3  # exit code: the same music is in two splits
 USED_LEAST, COMMONEST_MOST = 0.01, 0.5  # of a level's codes; beyond these it has collapsed
-_FIRST = 20  # problems printed; the page and --json have all
 
 
 @dataclasses.dataclass
@@ -52,8 +51,9 @@ class ShardReport:
 class ShardInspector:
   """Inspects one shard after the other."""
 
-  def __init__(self, directory: Path, metadata: Metadata):
-    self._directory, self._metadata, self._checks = directory, metadata, ClipChecks()
+  def __init__(self, directory: Path, metadata: Metadata, hash_limit: int):
+    self._directory, self._metadata, self._hash_limit = directory, metadata, hash_limit
+    self._checks = ClipChecks()
 
   def __call__(self, item: tuple[str, Shard]) -> ShardReport:
     """Returns the report of a split's shard."""
@@ -68,7 +68,9 @@ class ShardInspector:
       for clip in read_checked(path, shard, self._metadata):
         report.statistics.add(split, clip)
         report.songs[split, clip.song].append((clip.clip, clip.start_frame))
-        hashes[split, clip.song] += [hash_shingles(codes) for codes in clip.stem_codes]
+        hashes[split, clip.song] += [
+          hash_shingles(codes, self._hash_limit) for codes in clip.stem_codes
+        ]
         where = f"{split}/{clip.song}, clip {clip.clip}"
         for kind, detail in self._checks.find(clip, ACTIVE_DB):
           report.problems.append(Problem(where, f"{kind}: {detail}"))
@@ -118,7 +120,7 @@ def inspect_dataset(
   from data_prep.inspect_page import render_page  # matplotlib takes a second to load
 
   write_text(page, render_page(report))
-  console.print(f"page: {page}", markup=False, highlight=False, soft_wrap=True)
+  say(console, f"page: {page}")
   if report["damage"]:
     files = ", ".join(problem["where"] for problem in report["damage"])
     raise UserError(
@@ -137,7 +139,9 @@ def _inspect_all(dataset: Dataset, items: Sequence[tuple[str, Shard]]) -> list[S
     MofNCompleteColumn(),
     TimeRemainingColumn(),
   )
-  make_worker = functools.partial(ShardInspector, dataset.path, dataset.metadata)
+  frames = sum(int(np.dot(shard.stems, shard.frames)) for _, shard in items)
+  limit = choose_limit(frames)
+  make_worker = functools.partial(ShardInspector, dataset.path, dataset.metadata, limit)
   workers = min(os.cpu_count() or 1, len(items)) if len(items) > 4 else 1
   with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
     task = progress.add_task("", total=len(items))
@@ -228,7 +232,10 @@ def check_songs(songs: Mapping[tuple[str, str], list[tuple[int, int]]]) -> list[
 def find_repeats(
   hashes: Mapping[tuple[str, str], np.ndarray],
 ) -> tuple[list[Problem], list[Problem]]:
-  """Returns the songs that share music, or a name, with another: across splits, and within one."""
+  """Returns the songs that share music or a name across splits, and those that do within one.
+
+  The latter hold too what is alike by less than is sure.
+  """
   keys, leaks, repeats = list(hashes), [], []
   splits = defaultdict(list)
   for split, song in keys:
@@ -239,56 +246,43 @@ def find_repeats(
   for pair in find_alike([hashes[key] for key in keys]):
     (split, song), (other_split, other) = keys[pair.first], keys[pair.second]
     what = f"shares {pair.share:.0%} of its rare codes with {other_split}/{other}"
-    if split != other_split:
-      leaks.append(Problem(f"{split}/{song}", f"leak: {what}"))
-    else:
+    if pair.share < SAME:
+      repeats.append(Problem(f"{split}/{song}", f"alike: {what}"))
+    elif split == other_split:
       repeats.append(Problem(f"{split}/{song}", f"repeat: {what}"))
+    else:
+      leaks.append(Problem(f"{split}/{song}", f"leak: {what}"))
   return leaks, repeats
 
 
 def show(report: Mapping[str, Any], console: Console, show_all: bool) -> None:
   """Prints the report as tables, then what is wrong."""
-
-  def say(text: str) -> None:
-    console.print(text, markup=False, highlight=False, soft_wrap=True)
-
   say(
+    console,
     f"{report['path']}: {len(report['code_use'])} levels of {report['n_codes']} codes,"
     f" {report['frame_rate_hz']:g} frames/s of {report['sample_rate_hz']} Hz audio,"
-    f" {report['channels']} channels, {report['shards']} shards, codec {report['codec'][:12]}"
+    f" {report['channels']} channels, {report['shards']} shards, codec {report['codec'][:12]}",
   )
-  table = _make_table("split", "songs", "clips", "hours", "stems")
+  table = make_table("split", "songs", "clips", "hours", "stems")
   for split, row in report["splits"].items():
     numbers = row["songs"], row["clips"], f"{row['hours']:.2f}", row["stems"]
     table.add_row(split, *map(str, numbers))
   console.print(table)
-  table = _make_table(str(report["source"]), *(f"{split} h" for split in report["splits"]), "stems")
+  table = make_table(str(report["source"]), *(f"{split} h" for split in report["splits"]), "stems")
   for name, hours in report["category_hours"].items():
     cells = [f"{hours.get(split, 0.0):.2f}" for split in report["splits"]]
     table.add_row(name, *cells, str(sum(report["category_stems"][name].values())))
   console.print(table)
-  table = _make_table("level", "codes used", "perplexity", "commonest")
+  table = make_table("level", "codes used", "perplexity", "commonest")
   for q, row in enumerate(report["code_use"], start=1):
     table.add_row(
       str(q), f"{row['used']:.1%}", f"{row['perplexity']:.0f}", f"{row['commonest']:.1%}"
     )
   console.print(table)
   mixes = max(sum(report["mix_sizes"].values()), 1)
-  say(
-    "stems in a mix: " + ", ".join(f"{k}: {n / mixes:.0%}" for k, n in report["mix_sizes"].items())
-  )
+  sizes = ", ".join(f"{size}: {n / mixes:.0%}" for size, n in report["mix_sizes"].items())
+  say(console, f"stems in a mix: {sizes}")
   for kind, count in report["problem_kinds"].items():
-    say(f"{kind}: {count}")
+    say(console, f"{kind}: {count}")
   for name in ("damage", "leaks", "problems"):
-    shown = report[name] if show_all or name == "damage" else report[name][:_FIRST]
-    for problem in shown:
-      say(f"{problem['where']}: {problem['what']}")
-    if len(shown) < len(report[name]):
-      say(f"... and {len(report[name]) - len(shown)} more: --all lists them")
-
-
-def _make_table(first: str, *rest: str) -> Table:
-  table = Table(first, box=None, pad_edge=False)
-  for name in rest:
-    table.add_column(name, justify="right")
-  return table
+    list_problems(console, report[name], show_all or name == "damage")
