@@ -67,8 +67,8 @@ def draw_pictures(report: Mapping[str, Any]) -> list[dict[str, str]]:
     },
     {
       "heading": "Loudness",
-      "text": "Share of half seconds or so of a stem, by level in dB of full scale; the lowest"
-      " row is silence.",
+      "text": "Share of half seconds or so of a stem, by level in dB of full scale; at the left"
+      " edge is silence.",
       "image": _draw_map(report["levels"], LEVEL_EDGES_DB, "dB", ACTIVE_DB),
     },
     {
@@ -99,7 +99,7 @@ def _draw_hours(hours: Mapping[str, Mapping[str, float]], splits: Sequence[str])
     left += values
   axes.invert_yaxis()
   axes.set(xlabel="hours")
-  axes.legend()
+  figure.legend(loc="outside upper right", ncols=len(splits))
   return embed_figure(figure)
 
 

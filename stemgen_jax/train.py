@@ -140,6 +140,11 @@ def check_fit(config: Config, dataset: Dataset, mesh: Mesh) -> None:
   wrong = [f"{name} must be {b!r}, got {a!r}" for name, (a, b) in pairs.items() if a != b]
   if wrong:
     raise UserError(f"config '{config.name}' must fit the shards at {dataset.path}: {wrong}.")
+  if config.eval_batches and config.data.eval_split not in dataset.shards:
+    raise UserError(
+      f"held-out songs must be there to evaluate on; got no split {config.data.eval_split!r} in"
+      f" {dataset.path}. Tokenise more songs, or train with --config.eval_batches=0."
+    )
   shares = math.lcm(mesh.shape["data"] * mesh.shape["fsdp"], jax.process_count())
   if config.data.batch_size % shares:
     raise UserError(

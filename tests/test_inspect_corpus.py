@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """The corpus half of `data_prep.inspect`: what it prints, writes and exits with."""
 
-import importlib.util
 import json
 import re
 
@@ -105,12 +104,9 @@ def test_mistakes_and_help(tmp_path, capsys):
   assert "example: python -m data_prep.inspect music" in capsys.readouterr().out
 
 
-@pytest.mark.skipif(
-  importlib.util.find_spec("data_prep.inspect_shards") is not None, reason="it is there"
-)
 @pytest.mark.parametrize("depth", ["", "a/", "a/b/"])
 def test_a_dataset_is_no_corpus(tmp_path, depth):
   write_tone(tmp_path / "a/b/gtr.wav")
   (tmp_path / f"{depth}stemgen.json").touch()
-  with pytest.raises(UserError, match="a dataset"):
+  with pytest.raises(UserError, match="dataset metadata must be whole"):
     inspect.main([str(tmp_path)])

@@ -1,0 +1,81 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The benches of the pipeline: their arithmetic, and rows made of what was measured."""
+
+import json
+
+import numpy as np
+import pytest
+
+from stemgen_jax.bench import data as bench_data
+from stemgen_jax.bench.__main__ import main
+from stemgen_jax.bench.random_shards import METADATA, write_random
+from stemgen_jax.config import ModelConfig
+from stemgen_jax.errors import UserError
+from stemgen_jax.model import build
+from stemgen_jax.records import Dataset
+
+
+def test_random_shards(tmp_path):
+  dataset = Dataset.open(write_random(tmp_path, 3, song_s=90.0, stems=2, mixes=3))
+  source = dataset.source("train")
+  assert source.songs == ("song 0", "song 0", "song 1", "song 1", "song 2", "song 2")
+  assert source.frames.tolist() == [2250] * 6
+  assert source[1].start_frame == 2250
+  assert not source[0].mix_members[0].any()
+  assert (source.target_db == -20).all() or (source.target_db > -50).all()
+  assert source[0].stem_codes.max() < METADATA.n_codes
+  assert not np.array_equal(source[0].stem_codes, source[2].stem_codes)
+
+
+def test_flops_of_an_example():
+  import jax
+
+  config = ModelConfig(sources={})
+  params = jax.eval_shape(build(config).init, jax.random.key(0))
+  count = sum(leaf.size for leaf in jax.tree.leaves(params))
+  frames = 1000
+  flops = bench_data.MFU * bench_data.H100_FLOPS / bench_data.h100_examples(config, frames)
+  attention = 12 * config.n_layers * frames**2 * config.dim
+  multiplied = (flops - attention) / 6 / frames
+  # All parameters but those of no matrix product (codebooks, norms) and the heads not asked.
+  unused = config.n_levels * (config.n_codes + 1) * config.dim
+  unused += (config.n_levels - 1) * config.n_codes * config.dim
+  assert multiplied == pytest.approx(count - unused, rel=1e-3)
+
+
+def test_rows(tmp_path, capsys):
+  path = write_random(tmp_path, 40, stems=2, mixes=3)
+  out = tmp_path / "rows.json"
+  main(["data", "--data", str(path), "--batch", "4", "--batches", "5", "--workers", "0",
+        "--json", str(out)])  # fmt: skip
+  rows = json.loads(out.read_text())
+  assert [(row["state"], row["workers"]) for row in rows] == [("cold", 0), ("warm", 0)]
+  for row in rows:
+    assert row["examples_per_s"] > 0
+    assert row["times_h100"] == pytest.approx(
+      row["examples_per_s"] / bench_data.h100_examples(ModelConfig(), 1000)
+    )
+    assert row["song_kb"] == pytest.approx(
+      sum(s.size for s in Dataset.open(path).shards["train"]) / 40e3
+    )
+    assert 0 < row["example_kb"] < row["song_kb"]
+  assert "examples / s" in capsys.readouterr().out
+
+
+def test_mistakes():
+  with pytest.raises(UserError, match="must be positive"):
+    main(["data", "--batch", "0"])
+  with pytest.raises(UserError, match="must be at least 1"):
+    main(["scale", "--songs", "0"])
+
+
+@pytest.mark.slow
+def test_scale(tmp_path):
+  out = tmp_path / "rows.json"
+  main(["scale", "--songs", "2", "--stems", "2", "--mixes", "2", "--folder", str(tmp_path),
+        "--json", str(out)])  # fmt: skip
+  (row,) = json.loads(out.read_text())
+  assert (row["songs"], row["records"], row["shards"]) == (2, 8, 1)
+  assert row["start_s"] > row["step_s"] > 0
+  assert row["peak_mb"] > 100
+  assert [p.name for p in tmp_path.iterdir()] == ["rows.json"]
