@@ -13,6 +13,7 @@ import os
 import re
 import uuid
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from data_prep.augment import Augmentation
@@ -26,6 +27,7 @@ from stemgen_jax.shards import write_shard
 _log = logging.getLogger(__name__)
 _ENDS = 2**16  # bytes hashed at either end of a file
 _BLOCK, _BLOCKS = 2**12, 64  # and between them
+_READERS = 8  # threads
 
 
 @dataclasses.dataclass(frozen=True)
@@ -119,18 +121,23 @@ def make_jobs(
   """
   alone = dataclasses.replace(settings, augment=0)  # a part does not depend on what else is made
   shared = json.dumps([dataclasses.asdict(metadata), dataclasses.asdict(alone)])
+  with ThreadPoolExecutor(_READERS, "hash") as pool:
+    contents = list(pool.map(_describe_content, tracks))
   jobs = []
-  for track in tracks:
-    stems = [
-      [[hash_file_roughly(file) for file in stem.files], dict(stem.conditions)]
-      for stem in track.stems
-    ]
-    content = json.dumps([track.id, stems, dict(track.conditions), shared])
+  for track, content in zip(tracks, contents):
     for augmentation in (None, *augmentations(track)):
-      key = hashlib.sha256(f"{content}{augmentation}".encode()).hexdigest()[:20]
+      key = hashlib.sha256(f"{content}{shared}{augmentation}".encode()).hexdigest()[:20]
       name = f"{track.split}-{re.sub(r'[^A-Za-z0-9_-]+', '_', track.id)[-60:]}-{key}"
       jobs.append(Job(track, folder / name, augmentation))
   return jobs
+
+
+def _describe_content(track: Track) -> str:
+  stems = [
+    [[hash_file_roughly(file) for file in stem.files], dict(stem.conditions)]
+    for stem in track.stems
+  ]
+  return json.dumps([track.id, stems, dict(track.conditions)])
 
 
 def hash_file_roughly(file: AudioFile) -> str:

@@ -12,25 +12,23 @@ import argparse
 import dataclasses
 import functools
 import hashlib
-import importlib.util
 import logging
 import os
 import shutil
 import sys
-import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from rich.console import Console
 from rich.logging import RichHandler
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from data_prep.augment import draw_augmentation
 from data_prep.backends import load_codec
 from data_prep.corpora import CORPORA, open_corpus
 from data_prep.corpora.types import Corpus
-from data_prep.engines import run_pool
-from data_prep.jobs import Job, TrackWorker, make_jobs
+from data_prep.job_runner import Engine, run_jobs
+from data_prep.jobs import Job, make_jobs
+from data_prep.tables import FIRST
 from data_prep.tokenizer import Codec, TokenSettings
 from stemgen_jax.cli import build_parser
 from stemgen_jax.clips import Clip, Metadata
@@ -40,16 +38,6 @@ from stemgen_jax.records import Dataset, dataset_folder, write_dataset
 from stemgen_jax.shards import read_clips
 
 _log = logging.getLogger(__name__)
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Engine:
-  """Where tracks are tokenised: in processes here, or by a Beam runner."""
-
-  workers: int = 1  # processes; 1 is this one
-  batch_size: int = 1  # signals encoded at once
-  runner: str | None = None  # of Beam
-  options: tuple[str, ...] = ()  # its own flags
 
 
 def tokenize_corpus(
@@ -89,8 +77,10 @@ def tokenize_corpus(
   directory = dataset_folder(out, name or corpus.name)
   staging = directory.with_name(".parts")
   tracks = corpus.tracks()
-  for problem in corpus.problems:
+  for problem in corpus.problems[:FIRST]:
     _log.warning("%s: %s", problem.where, problem.what)
+  if more := len(corpus.problems[FIRST:]):
+    _log.warning("... and %d problems more: data_prep.inspect lists them", more)
   codec = make_codec()
   metadata = describe_dataset(codec, corpus, settings)
 
@@ -100,18 +90,10 @@ def tokenize_corpus(
 
   jobs = make_jobs(tracks, augmentations, metadata, settings, staging)
   digest = hash_parts(jobs, shard_songs)
-  left = None
-  if directory.exists():
-    made_by = Dataset.open(directory).metadata.settings
-    if made_by.get("digest") != digest and not made_by.get("failed"):
-      raise UserError(
-        f"dataset must be new or made of the same; got {directory}, made of other music or"
-        " settings. Remove it, or choose another --name."
-      )
-    left = made_by.get("failed")
-    if not left:
-      _log.info("%s is already whole", directory)
-      return directory, {}
+  made_by = {"corpus": corpus.name, "digest": digest, **dataclasses.asdict(settings)}
+  if find_missing(directory, metadata, made_by) == {}:
+    _log.info("%s is already whole", directory)
+    return directory, {}
   make_folder(staging, "--out")
   run_jobs(jobs, make_codec if engine.workers > 1 or engine.runner else lambda: codec,
            metadata, settings, engine)  # fmt: skip
@@ -128,11 +110,8 @@ def tokenize_corpus(
       f"a corpus must have a track that can be tokenised; got {len(failed)} that cannot, as {song}:"
       f" {reason}"
     )
-  if left != failed or digest != made_by.get("digest"):
-    made_by = {
-      "corpus": corpus.name, "digest": digest, "failed": failed, **dataclasses.asdict(settings)
-    }  # fmt: skip
-    metadata = dataclasses.replace(metadata, settings=made_by)
+  metadata = dataclasses.replace(metadata, settings=made_by | {"failed": failed})
+  if not directory.exists() or Dataset.open(directory).metadata != metadata:
     splits = share_out(done, shard_songs, metadata)
     write_dataset(out, directory.parent.name, metadata, splits, replace=directory.exists())
   if not failed:
@@ -154,6 +133,27 @@ def describe_dataset(codec: Codec, corpus: Corpus, settings: TokenSettings) -> M
     level_frames=max(round(settings.level_s * spec.frame_rate_hz), 1),
     clip_s=settings.clip_s,
   )
+
+
+def find_missing(directory: Path, metadata: Metadata, made_by: dict) -> dict[str, str] | None:
+  """Returns which songs a dataset lacks and why; None if there is no dataset.
+
+  Raises:
+    UserError: if it was made of anything else. One that lacks songs may be of other audio files:
+      they may have been mended.
+  """
+  if not directory.exists():
+    return None
+  found = Dataset.open(directory).metadata
+  failed = found.settings.get("failed", {})
+  facts = [name for name in made_by if not (failed and name == "digest")]
+  same = all(found.settings.get(name) == made_by[name] for name in facts)
+  if not same or found.codec_fingerprint != metadata.codec_fingerprint:
+    raise UserError(
+      f"dataset must be new or made of the same; got {directory}, made of other music or"
+      " settings. Remove it, or choose another --name."
+    )
+  return failed
 
 
 def hash_parts(jobs: Sequence[Job], shard_songs: int) -> str:
@@ -178,64 +178,6 @@ def share_out(
 def _read_parts(parts: Sequence[Path], metadata: Metadata) -> Iterator[Clip]:
   for part in parts:
     yield from read_clips(part, metadata)
-
-
-def run_jobs(
-  jobs: Sequence[Job],
-  make_codec: Callable[[], Codec],
-  metadata: Metadata,
-  settings: TokenSettings,
-  engine: Engine,
-) -> None:
-  """Runs the jobs that have no part yet: on Beam, or here under a progress bar."""
-  todo = [job for job in jobs if not job.part.exists()]
-  if len(todo) < len(jobs):
-    _log.info("%d of %d tracks are done already", len(jobs) - len(todo), len(jobs))
-  for job in todo:
-    job.failure.unlink(missing_ok=True)
-  threads = 1 if engine.workers > 1 or engine.runner else os.cpu_count() or 1  # that read
-  make_worker = functools.partial(
-    TrackWorker, make_codec, metadata, settings, engine.batch_size, threads
-  )
-  if engine.runner:
-    if importlib.util.find_spec("apache_beam") is None:
-      raise UserError("--runner must have Apache Beam; got none. Install stemgen_jax[beam].")
-    from data_prep.beam_engine import run_beam
-
-    run_beam(make_worker, todo, engine.runner, engine.options)
-    return
-  console = Console(stderr=True)
-  columns = (
-    TextColumn("{task.description}"),
-    BarColumn(),
-    TextColumn("{task.completed:.0f}/{task.total:.0f} stems"),
-    TextColumn("{task.fields[speed]}"),
-    TimeElapsedColumn(),
-    TimeRemainingColumn(),
-  )
-  began_s, encoded_s, warned = time.monotonic(), 0.0, set()
-  with Progress(*columns, console=console) as progress:
-    total = sum(len(job.track.stems) for job in todo)
-    task = progress.add_task("tokenising", total=total, speed="")
-    for index, outcome in run_pool(make_worker, todo, engine.workers):
-      if outcome.reason:
-        _log.warning("%s is left out: %s", todo[index].song, outcome.reason)
-      for rate_hz, path in outcome.low_rates.items():
-        if rate_hz not in warned:
-          warned.add(rate_hz)
-          _log.warning(
-            "%s is at %d Hz, the codec at %d Hz: nothing above %d Hz can be learnt from such files",
-            *(path, rate_hz, metadata.sample_rate_hz, rate_hz // 2),
-          )
-      encoded_s += outcome.encoded_s
-      speed = f"{encoded_s / (time.monotonic() - began_s):.1f}x real time"
-      progress.update(task, advance=len(todo[index].track.stems), speed=speed)
-  if todo:
-    took_s = time.monotonic() - began_s
-    _log.info(
-      "encoded %.0f s of audio (stems and mixes) in %.0f s: %.1f times real time",
-      *(encoded_s, took_s, encoded_s / took_s),
-    )
 
 
 def main(argv: list[str] | None = None) -> int:

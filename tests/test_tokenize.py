@@ -25,7 +25,7 @@ from small_corpus import (
 
 from data_prep import jobs, tokenize
 from data_prep.corpora.slakh import Slakh
-from data_prep.tokenize import Engine
+from data_prep.job_runner import Engine
 from data_prep.tokenizer import Tokenizer, TokenSettings, measure_levels
 from stemgen_jax.categories import CATEGORIES, category_index
 from stemgen_jax.data import make_loader
@@ -171,6 +171,9 @@ def test_a_track_that_fails_is_left_out_and_mended_later(corpus, tmp_path, caplo
   assert run_some(corpus, tmp_path / "a", again) == (directory, failed)
   assert again.calls == 0
   assert (directory / "stemgen.json").stat() == manifest
+
+  with pytest.raises(UserError, match="must be new or made of the same"):
+    run_some(corpus, tmp_path / "a", settings=dataclasses.replace(SETTINGS, seed=1))
 
   path.write_bytes(sound)
   codec = MeanCodec()
