@@ -218,7 +218,8 @@ def main(argv: list[str] | None = None) -> int:
   for song, reason in failed.items():
     print(f"left out: {song}: {reason}", file=sys.stderr)
   if failed:
-    print(f"{len(failed)} tracks failed; mend them and run the same command.", file=sys.stderr)
+    failures = f"{len(failed)} track{'s' if len(failed) > 1 else ''} failed"
+    print(f"{failures}: mend what is wrong and run the same command.", file=sys.stderr)
   return 3 if failed else 0
 
 

@@ -3,6 +3,7 @@
 
 import dataclasses
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -28,6 +29,7 @@ from data_prep.corpora.slakh import Slakh
 from data_prep.job_runner import Engine
 from data_prep.tokenizer import Tokenizer, TokenSettings, measure_levels
 from stemgen_jax.categories import CATEGORIES, category_index
+from stemgen_jax.codec.bundle import DEMO_BUNDLE
 from stemgen_jax.data import make_loader
 from stemgen_jax.errors import UserError
 from stemgen_jax.records import Dataset
@@ -338,6 +340,31 @@ def test_what_is_known_is_not_encoded_again(corpus):
     (clip,) = tokenizer.tokenize(track)
     encoded += 4 + int((clip.mix_members.sum(1) > 1).sum())  # stems, and sums of two or more
   assert tokenizer.encoded_s == pytest.approx(3.0 * encoded)
+
+
+@pytest.mark.torch
+def test_the_command_says_what_failed_and_returns_3(corpus, tmp_path, capsys):
+  path = corpus / "train/Track00001/stems/S02.flac"
+  path.write_bytes(b"not audio")
+  words = ["--root", str(corpus), "--codec", str(DEMO_BUNDLE), "--out", str(tmp_path / "a")]
+  words += ["--name", "mine", "--clip_s", "2", "--mixes", "3", "--workers", "1"]
+  assert tokenize.main(words) == 3
+  said = capsys.readouterr()
+  directory = tmp_path / "a" / "mine" / "2.0.0"
+  assert said.out.splitlines() == [
+    "train: 2 songs, 5 clips, 0.00 h",
+    "validation: 1 songs, 2 clips, 0.00 h",
+    str(directory),
+  ]
+  assert "left out: Track00001: audio file must be one that libsndfile reads" in said.err
+  assert said.err.splitlines()[-1].startswith("1 track failed")
+  shutil.rmtree(path.parents[1])
+  assert tokenize.main(words) == 0
+
+
+def test_flags_of_no_one_are_refused():
+  with pytest.raises(UserError, match="unrecognized arguments: --flink_master=x"):
+    tokenize.main(["--root=b", "--codec=c", "--out=d", "--flink_master=x"])
 
 
 def test_help_opens_with_an_example(capsys):
