@@ -1,22 +1,21 @@
 # SPDX-License-Identifier: Apache-2.0
 """CocoChorales: synthesised chorales of four voices."""
 
-import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
 
 import yaml
 
-from data_prep.category_map import CategoryMap
 from data_prep.corpora.layout import (
   AUDIO_SUFFIXES,
+  Reader,
   drop_repeats,
   list_folder,
   list_folders,
   require_songs,
 )
-from data_prep.corpora.types import INSTRUMENT, AudioFile, Problem, Stem, Track
+from data_prep.corpora.types import INSTRUMENT, AudioFile, Stem, Track
 
 _TRACK = re.compile(r"(?:string|brass|woodwind|random)_track(\d{6})")
 _STEM = re.compile(r"(\d)_(.+)")
@@ -25,7 +24,7 @@ _VOICES = 4
 _DEPTH = 4  # main_dataset/train/1/TRACK at most
 
 
-class CocoChorales:
+class CocoChorales(Reader):
   """CocoChorales: `ENSEMBLE_trackNNNNNN/{metadata.yaml, stems_audio/N_INSTRUMENT.wav}`.
 
   The tracks may lie in any folders up to three below the root, as the archives are unpacked: a
@@ -39,12 +38,6 @@ class CocoChorales:
 
   name = "cocochorales"
   layout = "folders of {string,brass,woodwind,random}_trackNNNNNN/stems_audio/N_INSTRUMENT.wav"
-
-  def __init__(self, root: str | os.PathLike, categories: CategoryMap | None = None):
-    self._root = Path(root)
-    self._map = categories or CategoryMap.load()
-    self.sources = {INSTRUMENT: self._map.categories}
-    self.problems: list[Problem] = []
 
   @staticmethod
   def recognises(root: Path) -> bool:
@@ -87,9 +80,6 @@ class CocoChorales:
     if 0 < len(stems) < _VOICES:
       self._report(folder, f"no audio: {_VOICES - len(stems)} of {_VOICES} voices have no file")
     return tuple(stems)
-
-  def _report(self, path: Path, what: str) -> None:
-    self.problems.append(Problem(path.relative_to(self._root).as_posix(), what))
 
 
 def _read_program(path: Path, voice: int) -> int | None:

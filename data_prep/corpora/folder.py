@@ -2,20 +2,20 @@
 """Folders of one's own: a song is a folder of audio files named after instruments."""
 
 import itertools
-import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from data_prep.category_map import CategoryMap, split_words
+from data_prep.category_map import split_words
 from data_prep.corpora.layout import (
   AUDIO_SUFFIXES,
+  Reader,
   drop_repeats,
   hash_split,
   list_folder,
   list_folders,
   require_songs,
 )
-from data_prep.corpora.types import INSTRUMENT, SPLITS, AudioFile, Problem, Stem, Track
+from data_prep.corpora.types import INSTRUMENT, SPLITS, AudioFile, Stem, Track
 
 _SPLIT_NAMES = {split: split for split in SPLITS} | {"valid": "validation", "val": "validation"}
 # Microphones or lines of one player: apart, one would be the other's context.
@@ -27,7 +27,7 @@ _MIX_WORDS = {
 _MIX_PAIRS = {("2", "track"), ("2", "trk"), ("two", "track")}
 
 
-class Folder:
+class Folder(Reader):
   """A tree of any depth in which each folder with audio files is a song, and each file a stem.
 
   A file's category is told by the words of its name, less those of the song's own; files of drums
@@ -38,12 +38,6 @@ class Folder:
 
   name = "folder"
   layout = "folders of audio files named after instruments, as SONG/{bass.wav, kick.flac, ...}"
-
-  def __init__(self, root: str | os.PathLike, categories: CategoryMap | None = None):
-    self._root = Path(root)
-    self._map = categories or CategoryMap.load()
-    self.sources = {INSTRUMENT: self._map.categories}
-    self.problems: list[Problem] = []
 
   @staticmethod
   def recognises(root: Path) -> bool:
@@ -135,9 +129,6 @@ class Folder:
       if len(names) > 1:
         told = f"{', '.join(sorted(names))} are read as songs, put a song's files in one folder"
         self._report(parent, f"folders of instruments: {told}")
-
-  def _report(self, path: Path, what: str) -> None:
-    self.problems.append(Problem(path.relative_to(self._root).as_posix(), what))
 
 
 def _is_mix(words: Sequence[str]) -> bool:

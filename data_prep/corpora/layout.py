@@ -1,15 +1,35 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the readers of corpora share: looking into folders, fixed splits, songs in two splits."""
 
+import functools
 import hashlib
+import os
 import unicodedata
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from data_prep.corpora.types import SPLITS, Problem, Track
+from data_prep.category_map import CategoryMap
+from data_prep.corpora.types import INSTRUMENT, SPLITS, Problem, Track
 from stemgen_jax.errors import UserError
 
 AUDIO_SUFFIXES = (".wav", ".flac", ".aif", ".aiff", ".ogg", ".opus", ".mp3", ".m4a")
+
+
+class Reader:
+  """A corpus in a folder: what all readers have. `problems` are those of the last `tracks`."""
+
+  def __init__(self, root: str | os.PathLike, categories: CategoryMap | None = None):
+    self._root = Path(root)
+    self._map = categories or CategoryMap.load()
+    self.problems: list[Problem] = []
+
+  @functools.cached_property
+  def sources(self) -> Mapping[str, tuple[str, ...]]:
+    """Returns the conditions and their values."""
+    return {INSTRUMENT: self._map.categories}
+
+  def _report(self, path: Path, what: str) -> None:
+    self.problems.append(Problem(path.relative_to(self._root).as_posix(), what))
 
 
 def list_folder(folder: Path) -> list[Path]:

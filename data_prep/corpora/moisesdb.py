@@ -3,13 +3,12 @@
 
 import functools
 import json
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from data_prep.category_map import CategoryMap, normalise
-from data_prep.corpora.layout import drop_repeats, hash_split, list_folders, require_songs
+from data_prep.category_map import normalise
+from data_prep.corpora.layout import Reader, drop_repeats, hash_split, list_folders, require_songs
 from data_prep.corpora.types import INSTRUMENT, AudioFile, Problem, Stem, Track
 from stemgen_jax.errors import UserError
 
@@ -18,7 +17,7 @@ _DEPTH = 3  # root/moisesdb/moisesdb_v0.1/UUID at most
 _CLICK = "click_track"  # no part of the music
 
 
-class MoisesDB:
+class MoisesDB(Reader):
   """MoisesDB: `UUID/data.json` and `UUID/STEM/TRACK_ID.wav`, in the root or some folders below it.
 
   A song's tracks of one stem and category are one Stem: they are microphones and takes of one
@@ -31,11 +30,6 @@ class MoisesDB:
 
   name = "moisesdb"
   layout = "folders of UUID/{data.json, STEM/TRACK_ID.wav}"
-
-  def __init__(self, root: str | os.PathLike, categories: CategoryMap | None = None):
-    self._root = Path(root)
-    self._map = categories or CategoryMap.load()
-    self.problems: list[Problem] = []
 
   @staticmethod
   def recognises(root: Path) -> bool:
@@ -104,9 +98,6 @@ class MoisesDB:
       known = {INSTRUMENT: category} if category else {}
       stems.append(Stem(name, tuple(sorted(files, key=lambda file: file.path.name)), known))
     return tuple(stems)
-
-  def _report(self, path: Path, what: str) -> None:
-    self.problems.append(Problem(path.relative_to(self._root).as_posix(), what))
 
 
 def _find_songs(folder: Path, depth: int = _DEPTH) -> Iterator[Path]:

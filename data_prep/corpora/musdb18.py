@@ -8,7 +8,7 @@ from pathlib import Path
 import yaml
 
 from data_prep.category_map import CategoryMap
-from data_prep.corpora.layout import drop_repeats, find_audio, list_folder, require_songs
+from data_prep.corpora.layout import Reader, drop_repeats, find_audio, list_folder, require_songs
 from data_prep.corpora.types import INSTRUMENT, AudioFile, Problem, Stem, Track
 
 _VALIDATION = Path(__file__).with_name("musdb18_validation.yaml")
@@ -16,7 +16,7 @@ _SUFFIX = ".stem.mp4"
 _STREAMS = {"drums": 1, "bass": 2, "other": 3, "vocals": 4}  # stream 0 is the mixture
 
 
-class Musdb18:
+class Musdb18(Reader):
   """MUSDB18: `train|test/SONG.stem.mp4`, or HQ: `train|test/SONG/{drums,bass,other,vocals}.wav`.
 
   A song that is there in both forms is read from its folder. `other` is the sum of all the rest,
@@ -31,11 +31,8 @@ class Musdb18:
   layout = "train and test folders of SONG.stem.mp4, or of SONG/{drums,bass,other,vocals}.wav"
 
   def __init__(self, root: str | os.PathLike, categories: CategoryMap | None = None):
-    self._root = Path(root)
-    self._map = categories or CategoryMap.load()
+    super().__init__(root, categories)
     self._validation = set(yaml.safe_load(_VALIDATION.read_text(encoding="utf-8")))
-    self.sources = {INSTRUMENT: self._map.categories}
-    self.problems: list[Problem] = []
 
   @staticmethod
   def recognises(root: Path) -> bool:

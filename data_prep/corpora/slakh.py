@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 
 from data_prep.category_map import CategoryMap
-from data_prep.corpora.layout import drop_repeats, find_audio, list_folders, require_songs
+from data_prep.corpora.layout import Reader, drop_repeats, find_audio, list_folders, require_songs
 from data_prep.corpora.types import INSTRUMENT, SPLITS, AudioFile, Problem, Stem, Track
 from stemgen_jax.errors import UserError
 
@@ -19,7 +19,7 @@ _LAKH = "lmd_matched/"  # where the songs of Slakh2100 itself come from, and no 
 _MD5 = re.compile(r"[0-9a-f]{32}")
 
 
-class Slakh:
+class Slakh(Reader):
   """Slakh2100 and all that is laid out like it: `SPLIT/TrackNNNNN/{metadata.yaml, stems/*.flac}`.
 
   Folders other than the three splits are left out: `omitted` holds songs that repeat others and
@@ -34,14 +34,11 @@ class Slakh:
   layout = "train, validation and test folders of Track*/{metadata.yaml, stems/*.flac}"
 
   def __init__(self, root: str | os.PathLike, categories: CategoryMap | None = None):
-    self._root = Path(root)
-    self._map = categories or CategoryMap.load()
+    super().__init__(root, categories)
     self._bad = {
       (bad["track"], bad["stem"]): f"{bad['reason']} ({_BAD_STEMS.name})"
       for bad in yaml.safe_load(_BAD_STEMS.read_text(encoding="utf-8"))
     }
-    self.sources = {INSTRUMENT: self._map.categories}
-    self.problems: list[Problem] = []
 
   @staticmethod
   def recognises(root: Path) -> bool:
@@ -103,9 +100,6 @@ class Slakh:
       known = {} if category is None else {INSTRUMENT: category}
       stems.append(Stem(str(name), (AudioFile(path),), known))
     return tuple(stems)
-
-  def _report(self, path: Path, what: str) -> None:
-    self.problems.append(Problem(path.relative_to(self._root).as_posix(), what))
 
 
 def _is_track(folder: Path) -> bool:
