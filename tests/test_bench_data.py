@@ -43,11 +43,14 @@ def test_flops_of_an_example():
   assert multiplied == pytest.approx(count - unused, rel=1e-3)
 
 
-def test_rows(tmp_path, capsys):
+def test_rows(tmp_path, capsys, monkeypatch):
   path = write_random(tmp_path, 40, stems=2, mixes=3)
   out = tmp_path / "rows.json"
-  main(["data", "--data", str(path), "--batch", "4", "--batches", "5", "--workers", "0",
-        "--json", str(out)])  # fmt: skip
+  words = ["data", "--data", str(path), "--batches", "50", "--workers", "0", "--json", str(out)]
+  main([*words, "--batch", "1"])
+  assert [row["state"] for row in json.loads(out.read_text())] == ["warm"]  # too few clips
+  monkeypatch.setattr(bench_data, "COLD_LEAST", 2)
+  main([*words, "--batch", "1"])
   rows = json.loads(out.read_text())
   assert [(row["state"], row["workers"]) for row in rows] == [("cold", 0), ("warm", 0)]
   for row in rows:

@@ -5,11 +5,12 @@ Example:
   python -m stemgen_jax.bench data --data shards/slakh --workers 0 1 2 4
 
 Without --data it reads random codes at the paper's size. Cold: the system is told to forget the
-shards, and no clip is read twice; warm: they are in memory. The first batches, which start the
-workers, are not timed. "x H100" is how many times as fast that is as one H100 could train
-`configs/slakh.py` (252M parameters) on 20 s windows: an example takes 6 FLOP for each frame and
-weight of a matrix product, and 12 L T^2 D for attention, at 40 % of the 989 TFLOP/s that NVIDIA
-states for dense bfloat16.
+shards, and no clip is read twice, so a small dataset has no cold row; warm: they are in memory. The
+first batches, during which workers start, are not timed.
+
+"x H100" is how many times as fast as one H100 could train `configs/slakh.py` (252M parameters) on
+20 s windows: an example takes 6 FLOP for each frame and weight of a matrix product, and 12 L T^2 D
+for attention, at 40 % of the 989 TFLOP/s that NVIDIA states for dense bfloat16.
 """
 
 import argparse
@@ -28,7 +29,8 @@ from stemgen_jax.records import Dataset
 
 H100_FLOPS = 989e12  # dense bfloat16, NVIDIA's data sheet of the H100 SXM
 MFU = 0.4  # share of it that training reaches; more than most report
-WARM_UP = 8  # batches
+WARM_UP = 32  # batches: the workers have started, and what they read ahead is used up
+COLD_LEAST = 50  # batches of a cold run; fewer tell nothing
 COLUMNS = {
   "state": ("files", ""),
   "workers": ("workers", "d"),
@@ -46,9 +48,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
   parser.add_argument("--split", default="train")
   parser.add_argument("--crop_frames", type=int, default=1000, help="20 s at 50 Hz")
   parser.add_argument("--batch", type=int, default=32, help="examples of a batch")
-  parser.add_argument("--batches", type=int, default=200, help="timed; fewer if clips run out")
+  parser.add_argument(
+    "--batches", type=int, default=200, help="timed; cold, at most what the clips allow"
+  )
   parser.add_argument("--workers", type=int, nargs="+", default=[0, 1, 2])
-  parser.add_argument("--songs", type=int, default=4000, help="of the random codes, 60 s each")
+  parser.add_argument("--songs", type=int, default=6000, help="of the random codes, 60 s each")
 
 
 def measure_all(arguments: argparse.Namespace) -> Iterator[Row]:
@@ -64,9 +68,11 @@ def measure_all(arguments: argparse.Namespace) -> Iterator[Row]:
     path = arguments.data or write_random(Path(folder), arguments.songs)
     dataset = Dataset.open(path)
     example_kb, song_kb = measure_bytes(dataset, arguments)
-    for state in ("cold", "warm"):
-      for workers in arguments.workers:
-        rate = measure(dataset, arguments, workers, state)
+    fresh = len(dataset.source(arguments.split)) // arguments.batch - WARM_UP
+    runs = {"cold": min(arguments.batches, fresh), "warm": arguments.batches}
+    for state, batches in runs.items():
+      for workers in arguments.workers if batches >= COLD_LEAST or state == "warm" else ():
+        rate = measure(dataset, arguments, workers, state, batches)
         yield {
           "state": state,
           "workers": workers,
@@ -95,10 +101,10 @@ def h100_examples(model: ModelConfig, frames: int) -> float:
   return MFU * H100_FLOPS / flops
 
 
-def measure(dataset: Dataset, arguments: argparse.Namespace, workers: int, state: str) -> float:
-  """Returns the examples a second of batches after the first few."""
-  clips = len(dataset.source(arguments.split))
-  batches = min(arguments.batches, max(clips // arguments.batch - WARM_UP, 1))
+def measure(
+  dataset: Dataset, arguments: argparse.Namespace, workers: int, state: str, batches: int
+) -> float:
+  """Returns the examples a second of some batches after the first."""
   files = [dataset.path / shard.file for shard in dataset.shards[arguments.split]]
   (forget if state == "cold" else load)(files)
   loader = open_loader(dataset, arguments, workers)
