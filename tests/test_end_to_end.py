@@ -39,7 +39,7 @@ def chain(tmp_path_factory):
   run("data_prep.demo", "--out", root / "music", "--songs", 3, "--seed", 1, "--seconds", 20)
   run(
     "data_prep.tokenize", "--corpus", "slakh", "--root", root / "music", "--codec", DEMO_BUNDLE,
-    "--out", root / "tokens", "--name", "demo", "--mixes", 3, "--threads", 1,
+    "--out", root / "tokens", "--name", "demo", "--mixes", 3, "--workers", 1,
   )  # fmt: skip
   run(
     "stemgen_jax.train", "--config", "configs/demo.py", "--workdir", root / "model",
