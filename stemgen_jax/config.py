@@ -26,7 +26,9 @@ class ModelConfig:
   sources: dict[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
   dropout: float = 0.0  # on each block's output while training
   compute_dtype: str = "float32"  # or "bfloat16"; parameters, softmax and loss stay float32
-  remat: bool = True  # recompute each layer's activations in the backward pass
+  unroll: int = 1  # layers in one turn of the loop over them
+  remat: str = "layer"  # the backward pass recomputes each layer, keeping more: "attention",
+  # "matmuls" (attention, qkv and gate_up), or all ("none")
 
 
 @dataclasses.dataclass(kw_only=True)
@@ -67,6 +69,8 @@ class OptimConfig:
   weight_decay: float = 0.05
   clip_norm: float = 1.0
   ema_decay: float = 0.999
+  accumulate: int = 1  # parts a batch is computed in; the gradient is the whole batch's
+  max_skipped: int = 10  # a run of so many steps without a finite loss and gradient ends training
 
 
 @dataclasses.dataclass(kw_only=True)
@@ -132,6 +136,7 @@ class Config:
       (m.dim // m.n_heads % 2 == 0, "model.dim / model.n_heads must be even", m.dim / m.n_heads),
       (0 < m.n_codes < 2**16, "model.n_codes must fit 16 bits", m.n_codes),
       *_choices("model.compute_dtype", m.compute_dtype, "float32", "bfloat16"),
+      *_choices("model.remat", m.remat, "layer", "attention", "matmuls", "none"),
       ("context" not in m.sources, "model.sources must not use the name 'context'", "context"),
       *_choices("masking.schedule", k.schedule, "cosine", "uniform"),
       *_choices("masking.loss", k.loss, "level", "all_masked"),
@@ -144,6 +149,17 @@ class Config:
         d.batch_size % m.n_levels == 0,
         "data.batch_size must be a multiple of model.n_levels (each level is asked equally often)",
         d.batch_size,
+      ),
+      (
+        o.accumulate > 0 and d.batch_size % (o.accumulate * m.n_levels) == 0,
+        "data.batch_size must be a multiple of optim.accumulate times model.n_levels",
+        (d.batch_size, o.accumulate),
+      ),
+      (o.max_skipped > 0, "optim.max_skipped must be positive", o.max_skipped),
+      (
+        m.unroll > 0 and m.n_layers % m.unroll == 0,
+        "model.unroll must divide model.n_layers",
+        m.unroll,
       ),
       (o.steps > o.warmup_steps >= 0, "optim.steps must exceed optim.warmup_steps", o.steps),
       (o.learning_rate > 0, "optim.learning_rate must be positive", o.learning_rate),

@@ -24,12 +24,6 @@ def token_nll(
 ) -> Float[Array, "*shape"]:
   """-log softmax(logits)[code] in nats, computed in float32."""
   logits = logits.astype(jnp.float32)
-  asked = jnp.take_along_axis(logits, codes[..., None], axis=-1)[..., 0]
-  return jax.nn.logsumexp(logits, axis=-1) - asked
-
-
-def weighted_mean(
-  values: Float[Array, "*shape"], weight: Float[Array, "*shape"]
-) -> Float[Array, ""]:
-  """sum(w x) / sum(w), and 0 where every weight is 0."""
-  return jnp.sum(values * weight) / jnp.maximum(jnp.sum(weight), 1.0)
+  # Not by indexing: the gradient of that is a scatter, slow on TPU.
+  is_code = jax.nn.one_hot(codes, logits.shape[-1], dtype=bool)
+  return jax.nn.logsumexp(logits, axis=-1) - jnp.sum(jnp.where(is_code, logits, 0), axis=-1)

@@ -6,15 +6,27 @@ are Flax NNX, but leave this file only as `build(config) -> Model(init, apply)` 
 dict of arrays. Knows nothing of masking, losses or decoding.
 """
 
+import functools
 from collections.abc import Callable
 from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax.ad_checkpoint import checkpoint_name
+from jax.sharding import Mesh
 
+from stemgen_jax import sharding
+from stemgen_jax.attention import KEPT, choose_attention
 from stemgen_jax.config import ModelConfig
 from stemgen_jax.types import Array, Bool, Float, Int, Key, Params
+
+# What a layer keeps for its backward pass, beside its input, by `ModelConfig.remat`.
+_REMAT = {
+  "layer": jax.checkpoint_policies.nothing_saveable,
+  "attention": jax.checkpoint_policies.save_only_these_names(KEPT),
+  "matmuls": jax.checkpoint_policies.save_only_these_names(KEPT, "gate_up"),
+}
 
 Head = Int[Array, ""] | Literal["strided", "all"]
 
@@ -26,8 +38,8 @@ class Model(NamedTuple):
   apply: Callable[..., Float[Array, "..."]]
 
 
-def build(config: ModelConfig) -> Model:
-  """Returns the network of a config as two pure functions.
+def build(config: ModelConfig, mesh: Mesh | None = None) -> Model:
+  """Returns the network of a config as two pure functions, `apply` for the devices of `mesh`.
 
   `apply` takes
     target: Int 'B T Q', codes in [0, V), and V (MASK) where hidden.
@@ -41,6 +53,7 @@ def build(config: ModelConfig) -> Model:
 
   Source: StemGen (arXiv:2312.08723) Fig. 3 for the embedding; PAPER.md 3 and 4.
   """
+  attention = choose_attention(mesh)
   graph, abstract = nnx.split(nnx.eval_shape(lambda: Network(config, nnx.Rngs(0))))
   names = nnx.to_pure_dict(abstract)
 
@@ -58,8 +71,9 @@ def build(config: ModelConfig) -> Model:
   ) -> Float[Array, "..."]:
     if set(params) != set(names):
       raise ValueError(f"params must hold {sorted(names)}; got {sorted(params)}.")
-    network = nnx.merge(graph, params)
-    return network(target, context, conditions, keep, head, dropout_key)
+    outer = {name: leaf for name, leaf in params.items() if name != "blocks"}
+    network = nnx.merge(graph, {**sharding.gather(outer, mesh), "blocks": params["blocks"]})
+    return network(target, context, conditions, keep, head, dropout_key, attention, mesh)
 
   return Model(init, apply)
 
@@ -82,22 +96,29 @@ class Network(nnx.Module):
     self.norm = nnx.Param(jnp.ones((d,)))
     self.heads = _normal(rngs, (q, d, v), 0.1 * d**-0.5)
 
-  def __call__(self, target, context, conditions, keep, head, dropout_key):
+  def __call__(self, target, context, conditions, keep, head, dropout_key, attention, mesh):
     """See `build`."""
     config = self.config
     dtype = jnp.dtype(config.compute_dtype)
     x = self.embed(target, context, conditions, keep).astype(dtype)
-    cos, sin = rotary_angles(target.shape[1], config.dim // config.n_heads)
+    frames = x.shape[1]
+    x = jnp.pad(x, ((0, 0), (0, -frames % attention.tile), (0, 0)))
+    x = sharding.split_rows(x, mesh)
+    cos, sin = rotary_angles(x.shape[1], config.dim // config.n_heads)
+    attend = functools.partial(attention.attend, frames=frames)
     block_graph, layers = nnx.split(self.blocks)
     keys = None if dropout_key is None else jax.random.split(dropout_key, config.n_layers)
 
     def layer(x, xs):
       params, key = xs
-      block = nnx.merge(block_graph, jax.tree.map(lambda p: p.astype(dtype), params))
-      return block(x, cos, sin, config.dropout, key), None
+      params = jax.tree.map(lambda p: p.astype(dtype), nnx.to_pure_dict(params))
+      block = nnx.merge(block_graph, sharding.gather(params, mesh, "blocks"))
+      return block(x, cos, sin, config.dropout, key, attend), None
 
-    x, _ = jax.lax.scan(jax.checkpoint(layer) if config.remat else layer, x, (layers, keys))
-    x = rms_norm(x, self.norm[...].astype(dtype))
+    if config.remat != "none":
+      layer = jax.checkpoint(layer, policy=_REMAT[config.remat], prevent_cse=False)
+    x, _ = jax.lax.scan(layer, x, (layers, keys), unroll=config.unroll)
+    x = rms_norm(x[:, :frames], self.norm[...].astype(dtype))
     x, heads = x.astype(jnp.float32), self.heads[...]  # TPU and GPU still multiply fast
     if isinstance(head, str) and head == "all":
       return jnp.einsum("btd,qdv->btqv", x, heads)
@@ -123,9 +144,7 @@ class Network(nnx.Module):
 
   def sum_codebooks(self, codes: Int[Array, "B T Q"]) -> Float[Array, "B T D"]:
     """sum_q E_q[codes_tq]."""
-    n_levels, rows, dim = self.codebooks[...].shape
-    table = self.codebooks[...].reshape(n_levels * rows, dim)
-    return jnp.sum(table[codes + rows * jnp.arange(n_levels)[None, None, :]], axis=2)
+    return sum(table[codes[:, :, q]] for q, table in enumerate(self.codebooks[...]))
 
 
 class Block(nnx.Module):
@@ -142,17 +161,17 @@ class Block(nnx.Module):
     self.gate_up = _normal(rngs, (d, 2, f), d**-0.5)
     self.down = _normal(rngs, (f, d), shrink * f**-0.5)
 
-  def __call__(self, x, cos, sin, dropout: float, key: Key | None) -> Float[Array, "B T D"]:
+  def __call__(
+    self, x, cos, sin, dropout: float, key: Key | None, attend: Callable
+  ) -> Float[Array, "B T D"]:
     """Applies the block; `dropout` acts on both branches when a key is given."""
     keys = (None, None) if key is None else jax.random.split(key)
-    q, k, v = jnp.moveaxis(
-      jnp.einsum("btd,dcnh->btcnh", rms_norm(x, self.attention_norm[...]), self.qkv[...]), 2, 0
-    )
-    heard = jax.nn.dot_product_attention(rotate(q, cos, sin), rotate(k, cos, sin), v)
-    x += _drop(jnp.einsum("btnh,nhd->btd", heard, self.out[...]), dropout, keys[0])
-    gate, up = jnp.moveaxis(
-      jnp.einsum("btd,dcf->btcf", rms_norm(x, self.mlp_norm[...]), self.gate_up[...]), 2, 0
-    )
+    qkv = jnp.einsum("btd,dcnh->cbnth", rms_norm(x, self.attention_norm[...]), self.qkv[...])
+    q, k, v = rotate(qkv[0], cos, sin), rotate(qkv[1], cos, sin), qkv[2]
+    heard = attend(*(checkpoint_name(x, KEPT) for x in (q, k, v)))
+    x += _drop(jnp.einsum("bnth,nhd->btd", heard, self.out[...]), dropout, keys[0])
+    wide = jnp.einsum("btd,dcf->cbtf", rms_norm(x, self.mlp_norm[...]), self.gate_up[...])
+    gate, up = checkpoint_name(wide, "gate_up")
     return x + _drop((jax.nn.silu(gate) * up) @ self.down[...], dropout, keys[1])
 
 
@@ -164,14 +183,14 @@ def rms_norm(x: Float[Array, "B T D"], scale: Float[Array, " D"]) -> Float[Array
 
 def rotary_angles(
   frames: int, width: int
-) -> tuple[Float[Array, "1 T 1 h"], Float[Array, "1 T 1 h"]]:
+) -> tuple[Float[Array, "1 1 T h"], Float[Array, "1 1 T h"]]:
   """cos and sin of t / 10000^(2i/H), i in [0, H/2) (RoPE, arXiv:2104.09864)."""
   rate = 10_000.0 ** -(jnp.arange(0, width, 2) / width)
-  angle = jnp.arange(frames)[None, :, None, None] * rate[None, None, None, :]
+  angle = jnp.arange(frames)[None, None, :, None] * rate[None, None, None, :]
   return jnp.cos(angle), jnp.sin(angle)
 
 
-def rotate(x: Float[Array, "B T N H"], cos, sin) -> Float[Array, "B T N H"]:
+def rotate(x: Float[Array, "B N T H"], cos, sin) -> Float[Array, "B N T H"]:
   """Turns the pairs (x_i, x_{i+H/2}) of every head by their frame's angles."""
   a, b = jnp.split(x, 2, axis=-1)
   return jnp.concatenate([a * cos - b * sin, b * cos + a * sin], axis=-1).astype(x.dtype)

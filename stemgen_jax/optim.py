@@ -37,6 +37,11 @@ def build_optimizer(config: OptimConfig) -> optax.GradientTransformation:
   )
 
 
+def updates_done(opt_state: optax.OptState) -> Int[Array, ""]:
+  """The number of updates so far: steps less those that were skipped."""
+  return optax.tree.get_all_with_path(opt_state, "count")[0][1]
+
+
 def mark_decayed(params: Params) -> Params:
   """True at each parameter that weight decay acts on."""
   return jax.tree.map_with_path(

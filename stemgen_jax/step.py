@@ -4,6 +4,8 @@
 Example b of a batch is asked for level b mod Q, so every level gets an equal share.
 """
 
+import functools
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -17,7 +19,8 @@ from stemgen_jax.codebook_init import start_from_codebooks
 from stemgen_jax.config import Config
 from stemgen_jax.masking import draw_mask
 from stemgen_jax.model import Model
-from stemgen_jax.optim import build_optimizer, update_average
+from stemgen_jax.optim import build_optimizer, build_schedule, update_average, updates_done
+from stemgen_jax.sharding import compiler_options
 from stemgen_jax.types import Array, Bool, Float, Int, Key, Params
 
 RATE_BINS = 5  # masked accuracy is reported by mask rate: (0, 0.2], ..., (0.8, 1]
@@ -45,10 +48,23 @@ def init_state(
   return TrainState(jnp.int32(0), params, jax.tree.map(jnp.copy, params), opt_state)
 
 
+def jit_train_step(config: Config, model: Model, shardings: TrainState) -> Callable[..., Any]:
+  """Returns `train_step` compiled for the state's mesh; it gives its state's memory to the next."""
+  return jax.jit(
+    functools.partial(train_step, config, model),
+    donate_argnums=0,
+    out_shardings=(shardings, None),
+    compiler_options=compiler_options(shardings.step.mesh),
+  )
+
+
 def train_step(
   config: Config, model: Model, state: TrainState, batch: dict[str, Array]
 ) -> tuple[TrainState, dict[str, Array]]:
   """Returns the next state and the step's metrics (see `step_metrics`).
+
+  A step whose loss or gradient is not finite changes nothing but the step number, and counts as
+  `skipped`. The gradient is that of the whole batch, in however many parts it is computed.
 
   Args:
     config: the run's settings.
@@ -58,21 +74,56 @@ def train_step(
   """
   key = jax.random.fold_in(jax.random.key(config.seed), state.step)
   mask_key, keep_key, dropout_key = jax.random.split(key, 3)
-  level = asked_levels(batch["target"].shape[0], config.model.n_levels)
-  frames = batch["target"].shape[1]
-  mask = draw_mask(mask_key, level, frames, config.model.n_levels, config.masking.schedule)
+  n_levels, n_parts = config.model.n_levels, config.optim.accumulate
+  level = asked_levels(batch["target"].shape[0], n_levels)
+  mask = draw_mask(mask_key, level, batch["target"].shape[1], n_levels, config.masking.schedule)
   keep = draw_keep(keep_key, batch["conditions"].shape, config)
+  count = jnp.sum(losses.loss_weight(mask, level, config.masking.loss))
 
-  def loss_fn(params: Params):
-    loss, aux = masked_loss(config, model, params, batch, mask, keep, level, dropout_key)
-    return loss, aux
+  def gradient(index, batch, mask, keep):
+    def loss_fn(params: Params):
+      drop_key = jax.random.fold_in(dropout_key, index)
+      return masked_loss(config, model, params, batch, mask, keep, drop_key, count)
 
-  (loss, metrics), grads = jax.value_and_grad(loss_fn, has_aux=True)(state.params)
+    (loss, metrics), grads = jax.value_and_grad(loss_fn, has_aux=True)(state.params)
+    return grads, metrics | {"loss": loss}
+
+  if n_parts == 1:
+    grads, metrics = gradient(0, batch, mask, keep)
+  else:
+    parts = (jnp.arange(n_parts), *split_batch((batch, mask, keep), n_parts, n_levels))
+    shapes = jax.eval_shape(gradient, *jax.tree.map(lambda x: x[0], parts))
+    zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
+    (grads, metrics), _ = jax.lax.scan(
+      lambda sums, part: (jax.tree.map(jnp.add, sums, gradient(*part)), None), zeros, parts
+    )
+
   updates, opt_state = build_optimizer(config.optim).update(grads, state.opt_state, state.params)
   params = optax.apply_updates(state.params, updates)
   average = update_average(state.average, params, config.optim.ema_decay, state.step)
-  metrics |= {"loss": loss, "gradient_norm": optax.tree.norm(grads)}
-  return TrainState(state.step + 1, params, average, opt_state), metrics
+  norm = optax.tree.norm(grads)
+  finite = jnp.isfinite(metrics["loss"]) & jnp.isfinite(norm)
+  after = TrainState(state.step, params, average, opt_state)
+  after = jax.tree.map(lambda new, old: jnp.where(finite, new, old), after, state)
+  metrics |= {
+    "gradient_norm": norm,
+    "learning_rate": build_schedule(config.optim)(updates_done(state.opt_state)),
+    "skipped": 1 - finite.astype(jnp.float32),
+  }
+  return after.replace(step=state.step + 1), metrics
+
+
+def split_batch(tree: Any, n_parts: int, n_levels: int) -> Any:
+  """Returns arrays 'B ...' as 'A B/A ...'; every part asks for the levels in the batch's order.
+
+  Runs of Q rows go to the parts in turn, so that each device keeps to its own rows.
+  """
+
+  def split(x: Array) -> Array:
+    runs = x.reshape(-1, n_parts, n_levels, *x.shape[1:])
+    return jnp.moveaxis(runs, 1, 0).reshape(n_parts, -1, *x.shape[1:])
+
+  return jax.tree.map(split, tree)
 
 
 def masked_loss(
@@ -82,11 +133,15 @@ def masked_loss(
   batch: dict[str, Array],
   mask: Bool[Array, "B T Q"],
   keep: Bool[Array, "B K"],
-  level: Int[Array, " B"],
   dropout_key: Key | None,
+  count: Float[Array, ""] | None = None,
 ) -> tuple[Float[Array, ""], dict[str, Array]]:
-  """Mean negative log-likelihood in nats of the hidden tokens that count, and its parts."""
+  """Mean negative log-likelihood in nats of the hidden tokens that count, and its parts.
+
+  `count` is the number of tokens to divide by: that of a larger batch, where this is a part of it.
+  """
   target = batch["target"]
+  level = asked_levels(target.shape[0], config.model.n_levels)
   hidden = jnp.where(mask, config.model.n_codes, target)
   head = "strided" if config.masking.loss == "level" else "all"
   logits = model.apply(
@@ -98,7 +153,9 @@ def masked_loss(
     logits = logits[:, :, None]
   nll = losses.token_nll(logits, target)
   hit = (jnp.argmax(logits, axis=-1) == target).astype(jnp.float32)
-  return losses.weighted_mean(nll, weight), step_metrics(nll, hit, weight, mask, level)
+  count = jnp.sum(weight) if count is None else count
+  loss = jnp.sum(nll * weight) / jnp.maximum(count, 1.0)
+  return loss, step_metrics(nll, hit, weight, mask, level)
 
 
 def step_metrics(

@@ -36,7 +36,7 @@ from stemgen_jax.files import make_folder, write_text
 from stemgen_jax.metrics import MetricLog
 from stemgen_jax.model import build
 from stemgen_jax.records import Dataset
-from stemgen_jax.step import TrainState, init_state, train_step
+from stemgen_jax.step import TrainState, init_state, jit_train_step
 
 
 def train(config: Config, workdir: Path) -> TrainState:
@@ -50,7 +50,7 @@ def train(config: Config, workdir: Path) -> TrainState:
   dataset = Dataset.open(config.data.path)
   mesh = sharding.build_mesh(config.mesh)
   check_fit(config, dataset, mesh)
-  model = build(config.model)
+  model = build(config.model, mesh)
   loader = make_loader(
     dataset,
     config.data.train_split,
@@ -76,9 +76,7 @@ def train(config: Config, workdir: Path) -> TrainState:
   init = functools.partial(init_state, config, model, codebooks)
   abstract = abstract_like(jax.eval_shape(init), mesh)
   shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract)
-  step_fn = jax.jit(
-    functools.partial(train_step, config, model), donate_argnums=0, out_shardings=(shardings, None)
-  )
+  step_fn = jit_train_step(config, model, shardings)
   meta = {"config": to_dict(config), "dataset": describe(dataset), "git_commit": git_commit()}
   first = jax.process_index() == 0
   with (

@@ -27,12 +27,13 @@ LAYERS = (
     "codec",
     "page",
   },
-  {"shards", "decode", "model", "optim", "codebook_init"},
+  {"shards", "decode", "optim", "codebook_init", "sharding", "attention"},
+  {"model"},
   {"records"},
   {"examples"},
-  {"sharding", "data", "step", "generate", "metrics"},
+  {"data", "step", "generate", "metrics"},
   {"checkpoint", "evaluation"},
-  {"train", "sample", "report", "bench"},
+  {"train", "sample", "report", "bench", "compile"},
 )
 
 

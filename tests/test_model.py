@@ -100,7 +100,7 @@ def test_attention_looks_both_ways(tiny, inputs):
 def test_rotation_depends_on_the_distance_alone():
   cos, sin = rotary_angles(12, 8)
   q, k = jax.random.normal(jax.random.key(0), (2, 1, 1, 1, 8))
-  q, k = (rotate(jnp.broadcast_to(x, (1, 12, 1, 8)), cos, sin)[0, :, 0] for x in (q, k))
+  q, k = (rotate(jnp.broadcast_to(x, (1, 1, 12, 8)), cos, sin)[0, 0] for x in (q, k))
   scores = q @ k.T
   for distance in range(-3, 4):
     diagonal = jnp.diagonal(scores, distance)
@@ -108,15 +108,18 @@ def test_rotation_depends_on_the_distance_alone():
   assert abs(scores[0, 0] - scores[0, 3]) > 1e-3
 
 
-def test_remat_changes_no_gradient(tiny_config, inputs):
-  def gradient(remat):
-    model = build(tiny_config(remat=remat).model)
+@pytest.mark.parametrize(
+  "loop", [{"remat": "attention"}, {"remat": "matmuls"}, {"remat": "none"}, {"unroll": 2}]
+)
+def test_remat_and_unrolling_change_no_gradient(tiny_config, inputs, loop):
+  def gradient(**loop):
+    model = build(tiny_config(**loop).model)
     return jax.grad(lambda p: model.apply(p, *inputs.values(), "strided").std())(
       model.init(jax.random.key(0))
     )
 
   jax.tree.map(
-    lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), gradient(True), gradient(False)
+    lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), gradient(), gradient(**loop)
   )
 
 

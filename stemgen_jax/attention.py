@@ -1,0 +1,85 @@
+# SPDX-License-Identifier: Apache-2.0
+"""softmax(q k^T / sqrt(H)) v over all frames, both ways: plain, or as TPU's fused kernel."""
+
+import functools
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_kernel as splash
+from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_mask as splash_mask
+from jax.sharding import Mesh, PartitionSpec
+
+from stemgen_jax.types import Array, Float
+
+HEADS = PartitionSpec(("data", "fsdp"), "tensor", None, None)  # B N T H on the mesh
+KEPT = "attention"  # the name under which rematerialisation may keep the fused kernel's results
+_TILE = 128  # lanes of a TPU
+_BLOCK = 512  # rows that the kernel holds at once
+
+
+class Attention(NamedTuple):
+  """`attend(q, k, v, frames)`, for sequences padded to a multiple of `tile`."""
+
+  attend: Callable[..., Float[Array, "B N T H"]]
+  tile: int
+
+
+def choose_attention(mesh: Mesh | None) -> Attention:
+  """Returns the attention for the mesh's devices: on TPU fused, each with its rows and heads."""
+  if mesh is None or mesh.devices.flat[0].platform != "tpu":
+    return Attention(attend_plain, 1)
+
+  def attend(q, k, v, frames):
+    local = functools.partial(attend_fused, frames=frames)
+    specs = {"in_specs": (HEADS,) * 3, "out_specs": HEADS, "check_vma": False}
+    return jax.shard_map(local, mesh=mesh, **specs)(q, k, v)
+
+  return Attention(attend, _TILE)
+
+
+def attend_plain(
+  q: Float[Array, "B N T H"], k: Float[Array, "B N T H"], v: Float[Array, "B N T H"], frames: int
+) -> Float[Array, "B N T H"]:
+  """The equation as it stands, the softmax in float32. `frames` is T: nothing is padded."""
+  scores = jnp.einsum("bnth,bnsh->bnts", q * q.shape[-1] ** -0.5, k).astype(jnp.float32)
+  return jnp.einsum("bnts,bnsh->bnth", jax.nn.softmax(scores).astype(v.dtype), v)
+
+
+def attend_fused(
+  q: Float[Array, "B N T H"],
+  k: Float[Array, "B N T H"],
+  v: Float[Array, "B N T H"],
+  frames: int,
+  interpret: bool = False,
+) -> Float[Array, "B N T H"]:
+  """The same by JAX's splash kernel, which never writes the T x T scores to memory.
+
+  Args:
+    q, k, v: T a multiple of 128.
+    frames: how many of the T are real; those after them are padding, and heard by none.
+    interpret: runs the kernel without a TPU, slowly (for tests).
+
+  Source: FlashAttention (arXiv:2205.14135).
+  """
+  heads, whole, width = q.shape[1:]
+  padding = jnp.asarray(np.arange(whole) >= frames, jnp.int32)
+  block = next(size for size in (_BLOCK, 3 * _TILE, 2 * _TILE, _TILE) if whole % size == 0)
+  minor = splash.QKVLayout.SEQ_MINOR
+  kernel = splash.make_splash_mha(
+    splash_mask.MultiHeadMask([splash_mask.FullMask((whole, whole))] * heads),
+    block_sizes=splash.BlockSizes(
+      block_q=block, block_kv=whole, block_kv_compute=block,
+      block_q_dkv=block, block_kv_dkv=whole, block_kv_dkv_compute=block,
+      use_fused_bwd_kernel=True,
+      q_layout=minor, k_layout=minor, v_layout=minor,
+    ),
+    head_shards=1,
+    q_seq_shards=1,
+    residual_checkpoint_name=KEPT,
+    interpret=interpret,
+  )  # fmt: skip
+  segments = splash.SegmentIds(q=padding, kv=padding)
+  return jax.vmap(lambda q, k, v: kernel(q * width**-0.5, k, v, segment_ids=segments))(q, k, v)
