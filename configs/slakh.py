@@ -22,10 +22,12 @@ def get_config() -> Config:
       n_codes=2048,
       dim=1024,
       n_layers=20,
-      n_heads=16,
+      n_heads=8,
       mlp_dim=2432,
       sources={"instrument": CATEGORIES},
       compute_dtype="bfloat16",
+      unroll=20,
+      remat="none",
     ),
     data=DataConfig(path="data/slakh", crop_frames=1000, batch_size=32),
   )

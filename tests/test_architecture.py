@@ -18,6 +18,7 @@ LAYERS = (
     "audio",
     "categories",
     "config",
+    "flops",
     "cli",
     "clips",
     "files",

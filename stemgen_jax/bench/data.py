@@ -25,6 +25,7 @@ from stemgen_jax.bench.table import Row, describe_machine
 from stemgen_jax.config import ModelConfig
 from stemgen_jax.data import make_loader
 from stemgen_jax.errors import UserError
+from stemgen_jax.flops import train_flops
 from stemgen_jax.records import Dataset
 
 H100_FLOPS = 989e12  # dense bfloat16, NVIDIA's data sheet of the H100 SXM
@@ -89,16 +90,8 @@ def measure_all(arguments: argparse.Namespace) -> Iterator[Row]:
 
 
 def h100_examples(model: ModelConfig, frames: int) -> float:
-  """Returns how many windows a second one H100 could train on, at MFU of its peak.
-
-  Matrix products of a frame: W_ctx and W_tgt (2 D^2), in each layer attention's four (4 D^2) and
-  SwiGLU's three (3 D F), and the one head that is asked (D V). Each weight costs 2 FLOP forward and
-  4 backward; scores and values 4 L T^2 D forward and 8 backward.
-  """
-  d, f = model.dim, model.mlp_dim
-  weights = 2 * d**2 + model.n_layers * (4 * d**2 + 3 * d * f) + d * model.n_codes
-  flops = 6 * weights * frames + 12 * model.n_layers * frames**2 * d
-  return MFU * H100_FLOPS / flops
+  """Returns how many windows a second one H100 could train on, at MFU of its peak."""
+  return MFU * H100_FLOPS / train_flops(model, frames)
 
 
 def measure(
