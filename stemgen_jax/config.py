@@ -83,6 +83,15 @@ class MeshConfig:
 
 
 @dataclasses.dataclass(kw_only=True)
+class TrainConfig:
+  """What a run does besides training."""
+
+  profile: bool = False  # writes a trace of five steps, once those before have compiled
+  wandb: str = ""  # a Weights & Biases project to log to as well; needs the package wandb
+  audio_examples: int = 0  # stems generated at each validation; needs data.codec
+
+
+@dataclasses.dataclass(kw_only=True)
 class SampleConfig:
   """Decoding defaults a checkpoint carries (PAPER.md 6 and 7)."""
 
@@ -109,6 +118,7 @@ class Config:
   optim: OptimConfig = dataclasses.field(default_factory=OptimConfig)
   mesh: MeshConfig = dataclasses.field(default_factory=MeshConfig)
   sample: SampleConfig = dataclasses.field(default_factory=SampleConfig)
+  train: TrainConfig = dataclasses.field(default_factory=TrainConfig)
   seed: int = 0
   log_every_steps: int = 50
   eval_every_steps: int = 1000
@@ -124,13 +134,24 @@ class Config:
       "model.n_heads": m.n_heads, "model.mlp_dim": m.mlp_dim, "data.batch_size": d.batch_size,
       "data.crop_frames": d.crop_frames, "checkpoints_kept": self.checkpoints_kept,
       "log_every_steps": self.log_every_steps, "eval_every_steps": self.eval_every_steps,
-      "checkpoint_every_steps": self.checkpoint_every_steps,
+      "checkpoint_every_steps": self.checkpoint_every_steps, "optim.accumulate": o.accumulate,
+      "optim.max_skipped": o.max_skipped, "model.unroll": m.unroll,
     }  # fmt: skip
     rules = [(size > 0, f"{name} must be positive", size) for name, size in sizes.items()]
     self._raise_broken(rules)
     rules = [
       (self.seed >= 0, "seed must not be negative", self.seed),
       (self.eval_batches >= 0, "eval_batches must not be negative", self.eval_batches),
+      (
+        self.train.audio_examples >= 0,
+        "train.audio_examples must not be negative",
+        self.train.audio_examples,
+      ),
+      (
+        not self.train.audio_examples or (self.eval_batches > 0 and d.codec != ""),
+        "train.audio_examples needs data.codec, a codec bundle, and eval_batches",
+        (d.codec, self.eval_batches),
+      ),
       (d.workers >= 0, "data.workers must not be negative", d.workers),
       (m.dim % m.n_heads == 0, "model.dim must be a multiple of model.n_heads", m.dim),
       (m.dim // m.n_heads % 2 == 0, "model.dim / model.n_heads must be even", m.dim / m.n_heads),
@@ -146,18 +167,13 @@ class Config:
       *_shares("data.silence_prob", d.silence_prob),
       *_shares("optim.ema_decay", o.ema_decay),
       (
-        d.batch_size % m.n_levels == 0,
-        "data.batch_size must be a multiple of model.n_levels (each level is asked equally often)",
+        d.batch_size % (m.n_levels * o.accumulate) == 0,
+        "data.batch_size must be a multiple of model.n_levels times optim.accumulate (each level is"
+        " asked equally often)",
         d.batch_size,
       ),
       (
-        o.accumulate > 0 and d.batch_size % (o.accumulate * m.n_levels) == 0,
-        "data.batch_size must be a multiple of optim.accumulate times model.n_levels",
-        (d.batch_size, o.accumulate),
-      ),
-      (o.max_skipped > 0, "optim.max_skipped must be positive", o.max_skipped),
-      (
-        m.unroll > 0 and m.n_layers % m.unroll == 0,
+        m.n_layers % m.unroll == 0,
         "model.unroll must divide model.n_layers",
         m.unroll,
       ),

@@ -6,7 +6,8 @@ The network comes in as a function; this file knows the algorithm and no model.
 Source: StemGen (arXiv:2312.08723) Fig. 5; PAPER.md 6.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -30,6 +31,17 @@ class DecodeOptions:
   top_p: Scalar  # 1 keeps every token
   confidence: str = struct.field(pytree_node=False, default="prob")  # or "log_prob"
   noise: str = struct.field(pytree_node=False, default="uniform")  # or "gumbel"
+
+
+def options_of(settings: Mapping[str, Any]) -> DecodeOptions:
+  """Returns the options of settings named as `config.SampleConfig` names them."""
+  numbers = ("w_conf", "w_causal", "w_noise", "temperature", "top_p")
+  return DecodeOptions(
+    steps=jnp.array(settings["steps"], jnp.int32),
+    **{name: jnp.float32(settings[name]) for name in numbers},
+    confidence=settings["confidence"],
+    noise=settings["noise"],
+  )
 
 
 @struct.dataclass

@@ -31,7 +31,7 @@ from stemgen_jax.cli import build_parser
 from stemgen_jax.codec.bundle import DEMO_BUNDLE
 from stemgen_jax.codec.segments import DEFAULT_SCALE
 from stemgen_jax.config import Config, MeshConfig
-from stemgen_jax.decode import DecodeOptions
+from stemgen_jax.decode import options_of
 from stemgen_jax.errors import UserError, run_cli
 from stemgen_jax.files import make_folder, write_text
 from stemgen_jax.generate import build_generate, generate_windows, take_keys
@@ -73,7 +73,7 @@ def sample(arguments: argparse.Namespace) -> list[Path]:
       context_codes,
       np.array([settings["conditions"][name]["index"] for name in config.model.sources], np.int32),
       take_keys(arguments.seed, arguments.takes),
-      decode_options(settings),
+      options_of(settings),
       jnp.array([settings["guidance"][name] for name in ("context", *config.model.sources)]),
       config.data.crop_frames,
       lambda done, total: status.update(f"writing the stem: window {done} of {total}"),
@@ -181,19 +181,6 @@ def read_context(arguments: argparse.Namespace, codec_rate_hz: int) -> tuple[Sam
   if not 0 < arguments.silence_s < math.inf:
     raise UserError(f"--silence_s must be positive; got {arguments.silence_s}.")
   return np.zeros((1, round(arguments.silence_s * codec_rate_hz)), np.float32), codec_rate_hz
-
-
-def decode_options(settings: dict) -> DecodeOptions:
-  """Returns the sampler's options of resolved settings."""
-  return DecodeOptions(
-    steps=jnp.array(settings["steps"], jnp.int32),
-    **{
-      name: jnp.float32(settings[name])
-      for name in ("w_conf", "w_causal", "w_noise", "temperature", "top_p")
-    },
-    confidence=settings["confidence"],
-    noise=settings["noise"],
-  )
 
 
 def fit_length(stem: Samples, context: Samples) -> Samples:

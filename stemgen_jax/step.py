@@ -37,11 +37,17 @@ class TrainState:
 
 
 def init_state(
-  config: Config, model: Model, codebooks: Float[np.ndarray, "Q V d"] | None = None
+  config: Config,
+  model: Model,
+  codebooks: Float[np.ndarray, "Q V d"] | None = None,
+  params: Params | None = None,
 ) -> TrainState:
-  """Returns the state before the first step; depends on config.seed and the codebooks alone."""
+  """Returns the state before the first step.
+
+  Its parameters are `params`, or drawn by config.seed, the token embeddings from `codebooks`.
+  """
   key = jax.random.key(config.seed)
-  params = model.init(key)
+  params = model.init(key) if params is None else params
   if codebooks is not None:
     params = start_from_codebooks(params, jnp.asarray(codebooks), jax.random.fold_in(key, 1))
   opt_state = build_optimizer(config.optim).init(params)
@@ -165,7 +171,7 @@ def step_metrics(
   mask: Bool[Array, "B T Q"],
   level: Int[Array, " B"],
 ) -> dict[str, Array]:
-  """Sums and counts, by asked level (nll) and by mask-rate bin (hits), to be added over steps."""
+  """Sums and counts, by asked level and by mask-rate bin (nll, hits), to be added over steps."""
   n_levels = mask.shape[-1]
   rate = jnp.mean(take_level(mask, level), axis=1)
   rate_bin = jnp.clip(jnp.ceil(rate * RATE_BINS).astype(jnp.int32) - 1, 0, RATE_BINS - 1)
@@ -175,6 +181,7 @@ def step_metrics(
   return {
     "level_nll": jnp.sum(nll * weight, axis=(1, 2)) @ by_level,
     "level_count": counts @ by_level,
+    "bin_nll": jnp.sum(nll * weight, axis=(1, 2)) @ by_bin,
     "bin_hits": jnp.sum(hit * weight, axis=(1, 2)) @ by_bin,
     "bin_count": counts @ by_bin,
   }

@@ -19,6 +19,9 @@ LAYERS = (
     "categories",
     "config",
     "flops",
+    "console",
+    "digests",
+    "stopping",
     "cli",
     "clips",
     "files",
@@ -33,7 +36,8 @@ LAYERS = (
   {"records"},
   {"examples"},
   {"data", "step", "generate", "metrics"},
-  {"checkpoint", "evaluation"},
+  {"checkpoint", "evaluation", "recorder"},
+  {"workdir"},
   {"train", "sample", "report", "bench", "compile"},
 )
 

@@ -5,6 +5,7 @@ import jax
 import numpy as np
 import pytest
 
+from stemgen_jax import recorder
 from stemgen_jax import train as train_module
 from stemgen_jax.checkpoint import load_average
 from stemgen_jax.codec import DEMO_BUNDLE
@@ -26,14 +27,14 @@ def test_resumed_equals_uninterrupted_bit_for_bit(tiny_config, tmp_path):
   class Killed(Exception):
     pass
 
-  class KilledLog(train_module.MetricLog):
+  class KilledLog(recorder.MetricLog):
     def flush(self, step, **more):
       if step == 5:  # after the checkpoint at step 4
         raise Killed
       return super().flush(step, **more)
 
   with pytest.MonkeyPatch.context() as patch:
-    patch.setattr(train_module, "MetricLog", KilledLog)
+    patch.setattr(recorder, "MetricLog", KilledLog)
     with pytest.raises(Killed):
       train(tiny_config(dropout=0.1), tmp_path / "parts")
   resumed = train(tiny_config(dropout=0.1), tmp_path / "parts")

@@ -12,7 +12,7 @@ from jax.stages import Lowered
 from stemgen_jax import sharding
 from stemgen_jax.checkpoint import abstract_like
 from stemgen_jax.config import Config, ModelConfig
-from stemgen_jax.decode import DecodeOptions
+from stemgen_jax.decode import options_of
 from stemgen_jax.generate import build_generate
 from stemgen_jax.model import build
 from stemgen_jax.step import init_state, jit_train_step
@@ -49,16 +49,7 @@ def lower_sample(config: Config, mesh: Mesh) -> Lowered:
   codes = jax.ShapeDtypeStruct((takes, *codes.shape[1:]), jnp.int32, sharding=rows)
   n_sources = len(config.model.sources)
   sample = config.sample
-  options = DecodeOptions(
-    steps=jnp.asarray(sample.steps, jnp.int32),
-    w_conf=jnp.float32(sample.w_conf),
-    w_causal=jnp.float32(sample.w_causal),
-    w_noise=jnp.float32(sample.w_noise),
-    temperature=jnp.float32(sample.temperature),
-    top_p=jnp.float32(sample.top_p),
-    confidence=sample.confidence,
-    noise=sample.noise,
-  )
+  options = options_of(dataclasses.asdict(sample))
   keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), takes))
   return build_generate(model, config.model.n_codes, sample.guidance_mode).lower(
     params,

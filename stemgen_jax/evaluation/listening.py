@@ -33,7 +33,7 @@ def build_listening(
   levels, `listening/gain/...` foreign minus true. Every call measures the same examples.
   """
   batches = {
-    name: _read_batches(config, dataset, split, n_batches, name == "foreign")
+    name: read_batches(config, dataset, split, n_batches, name == "foreign")
     for name in ("true", "foreign")
   }
   measure = jax.jit(lambda params, batch, heard: level_nll(config, model, params, batch, heard))
@@ -93,9 +93,10 @@ def unigram_entropy(codes: Iterable[np.ndarray], n_codes: int) -> Float[np.ndarr
   return -np.sum(p * np.log(np.where(p > 0, p, 1)), axis=1)
 
 
-def _read_batches(
+def read_batches(
   config: Config, dataset: Dataset, split: str, n_batches: int, foreign: bool
 ) -> list[dict[str, np.ndarray]]:
+  """Returns this process's rows of the first batches of a split: the same in every run."""
   loader = make_loader(
     dataset,
     split,

@@ -1,0 +1,67 @@
+# SPDX-License-Identifier: Apache-2.0
+"""When a run must end before its last step: a signal, or steps that are not finite."""
+
+import signal
+from collections.abc import Sequence
+from types import FrameType, TracebackType
+
+import jax
+from jax.experimental import multihost_utils
+
+from stemgen_jax.errors import UserError
+
+
+class StopSignal:
+  """Takes SIGTERM, which schedulers send ahead of an end, as a request: see `reached`."""
+
+  def __init__(self) -> None:
+    self._asked = False
+
+  def __enter__(self) -> "StopSignal":
+    if jax.process_count() == 1:  # of several, JAX tells all when one is asked
+      self._before = signal.signal(signal.SIGTERM, self._ask)
+    return self
+
+  def __exit__(
+    self,
+    kind: type[BaseException] | None,
+    error: BaseException | None,
+    trace: TracebackType | None,
+  ) -> None:
+    if jax.process_count() == 1:
+      signal.signal(signal.SIGTERM, self._before)
+
+  def _ask(self, number: int, frame: FrameType | None) -> None:
+    self._asked = True
+
+  def reached(self, step: int) -> bool:
+    """Whether to end after this step; all processes are told so at the same step.
+
+    To be asked after every step: the processes agree on a step that none of them has passed.
+    """
+    if jax.process_count() == 1:
+      return self._asked
+    return multihost_utils.reached_preemption_sync_point(step)
+
+
+class SkipWatch:
+  """Ends a run whose steps keep being skipped, as its loss or gradient is not finite."""
+
+  def __init__(self, most: int):
+    """`most`: a run of so many skipped steps is the end."""
+    self._most, self._run = most, 0
+
+  def see(self, step: int, skipped: bool, songs: Sequence[str]) -> None:
+    """Takes note of a step, and of the songs of its examples (on this process).
+
+    Raises:
+      UserError: if it ends such a run.
+    """
+    self._run = self._run + 1 if skipped else 0
+    if self._run >= self._most:
+      raise UserError(
+        f"loss and gradient must be finite; got {self._run} steps in a row where they are not, up"
+        f" to step {step}, whose examples are of {', '.join(sorted(set(songs)))}. The parameters"
+        " are those before these steps. Lower --config.optim.learning_rate, or look at these songs"
+        " with python -m data_prep.inspect."
+      )
