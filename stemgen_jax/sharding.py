@@ -136,6 +136,11 @@ def compiler_options(mesh: Mesh) -> dict[str, str]:
   return {"xla_jf_spmd_threshold_for_windowed_einsum_mib": "1000000"}
 
 
+def everywhere(mesh: Mesh) -> NamedSharding:
+  """The whole array on every device, so that every process can read it."""
+  return NamedSharding(mesh, PartitionSpec())
+
+
 def put_batch(batch: Mapping[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:
   """Returns this process's rows of a batch as global arrays, split over examples."""
   sharding = NamedSharding(mesh, BATCH)

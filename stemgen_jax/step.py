@@ -20,7 +20,7 @@ from stemgen_jax.config import Config
 from stemgen_jax.masking import draw_mask
 from stemgen_jax.model import Model
 from stemgen_jax.optim import build_optimizer, build_schedule, update_average, updates_done
-from stemgen_jax.sharding import compiler_options
+from stemgen_jax.sharding import compiler_options, everywhere
 from stemgen_jax.types import Array, Bool, Float, Int, Key, Params
 
 RATE_BINS = 5  # masked accuracy is reported by mask rate: (0, 0.2], ..., (0.8, 1]
@@ -56,11 +56,12 @@ def init_state(
 
 def jit_train_step(config: Config, model: Model, shardings: TrainState) -> Callable[..., Any]:
   """Returns `train_step` compiled for the state's mesh; it gives its state's memory to the next."""
+  mesh = shardings.step.mesh
   return jax.jit(
     functools.partial(train_step, config, model),
     donate_argnums=0,
-    out_shardings=(shardings, None),
-    compiler_options=compiler_options(shardings.step.mesh),
+    out_shardings=(shardings, everywhere(mesh)),
+    compiler_options=compiler_options(mesh),
   )
 
 

@@ -6,7 +6,7 @@ import functools
 
 import jax
 import jax.numpy as jnp
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import Mesh, NamedSharding
 from jax.stages import Lowered
 
 from stemgen_jax import sharding
@@ -39,7 +39,7 @@ def lower_sample(config: Config, mesh: Mesh) -> Lowered:
   """Returns the sampler that `stemgen_jax.sample` runs, for as many takes as the config's batch."""
   model, takes = build(config.model, mesh), config.data.batch_size
   params = abstract_like(jax.eval_shape(model.init, jax.random.key(0)), mesh)
-  rows, everywhere = (NamedSharding(mesh, s) for s in (sharding.BATCH, PartitionSpec()))
+  rows, everywhere = NamedSharding(mesh, sharding.BATCH), sharding.everywhere(mesh)
 
   def place(value, where):
     value = jax.eval_shape(lambda: value)

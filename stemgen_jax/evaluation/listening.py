@@ -17,7 +17,7 @@ from stemgen_jax.data import make_loader
 from stemgen_jax.losses import token_nll
 from stemgen_jax.model import Model
 from stemgen_jax.records import Dataset
-from stemgen_jax.sharding import put_batch
+from stemgen_jax.sharding import everywhere, put_batch
 from stemgen_jax.step import asked_levels, take_level
 from stemgen_jax.types import Array, Bool, Float, Params
 
@@ -36,7 +36,10 @@ def build_listening(
     name: read_batches(config, dataset, split, n_batches, name == "foreign")
     for name in ("true", "foreign")
   }
-  measure = jax.jit(lambda params, batch, heard: level_nll(config, model, params, batch, heard))
+  measure = jax.jit(
+    lambda params, batch, heard: level_nll(config, model, params, batch, heard),
+    out_shardings=everywhere(mesh),
+  )
 
   def listen(params: Params) -> dict[str, float]:
     scalars = {}

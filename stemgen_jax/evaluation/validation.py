@@ -14,7 +14,7 @@ from stemgen_jax.masking import draw_mask
 from stemgen_jax.metrics import name_bins
 from stemgen_jax.model import Model
 from stemgen_jax.records import Dataset
-from stemgen_jax.sharding import put_batch
+from stemgen_jax.sharding import everywhere, put_batch
 from stemgen_jax.step import asked_levels, masked_loss
 from stemgen_jax.types import Array, Key, Params
 
@@ -35,7 +35,10 @@ def build_validation(
   listen = build_listening(config, model, dataset, mesh, split, n_batches)
   batches = read_batches(config, dataset, split, n_batches, foreign=False)
   keys = jax.random.split(jax.random.key(0), n_batches)
-  measure = jax.jit(lambda params, batch, key: _masked_metrics(config, model, params, batch, key))
+  measure = jax.jit(
+    lambda params, batch, key: _masked_metrics(config, model, params, batch, key),
+    out_shardings=everywhere(mesh),
+  )
 
   def validate(params: Params) -> dict[str, float]:
     parts = [measure(params, put_batch(batch, mesh), key) for batch, key in zip(batches, keys)]
