@@ -28,8 +28,8 @@ def make_loader(
   seed: int,
   silence_gate_db: float = -50.0,
   silence_prob: float = 0.1,
-  process_index: int = 0,
-  process_count: int = 1,
+  share: int = 0,
+  shares: int = 1,
   workers: int = 0,
   sources: Sequence[str] | None = None,
   num_epochs: int | None = None,
@@ -39,8 +39,8 @@ def make_loader(
 
   A batch holds `target` and `context` int32 [B, T, Q], `conditions` int32 [B, C] and `clip` int32
   [B], the index of the target's clip in the split. Each epoch visits every clip once, in a new
-  order, for one example. Batch k of process p holds examples [(k P + p) B, (k P + p + 1) B) of the
-  stream: the processes' batches, put one after another, are the batch that one process would read.
+  order, for one example. Batch k of share p holds examples [(k P + p) B, (k P + p + 1) B) of the
+  stream: the shares, put one after another, are the batch that one process would read.
   Clips shorter than the crop are left out, as a crop is never padded, and so are clips without a
   stem to learn from, of known conditions and louder than the gate; the log counts both.
 
@@ -48,16 +48,16 @@ def make_loader(
     dataset: from `Dataset.open`.
     split: its split to read.
     crop_frames: T.
-    batch_size: B, the rows of this process.
+    batch_size: B, the rows of this share.
     seed: 0 or more.
     silence_gate_db: the least level of a target in its window (see `choose_target`).
     silence_prob: the share of examples whose context is silence.
-    process_index: p, which of the processes this is.
-    process_count: P.
+    share: p, which share of every batch of all processes this is (`sharding.batch_share`).
+    shares: P, how many there are.
     workers: Grain worker processes (the program needs a `__main__` guard); 0 reads in threads.
     sources: the conditions to give, by name; None gives all that the dataset has.
     num_epochs: ends the stream after that many epochs, the last batch filled with examples of the
-      next, so that every clip is used and all processes read equally many; None never ends.
+      next, so that every clip is used and all shares are equally long; None never ends.
     foreign: takes each context from another song instead, with all targets as they were: the
       control for whether a model listens.
 
@@ -87,8 +87,8 @@ def make_loader(
   batches = stream.random_map(pair, seed=pair_seed).batch(batch_size, drop_remainder=True)
   steps = sys.maxsize
   if num_epochs is not None:
-    steps = -(-len(usable) * num_epochs // (batch_size * process_count))
-  mine = batches.slice(slice(process_index, None, process_count)).slice(slice(steps))
+    steps = -(-len(usable) * num_epochs // (batch_size * shares))
+  mine = batches.slice(slice(share, None, shares)).slice(slice(steps))
   return BatchIterator(mine, workers)
 
 

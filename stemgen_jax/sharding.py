@@ -141,8 +141,31 @@ def everywhere(mesh: Mesh) -> NamedSharding:
   return NamedSharding(mesh, PartitionSpec())
 
 
+def batch_share(mesh: Mesh) -> tuple[int, int]:
+  """Returns (p, P): the rows of a batch fall into P equal shares, and this process feeds share p.
+
+  Processes that only a tensor split tells apart feed the same rows.
+
+  Raises:
+    UserError: if the mesh gives the processes' devices shares that differ or overlap in part.
+  """
+  groups: dict[int, set[int]] = {}  # of each process: the splits of the batch on its devices
+  splits = mesh.devices.reshape(-1, mesh.shape["tensor"])
+  for i, devices in enumerate(splits):
+    for device in devices:
+      groups.setdefault(device.process_index, set()).add(i)
+  shares = sorted({tuple(sorted(group)) for group in groups.values()})
+  if len({len(share) for share in shares}) > 1 or sum(map(len, shares)) != len(splits):
+    raise UserError(
+      f"the processes must have equal shares of a batch, or the same; got mesh {dict(mesh.shape)}"
+      f" over {jax.process_count()} processes. Choose --config.mesh.tensor to divide the devices of"
+      " a process, or to be a multiple of them."
+    )
+  return shares.index(tuple(sorted(groups[jax.process_index()]))), len(shares)
+
+
 def put_batch(batch: Mapping[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:
-  """Returns this process's rows of a batch as global arrays, split over examples."""
+  """Returns the rows that this process feeds (`batch_share`) as global arrays, split by example."""
   sharding = NamedSharding(mesh, BATCH)
   return {
     name: jax.make_array_from_process_local_data(sharding, rows) for name, rows in batch.items()

@@ -58,16 +58,17 @@ def train(config: Config, workdir: Path, init_from: Path | None = None) -> Train
   mesh = sharding.build_mesh(config.mesh)
   check_fit(config, dataset, mesh)
   model = build(config.model, mesh)
+  share, shares = sharding.batch_share(mesh)
   loader = make_loader(
     dataset,
     config.data.train_split,
     crop_frames=config.data.crop_frames,
-    batch_size=config.data.batch_size // jax.process_count(),
+    batch_size=config.data.batch_size // shares,
     seed=config.seed,
     silence_gate_db=config.data.silence_gate_db,
     silence_prob=config.data.silence_prob,
-    process_index=jax.process_index(),
-    process_count=jax.process_count(),
+    share=share,
+    shares=shares,
     workers=config.data.workers,
     sources=tuple(config.model.sources),
   )

@@ -2,7 +2,6 @@
 """What a run is and may become: its settings beside its checkpoints, and what must not change."""
 
 import json
-import math
 import os
 import subprocess
 import sys
@@ -38,10 +37,10 @@ def check_fit(config: Config, dataset: Dataset, mesh: Mesh) -> None:
       f"held-out songs must be there to evaluate on; got no split {config.data.eval_split!r} in"
       f" {dataset.path}. Tokenise more songs, or train with --config.eval_batches=0."
     )
-  shares = math.lcm(mesh.shape["data"] * mesh.shape["fsdp"], jax.process_count())
+  shares = mesh.shape["data"] * mesh.shape["fsdp"]
   if config.data.batch_size % shares:
     raise UserError(
-      f"data.batch_size must be a multiple of {shares}, the devices and processes that share it;"
+      f"data.batch_size must be a multiple of {shares}, the devices that share it;"
       f" got {config.data.batch_size}. Change it, or give devices to --config.mesh.tensor."
     )
 

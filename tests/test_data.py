@@ -210,7 +210,7 @@ def test_every_epoch_visits_every_clip_once(dataset):
 def test_processes_together_read_the_single_stream(dataset, processes):
   whole = take(load(dataset, batch_size=2 * processes), 8)
   parts = [
-    take(load(dataset, batch_size=2, process_index=p, process_count=processes), 8)
+    take(load(dataset, batch_size=2, share=p, shares=processes), 8)
     for p in range(processes)
   ]
   assert_same(whole, [join(step) for step in zip(*parts)])
@@ -247,7 +247,7 @@ def test_orbax_restores_the_iterator(dataset, tmp_path):
 def test_finite_stream_uses_every_clip_and_ends_together(dataset):
   for processes, batches in ((1, 5), (2, 3)):
     parts = [
-      list(load(dataset, num_epochs=2, process_index=p, process_count=processes))
+      list(load(dataset, num_epochs=2, share=p, shares=processes))
       for p in range(processes)
     ]
     assert [len(part) for part in parts] == [batches] * processes  # ceil(2 * 7 / (3 processes))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Runs that are stopped, killed, damaged, or out of disk: real processes, and what is left after."""
+"""Runs that are stopped, killed, damaged or out of disk: real processes, and what they leave."""
 
 import os
 import random

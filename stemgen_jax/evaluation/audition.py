@@ -34,12 +34,12 @@ def build_audition(
   """
   codec = codecs.load(Path(config.data.codec))
   count, scales = config.train.audio_examples, config.sample.guidance
-  (batch,) = read_batches(config, dataset, config.data.eval_split, 1, foreign=False)
+  (batch,) = read_batches(config, dataset, mesh, config.data.eval_split, 1, foreign=False)
   count = min(count, len(batch["target"]))
   generate = build_generate(model, config.model.n_codes, config.sample.guidance_mode)
   guidance = jnp.array([scales.get(name, 1.0) for name in ("context", *config.model.sources)])
   rows = put_batch(batch, mesh)
-  keys = take_keys(0, batch["target"].shape[0])
+  keys = take_keys(0, rows["target"].shape[0])
   hidden = jnp.zeros(rows["target"].shape, bool)
 
   def audition(params: Params) -> Iterator[Sound]:

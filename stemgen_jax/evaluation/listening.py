@@ -17,7 +17,7 @@ from stemgen_jax.data import make_loader
 from stemgen_jax.losses import token_nll
 from stemgen_jax.model import Model
 from stemgen_jax.records import Dataset
-from stemgen_jax.sharding import everywhere, put_batch
+from stemgen_jax.sharding import batch_share, everywhere, put_batch
 from stemgen_jax.step import asked_levels, take_level
 from stemgen_jax.types import Array, Bool, Float, Params
 
@@ -33,7 +33,7 @@ def build_listening(
   levels, `listening/gain/...` foreign minus true. Every call measures the same examples.
   """
   batches = {
-    name: read_batches(config, dataset, split, n_batches, name == "foreign")
+    name: read_batches(config, dataset, mesh, split, n_batches, name == "foreign")
     for name in ("true", "foreign")
   }
   measure = jax.jit(
@@ -97,19 +97,20 @@ def unigram_entropy(codes: Iterable[np.ndarray], n_codes: int) -> Float[np.ndarr
 
 
 def read_batches(
-  config: Config, dataset: Dataset, split: str, n_batches: int, foreign: bool
+  config: Config, dataset: Dataset, mesh: Mesh, split: str, n_batches: int, foreign: bool
 ) -> list[dict[str, np.ndarray]]:
   """Returns this process's rows of the first batches of a split: the same in every run."""
+  share, shares = batch_share(mesh)
   loader = make_loader(
     dataset,
     split,
     crop_frames=config.data.crop_frames,
-    batch_size=config.data.batch_size // jax.process_count(),
+    batch_size=config.data.batch_size // shares,
     seed=0,
     silence_gate_db=config.data.silence_gate_db,
     silence_prob=0.0,
-    process_index=jax.process_index(),
-    process_count=jax.process_count(),
+    share=share,
+    shares=shares,
     sources=tuple(config.model.sources),
     foreign=foreign,
   )

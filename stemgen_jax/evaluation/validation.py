@@ -33,7 +33,7 @@ def build_validation(
   """
   split, n_batches = config.data.eval_split, config.eval_batches
   listen = build_listening(config, model, dataset, mesh, split, n_batches)
-  batches = read_batches(config, dataset, split, n_batches, foreign=False)
+  batches = read_batches(config, dataset, mesh, split, n_batches, foreign=False)
   keys = jax.random.split(jax.random.key(0), n_batches)
   measure = jax.jit(
     lambda params, batch, key: _masked_metrics(config, model, params, batch, key),
