@@ -26,7 +26,7 @@ from stemgen_jax.model import build
 from stemgen_jax.step import TrainState
 from stemgen_jax.types import Params
 
-logging.getLogger("absl").setLevel(logging.ERROR)  # Orbax tells of every save
+logging.getLogger("absl").setLevel(logging.CRITICAL)  # Orbax tells of every save
 
 
 class Checkpoints:
@@ -214,3 +214,16 @@ def _shorten(error: Exception) -> str:
 def _last_whole(workdir: Path) -> int | str:
   steps = [int(path.stem) for path in (workdir / "digests").glob("*.json")]
   return max(steps, default="none")
+
+
+def hush_closed_loops() -> None:
+  """Keeps this process from printing what follows a failed write, whose own error is raised.
+
+  TensorStore then calls back into event loops that Orbax has closed, and Python prints each call.
+  """
+
+  def hook(unraisable: Any) -> None:
+    if str(unraisable.exc_value) != "Event loop is closed":
+      sys.__unraisablehook__(unraisable)
+
+  sys.unraisablehook = hook

@@ -22,7 +22,7 @@ import jax
 from jax.sharding import Mesh
 
 from stemgen_jax import sharding
-from stemgen_jax.checkpoint import abstract_like
+from stemgen_jax.checkpoint import abstract_like, hush_closed_loops
 from stemgen_jax.cli import build_parser, parse_config
 from stemgen_jax.codebook_init import read_codebooks
 from stemgen_jax.config import Config, to_dict
@@ -188,6 +188,7 @@ def main(argv: list[str] | None = None) -> None:
     help="join the other processes of a pod or cluster (jax.distributed.initialize)",
   )
   arguments = parse_config(parser, Config, argv)
+  hush_closed_loops()
   if arguments.distributed:
     join_processes()
   train(arguments.config, arguments.workdir, arguments.init_from)
