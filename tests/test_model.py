@@ -38,7 +38,7 @@ def test_published_sizes():
   config = slakh.get_config()
   assert 240e6 < count_parameters(config) < 265e6
   model, data = config.model, config.data
-  assert (model.n_levels, model.n_codes, model.dim, model.n_heads) == (4, 2048, 1024, 16)
+  assert (model.n_levels, model.n_codes, model.dim, model.n_heads) == (4, 2048, 1024, 8)
   assert data.crop_frames == 1000  # 20 s at 50 Hz
   assert count_parameters(demo.get_config()) < 8e6
   assert set(mingus.get_config().model.sources) == {"genre", "role"}
