@@ -32,6 +32,7 @@ lint: setup
 bench: setup
 	$(PY) -m stemgen_jax.bench codec
 	$(PY) -m stemgen_jax.bench data
+	$(PY) -m stemgen_jax.bench train
 
 clean:
 	rm -rf runs build dist *.egg-info .pytest_cache .ruff_cache .hypothesis

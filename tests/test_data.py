@@ -210,8 +210,7 @@ def test_every_epoch_visits_every_clip_once(dataset):
 def test_processes_together_read_the_single_stream(dataset, processes):
   whole = take(load(dataset, batch_size=2 * processes), 8)
   parts = [
-    take(load(dataset, batch_size=2, share=p, shares=processes), 8)
-    for p in range(processes)
+    take(load(dataset, batch_size=2, share=p, shares=processes), 8) for p in range(processes)
   ]
   assert_same(whole, [join(step) for step in zip(*parts)])
 
@@ -246,10 +245,7 @@ def test_orbax_restores_the_iterator(dataset, tmp_path):
 
 def test_finite_stream_uses_every_clip_and_ends_together(dataset):
   for processes, batches in ((1, 5), (2, 3)):
-    parts = [
-      list(load(dataset, num_epochs=2, share=p, shares=processes))
-      for p in range(processes)
-    ]
+    parts = [list(load(dataset, num_epochs=2, share=p, shares=processes)) for p in range(processes)]
     assert [len(part) for part in parts] == [batches] * processes  # ceil(2 * 7 / (3 processes))
     stream = np.concatenate([b["clip"] for step in zip(*parts) for b in step])
     assert sorted(stream[: 2 * USABLE]) == sorted([*range(USABLE)] * 2)

@@ -1,0 +1,212 @@
+# SPDX-License-Identifier: Apache-2.0
+r"""Training steps on this machine: time, FLOP/s, and the share of its matrix product rate.
+
+Example:
+  python -m stemgen_jax.bench train --json train.json --plot train.png
+
+Varies one of width, length and batch at a time about the first of each. Shards of random codes are
+read by the real pipeline, and the real step is taken: loss, gradient, AdamW, averaged weights. A
+step's FLOP are those the model needs (`stemgen_jax.flops`), not what is computed over again.
+
+"matmul": the rate of a float32 product of two square matrices of --matmul rows, the median of
+those timed just before and just after the steps, so that a drift of the machine meets both.
+"wait": the share of the time spent waiting for the pipeline. "compiled": how often the step was.
+"""
+
+import argparse
+import statistics
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+
+from stemgen_jax import sharding
+from stemgen_jax.bench.random_shards import METADATA, write_random
+from stemgen_jax.bench.table import Row, describe_machine
+from stemgen_jax.checkpoint import abstract_like
+from stemgen_jax.config import Config, DataConfig, ModelConfig
+from stemgen_jax.data import make_loader
+from stemgen_jax.errors import UserError
+from stemgen_jax.files import make_folder
+from stemgen_jax.flops import train_flops
+from stemgen_jax.model import build
+from stemgen_jax.records import Dataset
+from stemgen_jax.step import init_state, jit_train_step
+
+SONGS = 40
+HEAD_WIDTH = 64
+MLP_RATIO = 2432 / 1024  # as configs/slakh.py
+COLUMNS = {
+  "dim": ("width", "d"),
+  "frames": ("frames", "d"),
+  "batch": ("batch", "d"),
+  "parameters_m": ("M weights", ".1f"),
+  "step_s": ("step s", ".3f"),
+  "spread": ("± of it", ".1%"),
+  "gflops_per_s": ("GFLOP/s", ".0f"),
+  "matmul_gflops_per_s": ("matmul GFLOP/s", ".0f"),
+  "matmul_share": ("of matmul", ".0%"),
+  "wait_share": ("wait", ".2%"),
+  "compilations": ("compiled", "d"),
+}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+  """Adds the subcommand's flags."""
+  parser.add_argument("--dim", type=int, nargs="+", default=[512, 128, 256, 768], help="widths")
+  parser.add_argument("--layers", type=int, default=4)
+  parser.add_argument("--frames", type=int, nargs="+", default=[250, 500, 1000], help="lengths")
+  parser.add_argument("--batch", type=int, nargs="+", default=[8, 4, 16], help="windows of a batch")
+  parser.add_argument("--steps", type=int, default=5, help="timed, after two that are not")
+  parser.add_argument("--remat", default=ModelConfig.remat, help="as config.model.remat")
+  parser.add_argument("--matmul", type=int, default=2048, help="rows of the matrices multiplied")
+  parser.add_argument("--plot", type=Path, metavar="FILE", help="draw how the cost grows")
+
+
+def measure_all(arguments: argparse.Namespace) -> Iterator[Row]:
+  """Yields a row for each size.
+
+  Raises:
+    UserError: if a number breaks its rule, or there is nothing to plot with.
+  """
+  counts = [arguments.layers, arguments.steps, arguments.matmul]
+  sizes = [*arguments.dim, *arguments.frames, *arguments.batch, *counts]
+  if min(sizes) < 1 or any(dim % HEAD_WIDTH for dim in arguments.dim):
+    raise UserError(
+      f"every number must be positive and --dim a multiple of {HEAD_WIDTH}; got --dim"
+      f" {arguments.dim} --frames {arguments.frames} --batch {arguments.batch}. Change it."
+    )
+  if arguments.plot:
+    check_plot(arguments.plot)
+  rows = []
+  with tempfile.TemporaryDirectory() as folder:
+    path = write_random(Path(folder), SONGS, song_s=max(arguments.frames) / METADATA.frame_rate_hz)
+    dataset = Dataset.open(path)
+    for dim, frames, batch in cases(arguments.dim, arguments.frames, arguments.batch):
+      rows.append(measure(dataset, arguments, dim, frames, batch))
+      yield rows[-1]
+  if arguments.plot:
+    plot(rows, arguments.plot)
+
+
+def cases(
+  dims: Sequence[int], frames: Sequence[int], batches: Sequence[int]
+) -> list[tuple[int, int, int]]:
+  """Returns (width, length, batch): the first of each, and every other value of one alone."""
+  found = [(dim, frames[0], batches[0]) for dim in dims]
+  found += [(dims[0], length, batches[0]) for length in frames[1:]]
+  return found + [(dims[0], frames[0], batch) for batch in batches[1:]]
+
+
+def measure(
+  dataset: Dataset, arguments: argparse.Namespace, dim: int, frames: int, batch: int
+) -> Row:
+  """Returns the row of one size."""
+  config = build_config(dataset, dim, frames, batch, arguments.layers, arguments.remat)
+  mesh = sharding.build_mesh(config.mesh, jax.devices()[:1])
+  model = build(config.model, mesh)
+  abstract = abstract_like(jax.eval_shape(lambda: init_state(config, model)), mesh)
+  shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract)
+  state = jax.jit(lambda: init_state(config, model), out_shardings=shardings)()
+  step_fn = jit_train_step(config, model, shardings)
+  loader = make_loader(dataset, "train", crop_frames=frames, batch_size=batch, seed=0)
+  multiply = jax.jit(jnp.matmul)
+  matrix = jax.random.normal(jax.random.key(0), (arguments.matmul, arguments.matmul))
+
+  def time_matmul() -> float:
+    began_s = time.perf_counter()
+    multiply(matrix, matrix).block_until_ready()
+    return time.perf_counter() - began_s
+
+  time_matmul()
+  products_s, steps_s, waits_s = [time_matmul() for _ in range(5)], [], []
+  try:
+    for _ in range(2 + arguments.steps):
+      began_s = time.perf_counter()
+      rows = next(loader)
+      waits_s.append(time.perf_counter() - began_s)
+      state, metrics = step_fn(state, sharding.put_batch(rows, mesh))
+      jax.block_until_ready((state, metrics))
+      steps_s.append(time.perf_counter() - began_s)
+  finally:
+    loader.close()
+  products_s += [time_matmul() for _ in range(5)]
+  steps_s, waits_s = steps_s[2:], waits_s[2:]  # the first compiles, the second still warms up
+  step_s = statistics.median(steps_s)
+  rate = batch * train_flops(config.model, frames) / step_s
+  matmul_rate = 2 * arguments.matmul**3 / statistics.median(products_s)
+  return {
+    "dim": dim,
+    "frames": frames,
+    "batch": batch,
+    "layers": arguments.layers,
+    "remat": arguments.remat,
+    "parameters_m": sum(leaf.size for leaf in jax.tree.leaves(state.params)) / 1e6,
+    "step_s": step_s,
+    "spread": (max(steps_s) - min(steps_s)) / 2 / step_s,
+    "gflops_per_s": rate / 1e9,
+    "matmul_gflops_per_s": matmul_rate / 1e9,
+    "matmul_share": rate / matmul_rate,
+    "wait_share": sum(waits_s) / sum(steps_s),
+    "compilations": step_fn._cache_size(),
+    **describe_machine(),
+  }
+
+
+def build_config(
+  dataset: Dataset, dim: int, frames: int, batch: int, layers: int, remat: str
+) -> Config:
+  """Returns the settings of a model in the proportions of `configs/slakh.py`, in float32."""
+  model = ModelConfig(
+    n_levels=dataset.metadata.n_levels,
+    n_codes=dataset.metadata.n_codes,
+    dim=dim,
+    n_layers=layers,
+    n_heads=dim // HEAD_WIDTH,
+    mlp_dim=round(dim * MLP_RATIO / 64) * 64,
+    sources=dict(dataset.metadata.sources),
+    compute_dtype="float32",
+    remat=remat,
+  )
+  data = DataConfig(path=str(dataset.path), crop_frames=frames, batch_size=batch)
+  config = Config(name="bench", model=model, data=data)
+  config.validate()
+  return config
+
+
+def check_plot(path: Path) -> None:
+  """Raises a UserError if the plot cannot be drawn, before anything is measured."""
+  try:
+    import matplotlib  # noqa: F401
+  except ImportError as error:
+    raise UserError(
+      "--plot needs matplotlib; got a Python without it. pip install 'stemgen_jax[demo]'."
+    ) from error
+  make_folder(path.parent, "the folder of --plot")
+
+
+def plot(rows: Sequence[Row], path: Path) -> None:
+  """Draws a step's time over width, length and batch, beside what its FLOP would take as matmul."""
+  from matplotlib.figure import Figure
+
+  figure = Figure(figsize=(12, 4), layout="constrained")
+  base = rows[0]
+  for axes, name in zip(figure.subplots(1, 3), ("dim", "frames", "batch")):
+    others = [n for n in ("dim", "frames", "batch") if n != name]
+    chosen = sorted(
+      (row for row in rows if all(row[n] == base[n] for n in others)), key=lambda row: row[name]
+    )
+    x = [row[name] for row in chosen]
+    axes.loglog(x, [row["step_s"] for row in chosen], "o-", label="measured")
+    ideal = [row["step_s"] * row["matmul_share"] for row in chosen]
+    axes.loglog(x, ideal, "--", label="its FLOP at the matmul rate")
+    axes.set_xticks(x, x)
+    axes.minorticks_off()
+    axes.set_xlabel({"dim": "width", "frames": "frames", "batch": "windows a batch"}[name])
+    axes.set_ylabel("seconds a step")
+    axes.legend()
+  figure.suptitle(f"{base['cpu']}, {base['threads']} threads, {base['layers']} layers")
+  figure.savefig(path, dpi=120)
