@@ -5,7 +5,7 @@ Reproduces: StemGen (arXiv:2312.08723), trained on Slakh2100 (redux split). Widt
             re-implementations; depth and MLP width chosen for "about 250M parameters". 8 heads, not
             their 16: a head 128 wide fills a TPU's matrix unit, one of 64 half of it.
 Hardware:   16 chips of TPU v5e or a multiple, 24 windows each, by the compiler's figures in
-            README.md; not yet run at this size. For others see there, and set --config.mesh.fsdp and
+            README.md; not yet run at this size. For others look there, set --config.mesh.fsdp and
             --config.data.batch_size; --config.optim.accumulate makes up for fewer chips.
 Expects:    shards of `python -m data_prep.tokenize --corpus slakh` made with the 32 kHz EnCodec
             (4 levels of 2048 codes; its weights are CC BY-NC 4.0).

@@ -4,7 +4,7 @@
 from stemgen_jax.config import ModelConfig
 
 
-def forward_flops(model: ModelConfig, frames: int) -> float:
+def forward_flops(model: ModelConfig, frames: int) -> int:
   """Returns the FLOP of one forward pass over one window of `frames` frames, asked for one level.
 
   Matrix products of a frame: W_ctx and W_tgt (2 D^2), in each layer attention's four (4 D^2) and
@@ -16,7 +16,7 @@ def forward_flops(model: ModelConfig, frames: int) -> float:
   return 2 * weights * frames + 4 * model.n_layers * frames**2 * d
 
 
-def train_flops(model: ModelConfig, frames: int) -> float:
+def train_flops(model: ModelConfig, frames: int) -> int:
   """Returns the FLOP of a training step over one window: backward is twice forward.
 
   What a program computes over again to save memory does not count.

@@ -166,12 +166,14 @@ class Block(nnx.Module):
   ) -> Float[Array, "B T D"]:
     """Applies the block; `dropout` acts on both branches when a key is given."""
     keys = (None, None) if key is None else jax.random.split(key)
-    qkv = jnp.einsum("btd,dcnh->cbnth", rms_norm(x, self.attention_norm[...]), self.qkv[...])
-    q, k, v = rotate(qkv[0], cos, sin), rotate(qkv[1], cos, sin), qkv[2]
+    # One product each: cut from a common one, their gradients would be padded and added up again.
+    y = rms_norm(x, self.attention_norm[...])
+    q, k, v = (jnp.einsum("btd,dnh->bnth", y, self.qkv[:, c]) for c in range(3))
+    q, k = rotate(q, cos, sin), rotate(k, cos, sin)
     heard = attend(*(checkpoint_name(x, KEPT) for x in (q, k, v)))
     x += _drop(jnp.einsum("bnth,nhd->btd", heard, self.out[...]), dropout, keys[0])
-    wide = jnp.einsum("btd,dcf->cbtf", rms_norm(x, self.mlp_norm[...]), self.gate_up[...])
-    gate, up = checkpoint_name(wide, "gate_up")
+    y = rms_norm(x, self.mlp_norm[...])
+    gate, up = (checkpoint_name(y @ self.gate_up[:, c], "gate_up") for c in range(2))
     return x + _drop((jax.nn.silu(gate) * up) @ self.down[...], dropout, keys[1])
 
 

@@ -15,7 +15,7 @@ class Chip:
 
   kind: str  # as JAX names the device
   flops: float  # bfloat16, a second
-  hbm_bytes: float
+  hbm_bytes: int
   hbm_bytes_per_s: float
   link_bytes_per_s: float
   torus: int
