@@ -38,6 +38,8 @@ EXTRAS = {
   "demo": ["matplotlib", "jinja2"],
   "beam": ["apache-beam>=2.70"],  # asks for protobuf < 7
   "dev": ["pytest", "pytest-xdist", "hypothesis", "beartype", "ruff", "transformers"],
+  "wandb": ["wandb"],
+  "compile": ["libtpu==0.0.52"],  # best apart: with it, JAX looks for a TPU wherever it starts
   "tpu": ["jax[tpu]>=0.10.2,<0.11"],
   "cuda": ["jax[cuda13]>=0.10.2,<0.11"],
 }

@@ -7,10 +7,12 @@ import numpy as np
 import pytest
 
 from stemgen_jax.bench import data as bench_data
+from stemgen_jax.bench import train as bench_train
 from stemgen_jax.bench.__main__ import main
 from stemgen_jax.bench.random_shards import METADATA, write_random
 from stemgen_jax.config import ModelConfig
 from stemgen_jax.errors import UserError
+from stemgen_jax.flops import train_flops
 from stemgen_jax.model import build
 from stemgen_jax.records import Dataset
 
@@ -82,3 +84,31 @@ def test_scale(tmp_path):
   assert row["start_s"] > row["step_s"] > 0
   assert row["peak_mb"] > 100
   assert [p.name for p in tmp_path.iterdir()] == ["rows.json"]
+
+
+def test_training_steps_are_timed_over_width_length_and_batch(tmp_path):
+  out, plot = tmp_path / "rows.json", tmp_path / "new/train.svg"
+  main([
+    "train", "--dim", "64", "128", "--frames", "20", "40", "--batch", "4", "8", "--layers", "1",
+    "--steps", "2", "--matmul", "256", "--plot", str(plot), "--json", str(out),
+  ])  # fmt: skip
+  rows = json.loads(out.read_text())
+  sizes = [(row["dim"], row["frames"], row["batch"]) for row in rows]
+  assert sizes == [(64, 20, 4), (128, 20, 4), (64, 40, 4), (64, 20, 8)]
+  for row in rows:
+    assert row["compilations"] == 1
+    assert 0 <= row["wait_share"] < 1
+    assert row["matmul_share"] == pytest.approx(row["gflops_per_s"] / row["matmul_gflops_per_s"])
+    model = bench_train.build_config(
+      bench_train.METADATA, row["dim"], row["frames"], row["batch"], 1
+    ).model
+    flops = row["batch"] * train_flops(model, row["frames"])
+    assert row["gflops_per_s"] == pytest.approx(flops / row["step_s"] / 1e9)
+  text = plot.read_text()
+  assert text.startswith("<?xml")
+
+
+@pytest.mark.parametrize("flag", [("--dim", "100"), ("--steps", "0"), ("--batch", "-1")])
+def test_sizes_out_of_range_are_refused(flag):
+  with pytest.raises(UserError, match="every number must be positive and --dim a multiple of 64"):
+    main(["train", *flag])

@@ -7,6 +7,7 @@ Real music, the shipped codec, real shards; only the model is tiny and barely tr
 import json
 import os
 import shutil
+import struct
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+from tensorboardX.proto import event_pb2
 
 from stemgen_jax import sample
 from stemgen_jax.codec import DEMO_BUNDLE
@@ -77,6 +79,37 @@ def test_a_stem_for_a_stereo_loop_at_its_own_rate(chain, tmp_path):
     assert np.abs(stem).max() > 0
     gain = 10 ** (take["gain_db"] / 20)
     np.testing.assert_allclose(mix, gain * context + stem[:, None], atol=1e-3)
+
+
+def read_tags(workdir):
+  """Returns the kind of value of every tag in a run's TensorBoard files."""
+  tags = {}
+  for path in workdir.rglob("events.out.*"):
+    content, at = path.read_bytes(), 0
+    while at < len(content):  # length, its checksum, the event, its checksum
+      (length,) = struct.unpack_from("<Q", content, at)
+      event = event_pb2.Event.FromString(content[at + 12 : at + 12 + length])
+      tags |= {value.tag: value.WhichOneof("value") for value in event.summary.value}
+      at += 16 + length
+  return tags
+
+
+def test_training_lets_one_hear_what_it_generates(chain, tmp_path):
+  shutil.copytree(chain / "model", tmp_path / "model")
+  run(
+    "stemgen_jax.train", "--config", "configs/demo.py", "--workdir", tmp_path / "model",
+    f"--config.data.path={chain / 'tokens'}", "--config.data.crop_frames=100",
+    "--config.data.batch_size=4", "--config.model.dim=32", "--config.model.n_layers=2",
+    "--config.model.n_heads=2", "--config.model.mlp_dim=64", "--config.optim.steps=5",
+    "--config.optim.warmup_steps=1",
+    "--config.eval_batches=1", "--config.data.eval_split=train", "--config.sample.steps=3,2,1,1",
+    f"--config.data.codec={DEMO_BUNDLE}", "--config.train.audio_examples=1",
+  )  # fmt: skip
+  tags = read_tags(tmp_path / "model")
+  for name in ("context", "target", "generated"):
+    kinds = {kind for tag, kind in tags.items() if tag.startswith(f"example_0/{name}")}
+    assert kinds == {"audio", "image"}
+  assert tags["validation/loss"] == tags["listening/gain/mean"] == "simple_value"
 
 
 def test_the_same_seed_gives_the_same_bytes_and_another_does_not(chain, tmp_path):

@@ -27,6 +27,7 @@ from stemgen_jax import sharding
 from stemgen_jax.bench.random_shards import METADATA, write_random
 from stemgen_jax.bench.table import Row, describe_machine
 from stemgen_jax.checkpoint import abstract_like
+from stemgen_jax.clips import Metadata
 from stemgen_jax.config import Config, DataConfig, ModelConfig
 from stemgen_jax.data import make_loader
 from stemgen_jax.errors import UserError
@@ -61,7 +62,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
   parser.add_argument("--frames", type=int, nargs="+", default=[250, 500, 1000], help="lengths")
   parser.add_argument("--batch", type=int, nargs="+", default=[8, 4, 16], help="windows of a batch")
   parser.add_argument("--steps", type=int, default=5, help="timed, after two that are not")
-  parser.add_argument("--remat", default=ModelConfig.remat, help="as config.model.remat")
+  parser.add_argument("--remat", default="none", help="as config.model.remat")
+  parser.add_argument("--unroll", type=int, help="as config.model.unroll; all layers if not given")
   parser.add_argument("--matmul", type=int, default=2048, help="rows of the matrices multiplied")
   parser.add_argument("--plot", type=Path, metavar="FILE", help="draw how the cost grows")
 
@@ -105,7 +107,12 @@ def measure(
   dataset: Dataset, arguments: argparse.Namespace, dim: int, frames: int, batch: int
 ) -> Row:
   """Returns the row of one size."""
-  config = build_config(dataset, dim, frames, batch, arguments.layers, arguments.remat)
+  config = build_config(
+    dataset.metadata, dim, frames, batch, arguments.layers, path=str(dataset.path)
+  )
+  config.model.remat = arguments.remat
+  config.model.unroll = arguments.unroll or arguments.layers
+  config.validate()
   mesh = sharding.build_mesh(config.mesh, jax.devices()[:1])
   model = build(config.model, mesh)
   abstract = abstract_like(jax.eval_shape(lambda: init_state(config, model)), mesh)
@@ -144,6 +151,7 @@ def measure(
     "batch": batch,
     "layers": arguments.layers,
     "remat": arguments.remat,
+    "unroll": config.model.unroll,
     "parameters_m": sum(leaf.size for leaf in jax.tree.leaves(state.params)) / 1e6,
     "step_s": step_s,
     "spread": (max(steps_s) - min(steps_s)) / 2 / step_s,
@@ -157,24 +165,21 @@ def measure(
 
 
 def build_config(
-  dataset: Dataset, dim: int, frames: int, batch: int, layers: int, remat: str
+  codes: Metadata, dim: int, frames: int, batch: int, layers: int, path: str = ""
 ) -> Config:
   """Returns the settings of a model in the proportions of `configs/slakh.py`, in float32."""
   model = ModelConfig(
-    n_levels=dataset.metadata.n_levels,
-    n_codes=dataset.metadata.n_codes,
+    n_levels=codes.n_levels,
+    n_codes=codes.n_codes,
     dim=dim,
     n_layers=layers,
     n_heads=dim // HEAD_WIDTH,
     mlp_dim=round(dim * MLP_RATIO / 64) * 64,
-    sources=dict(dataset.metadata.sources),
+    sources=dict(codes.sources),
     compute_dtype="float32",
-    remat=remat,
   )
-  data = DataConfig(path=str(dataset.path), crop_frames=frames, batch_size=batch)
-  config = Config(name="bench", model=model, data=data)
-  config.validate()
-  return config
+  data = DataConfig(path=path, crop_frames=frames, batch_size=batch)
+  return Config(name="bench", model=model, data=data)
 
 
 def check_plot(path: Path) -> None:
