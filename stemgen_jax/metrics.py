@@ -110,7 +110,8 @@ class MetricLog:
     if self._writer:
       mono = sound.audio.mean(axis=0)
       self._writer.add_audio(sound.name, mono, step, sample_rate=sound.rate_hz)
-      self._writer.add_image(sound.name, spectrogram(mono), step, dataformats="HW")
+      image = spectrogram(mono)
+      self._writer.add_image(f"{sound.name}/spectrogram", image, step, dataformats="HW")
 
   def close(self) -> None:
     """Closes the writers."""
