@@ -1,10 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 import functools
+from types import SimpleNamespace
+from unittest.mock import Mock
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import Mesh
 
 from stemgen_jax import losses, step
 from stemgen_jax.checkpoint import abstract_like
@@ -12,7 +15,7 @@ from stemgen_jax.config import MeshConfig
 from stemgen_jax.errors import UserError
 from stemgen_jax.model import Model, build
 from stemgen_jax.optim import build_schedule, mark_decayed, update_average
-from stemgen_jax.sharding import build_mesh, put_batch, tree_shardings
+from stemgen_jax.sharding import AXES, batch_share, build_mesh, put_batch, tree_shardings
 
 B, T, Q, V = 8, 20, 4, 16
 
@@ -232,3 +235,30 @@ def test_mesh_and_table_refuse_what_does_not_fit():
     tree_shardings({"blocks": {"qkv": jnp.zeros((2, 2))}}, mesh)
   with pytest.raises(UserError, match=r"'tensor' must divide .*heads of shape \(4, 8, 12\)"):
     tree_shardings({"heads": jnp.zeros((4, 8, 12))}, mesh)
+
+
+def mesh_of(processes, shape):
+  """A stand-in for a mesh whose devices belong to those processes, in order."""
+  devices = np.array([SimpleNamespace(process_index=p) for p in processes]).reshape(shape)
+  return Mock(spec=Mesh, devices=devices, shape=dict(zip(AXES, shape)))
+
+
+@pytest.mark.parametrize(
+  ("processes", "shape", "shares"),
+  [
+    ([0, 0, 1, 1], (4, 1, 1), [(0, 2), (1, 2)]),
+    ([0, 1, 2, 3], (1, 2, 2), [(0, 2), (0, 2), (1, 2), (1, 2)]),
+    ([0, 1, 0, 1], (2, 2, 1), [(0, 2), (1, 2)]),  # as the chips of hosts lie on a torus
+    ([0, 0, 1, 1], (1, 1, 4), [(0, 1), (0, 1)]),
+  ],
+)
+def test_processes_feed_the_rows_of_their_devices(processes, shape, shares, monkeypatch):
+  mesh = mesh_of(processes, shape)
+  for process, share in enumerate(shares):
+    monkeypatch.setattr(jax, "process_index", lambda process=process: process)
+    assert batch_share(mesh) == share
+
+
+def test_shares_that_overlap_in_part_are_refused():
+  with pytest.raises(UserError, match=r"equal shares.*'tensor': 3.*divide the devices"):
+    batch_share(mesh_of([0, 0, 1, 1, 2, 2], (2, 1, 3)))
