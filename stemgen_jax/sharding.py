@@ -49,7 +49,8 @@ def build_mesh(config: MeshConfig, devices: list[jax.Device] | None = None) -> M
   if min(sizes) < 1 or math.prod(sizes) != len(devices):
     raise UserError(
       f"mesh axes {AXES} must multiply to the number of devices, {len(devices)}; got"
-      f" {(config.data, config.fsdp, config.tensor)}. Set --config.mesh.data=-1 or other sizes."
+      f" {(config.data, config.fsdp, config.tensor)}. Set --config.mesh.data, .fsdp or .tensor;"
+      " one may be -1."
     )
   return Mesh(np.asarray(devices).reshape(sizes), AXES, axis_types=(AxisType.Auto,) * 3)
 
