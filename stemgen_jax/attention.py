@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""softmax(q k^T / sqrt(H)) v over all frames, both ways: plain, or as TPU's fused kernel."""
+"""softmax(q k^T / sqrt(H)) v over all frames, both ways: plain, by row, or TPU's fused kernel."""
 
 import functools
 from collections.abc import Callable
@@ -17,6 +17,7 @@ from stemgen_jax.types import Array, Float
 HEADS = PartitionSpec(("data", "fsdp"), "tensor", None, None)  # B N T H on the mesh
 KEPT = "attention"  # the name under which rematerialisation may keep the fused kernel's results
 _TILE = 128  # lanes of a TPU
+_LONG = 400  # frames from which on a CPU is faster by row
 _BLOCK = 512  # rows that the kernel holds at once
 
 
@@ -28,9 +29,10 @@ class Attention(NamedTuple):
 
 
 def choose_attention(mesh: Mesh | None) -> Attention:
-  """Returns the attention for the mesh's devices: on TPU fused, each with its rows and heads."""
+  """Returns the attention for the mesh's devices: on TPU fused, each with its rows and heads;
+  on a CPU by row."""
   if mesh is None or mesh.devices.flat[0].platform != "tpu":
-    return Attention(attend_plain, 1)
+    return Attention(attend_by_row if _is_one_cpu(mesh) else attend_plain, 1)
 
   def attend(q, k, v, frames):
     local = functools.partial(attend_fused, frames=frames)
@@ -40,12 +42,34 @@ def choose_attention(mesh: Mesh | None) -> Attention:
   return Attention(attend, _TILE)
 
 
+def _is_one_cpu(mesh: Mesh | None) -> bool:
+  return mesh is not None and mesh.size == 1 and mesh.devices.flat[0].platform == "cpu"
+
+
 def attend_plain(
   q: Float[Array, "B N T H"], k: Float[Array, "B N T H"], v: Float[Array, "B N T H"], frames: int
 ) -> Float[Array, "B N T H"]:
-  """The equation as it stands, the softmax in float32. `frames` is T: nothing is padded."""
+  """The equation, in float32; divided by the sum last, once for H numbers instead of for T.
+
+  `frames` is T: nothing is padded.
+  """
   scores = jnp.einsum("bnth,bnsh->bnts", q * q.shape[-1] ** -0.5, k).astype(jnp.float32)
-  return jnp.einsum("bnts,bnsh->bnth", jax.nn.softmax(scores).astype(v.dtype), v)
+  weight = jnp.exp(scores - jax.lax.stop_gradient(jnp.max(scores, axis=-1, keepdims=True)))
+  heard = jnp.einsum("bnts,bnsh->bnth", weight.astype(v.dtype), v)
+  return (heard / jnp.sum(weight, axis=-1)[..., None]).astype(v.dtype)
+
+
+def attend_by_row(
+  q: Float[Array, "B N T H"], k: Float[Array, "B N T H"], v: Float[Array, "B N T H"], frames: int
+) -> Float[Array, "B N T H"]:
+  """The same, one example after the other where T is long, so that a CPU's caches hold the scores.
+
+  The backward pass computes the scores again.
+  """
+  if frames < _LONG:
+    return attend_plain(q, k, v, frames)
+  one = jax.checkpoint(lambda row: attend_plain(*(x[None] for x in row), frames)[0])
+  return jax.lax.map(one, (q, k, v))
 
 
 def attend_fused(

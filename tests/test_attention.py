@@ -4,7 +4,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from stemgen_jax.attention import attend_fused, attend_plain, choose_attention
+from stemgen_jax.attention import attend_by_row, attend_fused, attend_plain, choose_attention
+from stemgen_jax.config import MeshConfig
+from stemgen_jax.sharding import build_mesh
 
 B, N = 2, 2
 
@@ -42,6 +44,30 @@ def test_the_fused_kernel_is_the_same_and_hears_no_padding(frames, width):
     np.testing.assert_allclose(a, b, atol=1e-4)
 
 
-def test_without_a_tpu_attention_is_plain():
-  assert choose_attention(None).attend is attend_plain
-  assert choose_attention(None).tile == 1
+@pytest.mark.parametrize("frames", [50, 450])
+def test_by_row_is_the_same(frames):
+  *qkv, weight = draw(frames, 8)
+
+  def gradient(attend):
+    return jax.value_and_grad(lambda *x: jnp.sum(attend(*x, frames) * weight), argnums=(0, 1, 2))(
+      *qkv
+    )
+
+  jax.tree.map(
+    lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-4),
+    gradient(attend_by_row),
+    gradient(attend_plain),
+  )
+
+
+def test_large_scores_overflow_nothing():
+  q, k, v, _ = draw(6, 4)
+  heard = attend_plain(1e4 * q, k, v, 6)
+  assert np.isfinite(heard).all()
+
+
+def test_what_attends_where():
+  assert choose_attention(None) == (attend_plain, 1)
+  assert choose_attention(build_mesh(MeshConfig())) == (attend_plain, 1)
+  one = build_mesh(MeshConfig(), jax.devices()[:1])
+  assert choose_attention(one) == (attend_by_row, 1)
