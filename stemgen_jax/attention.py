@@ -29,8 +29,7 @@ class Attention(NamedTuple):
 
 
 def choose_attention(mesh: Mesh | None) -> Attention:
-  """Returns the attention for the mesh's devices: on TPU fused, each with its rows and heads;
-  on a CPU by row."""
+  """Returns what suits the mesh's devices: on TPU fused, each with its rows and heads."""
   if mesh is None or mesh.devices.flat[0].platform != "tpu":
     return Attention(attend_by_row if _is_one_cpu(mesh) else attend_plain, 1)
 
