@@ -44,8 +44,8 @@ def parse_config(parser: argparse.ArgumentParser, kind: type, argv: list[str] | 
     SyntaxError, TypeError, ValueError,
   ) as error:  # fmt: skip
     raise UserError(
-      f"config must load and its overrides name its fields; got --config={arguments.config}"
-      f" {' '.join(rest)} ({type(error).__name__}: {_last_line(error)})."
+      f"config must load and its overrides name its fields; got {type(error).__name__}:"
+      f" {_last_line(error)} (--config={arguments.config} {' '.join(rest)})."
       " Check the file and the field names."
     ) from error
   finally:
