@@ -54,7 +54,7 @@ setup(
   packages=find_packages(include=["stemgen_jax*", "data_prep*", "configs*"]),
   package_data={
     "stemgen_jax": ["py.typed", "codec/demo_bundle/*", "templates/*"],
-    "data_prep": ["categories.yaml", "corpora/*.yaml"],
+    "data_prep": ["categories.yaml", "chorale_splits.yaml", "corpora/*.yaml"],
   },
   python_requires=">=3.11",
   install_requires=BASE,

@@ -90,6 +90,9 @@ def read_chorale(path: Path) -> Chorale | None:
   voices = tuple(_read_voice(part, shift) for part in parts)
   if not all(voices):
     return None
+  rest = min(voice[0][0] for voice in voices) // bar_beats * bar_beats  # bars before it begins
+  shift -= rest
+  voices = tuple(tuple((beat - rest, *note) for beat, *note in voice) for voice in voices)
   end = max(beat + length for voice in voices for beat, length, _ in voice)
   beats = int(np.ceil(end / bar_beats - 1e-6)) * bar_beats
   if beats < _MIN_BEATS:

@@ -19,22 +19,24 @@ from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
+import yaml
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from data_prep.arrange import arrange
-from data_prep.chorales import Chorale, chorale_paths, read_chorale, same_tune
+from data_prep.chorales import Chorale, chorale_paths, read_chorale
 from data_prep.midi_files import Score, find_scores, notes_digest, read_song
 from data_prep.music import Song
 from data_prep.render import check_soundfont, default_soundfont
 from data_prep.slakh_layout import write_track
-from data_prep.splits import SPLITS, assign_splits, group_alike
+from data_prep.splits import SPLITS, assign_splits
 from stemgen_jax.cli import Parser
 from stemgen_jax.errors import UserError, run_cli
 from stemgen_jax.files import make_folder, write_text
 
 _SETTINGS = "demo.json"
-_VERSION = 3  # raised when the same seed gives other bytes
+_HELD_OUT = Path(__file__).with_name("chorale_splits.yaml")
+_VERSION = 4  # raised when the same seed gives other bytes
 _CHORALE_SONGS, _CHORALE_S, _MIDI_S = 60, 60.0, 600.0
 A = TypeVar("A")
 B = TypeVar("B")
@@ -43,22 +45,30 @@ Mapper = Callable[[Callable[[A], B], Iterable[A]], Iterator[B]]
 
 
 def plan_chorales(songs: int, seed: int, mapper: Mapper) -> tuple[list[Chorale], list[str]]:
-  """Returns the chorale and the split of each song; settings of one tune share a split.
+  """Returns the chorale and the split of each song: a tenth test, a tenth validation.
 
-  When the corpus has fewer chorales than `songs`, they come again from the first.
+  Which tunes are held out is written down, so a model trained on many songs has not heard those
+  that another number of songs tests. Where a split has fewer chorales than songs, they come again.
   """
+  held_out = yaml.safe_load(_HELD_OUT.read_text(encoding="utf-8"))
+  split_of = {name: split for split, names in held_out.items() for name in names}
   paths = chorale_paths()
-  order = np.random.default_rng([seed, 0]).permutation(len(paths))
-  # About one file in fifty holds no four-part chorale.
-  candidates = [paths[i] for i in order[: songs + songs // 10 + 8]]
-  read = [chorale for chorale in mapper(read_chorale, candidates) if chorale is not None]
-  distinct = read[:songs]
-  chosen = [distinct[i % len(distinct)] for i in range(songs)]
-  groups = [
-    [song for index in group for song in range(index, songs, len(distinct))]
-    for group in group_alike(distinct, same_tune)
+  order = [paths[i] for i in np.random.default_rng([seed, 0]).permutation(len(paths))]
+  pools = {split: [p for p in order if split_of.get(p.stem, "train") == split] for split in SPLITS}
+  share = max(1, round(songs / 10)) if songs >= len(SPLITS) else 0
+  wanted = {"train": songs - 2 * share, "validation": share, "test": share}
+  # About one file in fifty of train holds no four-part chorale.
+  candidates = [
+    path for split in SPLITS for path in pools[split][: wanted[split] + wanted[split] // 10 + 8]
   ]
-  return chosen, assign_splits(groups)
+  read = [chorale for chorale in mapper(read_chorale, candidates) if chorale is not None]
+  chosen, splits = [], []
+  for split in SPLITS:
+    usable = [chorale for chorale in read if split_of.get(chorale.name, "train") == split]
+    chosen += [usable[i % len(usable)] for i in range(wanted[split])]
+    splits += [split] * wanted[split]
+  order = np.random.default_rng([seed, 2]).permutation(songs)
+  return [chosen[i] for i in order], [splits[i] for i in order]
 
 
 def plan_scores(

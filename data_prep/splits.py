@@ -1,22 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Shares songs out to train, validation and test so that no music is in two of them."""
 
-from collections.abc import Callable, Sequence
-from typing import TypeVar
+from collections.abc import Sequence
 
 SPLITS = ("train", "validation", "test")
 _HELD_OUT = 0.1
-T = TypeVar("T")
-
-
-def group_alike(items: Sequence[T], alike: Callable[[T, T], bool]) -> list[list[int]]:
-  """Returns the items' indices in groups: alike items, and those alike to these, share one."""
-  groups: list[list[int]] = []
-  for index, item in enumerate(items):
-    joined = [group for group in groups if any(alike(items[other], item) for other in group)]
-    groups = [group for group in groups if group not in joined]
-    groups.append([*(member for group in joined for member in group), index])
-  return groups
 
 
 def assign_splits(groups: Sequence[Sequence[int]]) -> list[str]:

@@ -4,6 +4,7 @@ import io
 import itertools
 import json
 import struct
+from pathlib import Path
 
 import mido
 import numpy as np
@@ -20,7 +21,7 @@ from data_prep.midi_files import Score, find_scores, notes_digest, read_song
 from data_prep.music import Part, Song, inst_class, note_events
 from data_prep.render import default_soundfont, integrated_loudness, render_song
 from data_prep.slakh_layout import write_track
-from data_prep.splits import assign_splits, group_alike
+from data_prep.splits import assign_splits
 from stemgen_jax.errors import UserError
 
 RATE_HZ = 16_000
@@ -84,6 +85,11 @@ class TestChorale:
     tune = {beat: (length, pitch) for beat, length, pitch in load("bwv121.6").voices[0]}
     assert tune[7.0] == (2.0, 71)
     assert 8.0 not in tune
+
+  def test_bars_of_rest_before_the_first_note_are_dropped(self):
+    late = load("bwv248.64-6")  # the choir waits 51 beats for the trumpets
+    assert min(voice[0][0] for voice in late.voices) < late.bar_beats
+    assert late.phrase_ends[-1] == late.beats
 
   def test_skips_files_that_are_not_four_voices(self):
     assert load("bwv846") is None
@@ -379,12 +385,29 @@ class TestSplits:
       held_out = sum(split != "train" for split in splits)
       assert 0.5 <= held_out / (0.2 * len(splits)) <= 2.5
 
-  def test_likeness_is_passed_on(self):
-    groups = group_alike([0, 5, 1, 6, 2, 9], lambda a, b: abs(a - b) == 1)
-    assert sorted(sorted(group) for group in groups) == [[0, 2, 4], [1, 3], [5]]
+  @pytest.mark.slow
+  def test_no_tune_is_in_two_splits(self):
+    held_out = yaml.safe_load((Path(demo.__file__).parent / "chorale_splits.yaml").read_text())
+    split_of = {name: split for split, names in held_out.items() for name in names}
+    chorales = [c for c in map(read_chorale, chorale_paths()) if c is not None]
+    splits = [split_of.get(chorale.name, "train") for chorale in chorales]
+    assert [splits.count(s) for s in ("train", "validation", "test")] == [319, 40, 40]
+    for (a, split_a), (b, split_b) in itertools.combinations(zip(chorales, splits), 2):
+      assert split_a == split_b or not same_tune(a, b)
 
-  def test_more_songs_than_chorales_never_leak(self, monkeypatch):
-    monkeypatch.setattr(demo, "chorale_paths", lambda: chorale_paths()[:12])
+  def test_what_is_held_out_does_not_depend_on_the_number_of_songs(self):
+    few, few_splits = demo.plan_chorales(20, 0, map)
+    many, many_splits = demo.plan_chorales(31, 5, map)
+    assert [few_splits.count(s) for s in ("train", "validation", "test")] == [16, 2, 2]
+    assert [many_splits.count(s) for s in ("train", "validation", "test")] == [25, 3, 3]
+    trained = {c.name for c, split in zip(few, few_splits) if split == "train"}
+    assert not trained & {c.name for c, split in zip(many, many_splits) if split != "train"}
+
+  def test_more_songs_than_chorales_come_again_in_their_split(self, monkeypatch):
+    held_out = yaml.safe_load((Path(demo.__file__).parent / "chorale_splits.yaml").read_text())
+    names = {*held_out["test"][:2], *held_out["validation"][:2]}
+    paths = [p for p in chorale_paths() if p.stem in names] + chorale_paths()[:8]
+    monkeypatch.setattr(demo, "chorale_paths", lambda: sorted(set(paths)))
     chosen, splits = demo.plan_chorales(30, 0, map)
     assert len(chosen) == len(splits) == 30
     by_chorale = {}
