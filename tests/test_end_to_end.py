@@ -206,7 +206,7 @@ def test_a_damaged_checkpoint_is_named(chain, tmp_path):
   command = [sys.executable, "-m", "stemgen_jax.sample", *words]  # Orbax's threads outlive it
   done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
   assert done.returncode == 2
-  assert f"error: checkpoint must be whole; got {step}" in done.stderr
+  assert f"error: checkpoint must be whole; got {step.parent}" in done.stderr
   assert not (tmp_path / "out").exists()
 
 

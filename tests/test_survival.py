@@ -3,7 +3,6 @@
 
 import os
 import random
-import resource
 import signal
 import subprocess
 import sys
@@ -39,14 +38,13 @@ def environment(tiny_dataset, tmp_path_factory):
   }
 
 
-def start(environment, workdir, *flags, prefix=(), **options):
+def start(environment, workdir, *flags, prefix=()):
   command = [sys.executable, "-m", "stemgen_jax.train", *prefix]
   if prefix:
     command = [str(word) for word in prefix]
   return subprocess.Popen(
     [*command, "--config", "tests/tiny_run.py", "--workdir", str(workdir), *flags],
     cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-    **options,
   )  # fmt: skip
 
 
@@ -192,10 +190,10 @@ def test_a_full_disk_is_one_line_and_leaves_the_last_checkpoint(environment, tmp
   assert code == 0, text
   largest = max(p.stat().st_size for p in (tmp_path / "checkpoints").rglob("*") if p.is_file())
 
-  def fill():  # no file may grow beyond this: what a full disk is to one that writes
-    resource.setrlimit(resource.RLIMIT_FSIZE, (largest // 2, largest // 2))
-
-  code, text = finish(start(environment, tmp_path, preexec_fn=fill))
+  # No file may grow beyond this (in blocks of 512 bytes): what a full disk is to one that writes.
+  limited = f'ulimit -f {largest // 1024}; exec "$@"'
+  command = ["sh", "-c", limited, "sh", sys.executable, "-m", "stemgen_jax.train"]
+  code, text = finish(start(environment, tmp_path, prefix=command))
   assert code == 2, text
   lines = [line for line in text.splitlines() if line.startswith("error: ")]
   assert len(lines) == 1, text
