@@ -6,6 +6,7 @@ A file in `configs/` returns a `Config`; the command line may override any field
 """
 
 import dataclasses
+import math
 import types
 import typing
 from typing import Any
@@ -105,6 +106,45 @@ class SampleConfig:
   top_p: float = 1.0
   guidance_mode: str = "independent"  # or "nested", or "joint": one branch, scales unused
   guidance: dict[str, float] = dataclasses.field(default_factory=lambda: {"context": 2.0})
+  # Guidance acts between these shares of each level's iterations; outside, one branch hears all.
+  guidance_start: float = 0.0
+  guidance_stop: float = 1.0
+  guidance_refresh: int = 1  # iterations for which the unconditional branch is reused
+
+  def rules(self, model: ModelConfig, prefix: str = "") -> list[tuple[bool, str, Any]]:
+    """Returns (kept, what the rule is, value) for everything that a model asks of its settings."""
+    numbers = {
+      **{name: getattr(self, name) for name in ("w_conf", "w_causal", "w_noise", "temperature")},
+      **{f"guidance of '{name}'": scale for name, scale in self.guidance.items()},
+    }
+    return [
+      *((math.isfinite(v), f"{prefix}{name} must be finite", v) for name, v in numbers.items()),
+      (
+        len(self.steps) == model.n_levels and min(self.steps, default=0) > 0,
+        f"{prefix}steps must be {model.n_levels} positive numbers, one a level",
+        self.steps,
+      ),
+      *_choices(f"{prefix}confidence", self.confidence, "prob", "log_prob"),
+      *_choices(f"{prefix}noise", self.noise, "uniform", "gumbel"),
+      *_choices(f"{prefix}guidance_mode", self.guidance_mode, "independent", "nested", "joint"),
+      (self.temperature >= 0, f"{prefix}temperature must not be negative", self.temperature),
+      (0 < self.top_p <= 1, f"{prefix}top_p must lie in (0, 1]", self.top_p),
+      (
+        0 <= self.guidance_start <= self.guidance_stop <= 1,
+        f"{prefix}guidance_start and guidance_stop must lie in [0, 1], in this order",
+        (self.guidance_start, self.guidance_stop),
+      ),
+      (
+        self.guidance_refresh >= 1,
+        f"{prefix}guidance_refresh must be at least 1",
+        self.guidance_refresh,
+      ),
+      (
+        set(self.guidance) <= {"context", *model.sources},
+        f"{prefix}guidance must name sources among {['context', *model.sources]}",
+        sorted(self.guidance),
+      ),
+    ]
 
 
 @dataclasses.dataclass(kw_only=True)
@@ -179,21 +219,7 @@ class Config:
       ),
       (o.steps > o.warmup_steps >= 0, "optim.steps must exceed optim.warmup_steps", o.steps),
       (o.learning_rate > 0, "optim.learning_rate must be positive", o.learning_rate),
-      (
-        len(s.steps) == m.n_levels and min(s.steps, default=0) > 0,
-        f"sample.steps must be {m.n_levels} positive numbers, one a level",
-        s.steps,
-      ),
-      *_choices("sample.confidence", s.confidence, "prob", "log_prob"),
-      *_choices("sample.noise", s.noise, "uniform", "gumbel"),
-      *_choices("sample.guidance_mode", s.guidance_mode, "independent", "nested", "joint"),
-      (s.temperature >= 0, "sample.temperature must not be negative", s.temperature),
-      (0 < s.top_p <= 1, "sample.top_p must lie in (0, 1]", s.top_p),
-      (
-        set(s.guidance) <= {"context", *m.sources},
-        f"sample.guidance must name sources among {['context', *m.sources]}",
-        sorted(s.guidance),
-      ),
+      *s.rules(m, "sample."),
     ]
     self._raise_broken(rules)
 

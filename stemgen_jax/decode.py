@@ -6,17 +6,30 @@ The network comes in as a function; this file knows the algorithm and no model.
 Source: StemGen (arXiv:2312.08723) Fig. 5; PAPER.md 6.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import struct
 
+from stemgen_jax.config import SampleConfig
 from stemgen_jax.masking import count_left_masked, lowest
 from stemgen_jax.types import Array, Bool, Float, Int, Key, Keys, Scalar
 
-Network = Callable[[Int[Array, "B T Q"], Int[Array, ""]], Float[Array, "B T V"]]
+
+@struct.dataclass
+class Turn:
+  """Iteration k of the N of a level, from 1."""
+
+  k: Int[Array, ""]
+  n: Int[Array, ""]
+
+
+Memory = Any  # what a network hands from one iteration to the next: a tree of arrays
+Network = Callable[
+  [Int[Array, "B T Q"], Int[Array, ""], Turn, Memory], tuple[Float[Array, "B T V"], Memory]
+]
 
 
 @struct.dataclass
@@ -33,14 +46,14 @@ class DecodeOptions:
   noise: str = struct.field(pytree_node=False, default="uniform")  # or "gumbel"
 
 
-def options_of(settings: Mapping[str, Any]) -> DecodeOptions:
-  """Returns the options of settings named as `config.SampleConfig` names them."""
+def options_of(settings: SampleConfig) -> DecodeOptions:
+  """Returns the options that settings hold."""
   numbers = ("w_conf", "w_causal", "w_noise", "temperature", "top_p")
   return DecodeOptions(
-    steps=jnp.array(settings["steps"], jnp.int32),
-    **{name: jnp.float32(settings[name]) for name in numbers},
-    confidence=settings["confidence"],
-    noise=settings["noise"],
+    steps=jnp.array(settings.steps, jnp.int32),
+    **{name: jnp.float32(getattr(settings, name)) for name in numbers},
+    confidence=settings.confidence,
+    noise=settings.noise,
   )
 
 
@@ -51,6 +64,7 @@ class Carry:
   iteration: Int[Array, ""]  # over all levels, from 0
   tokens: Int[Array, "B T Q"]
   hidden: Bool[Array, "B T Q"]
+  memory: Memory
 
 
 def decode(
@@ -60,16 +74,19 @@ def decode(
   keys: Keys,
   options: DecodeOptions,
   n_codes: int,
+  memory: Memory = (),
 ) -> Int[Array, "B T Q"]:
   """Returns tokens in [0, V): `given` where `known`, decoded elsewhere.
 
   Args:
-    network: `network(tokens, level)` gives the (guided) logits of that level; hidden tokens are V.
+    network: `network(tokens, level, turn, memory)` gives the (guided) logits of that level, and
+      what it wants to remember in the next iteration; hidden tokens are V.
     given: tokens to keep; read only where `known`.
     known: True where a token is given and must never change.
     keys: one JAX key an example ' B', so an example's result does not depend on its neighbours.
     options: see `DecodeOptions`.
     n_codes: V, also the MASK token.
+    memory: what the network is handed first.
   """
   starts = jnp.concatenate([jnp.zeros(1, jnp.int32), jnp.cumsum(options.steps)])
   total_hidden = jnp.sum(~known, axis=1)  # B Q
@@ -78,7 +95,8 @@ def decode(
     level = jnp.searchsorted(starts, carry.iteration, side="right") - 1
     k, n = carry.iteration - starts[level] + 1, options.steps[level]
     step_keys = jax.vmap(jax.random.fold_in, (0, None))(keys, carry.iteration)
-    logits = network(jnp.where(carry.hidden, n_codes, carry.tokens), level)
+    seen = jnp.where(carry.hidden, n_codes, carry.tokens)
+    logits, memory = network(seen, level, Turn(k, n), carry.memory)
     sampled, confidence = jax.vmap(_sample, (0, 0, None))(step_keys, logits, options)
     hidden = jnp.take(carry.hidden, level, axis=2)
     tokens = jnp.where(hidden, sampled, jnp.take(carry.tokens, level, axis=2))
@@ -88,9 +106,11 @@ def decode(
       iteration=carry.iteration + 1,
       tokens=carry.tokens.at[:, :, level].set(tokens),
       hidden=carry.hidden.at[:, :, level].set(hidden & lowest(rank, left)),
+      memory=memory,
     )
 
-  start = Carry(jnp.int32(0), jnp.where(known, given, n_codes).astype(jnp.int32), ~known)
+  tokens = jnp.where(known, given, n_codes).astype(jnp.int32)
+  start = Carry(jnp.int32(0), tokens, ~known, memory)
   return jax.lax.while_loop(lambda c: c.iteration < starts[-1], iterate, start).tokens
 
 

@@ -1,34 +1,68 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Tokens of a context mix -> tokens of a stem: the model, guidance and the sampler put together.
-
-A context longer than the training window is written in windows that overlap by half: each keeps
-what the one before has written.
-"""
+"""Tokens of context mixes -> tokens of stems, in one window: the model, guidance, the sampler."""
 
 import functools
 from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
-import numpy as np
+from flax import struct
+from jax.sharding import Mesh
 
-from stemgen_jax import guidance
-from stemgen_jax.decode import DecodeOptions, decode
+from stemgen_jax import guidance, sharding
+from stemgen_jax.config import ModelConfig, SampleConfig
+from stemgen_jax.decode import DecodeOptions, Memory, Turn, decode
 from stemgen_jax.model import Model
-from stemgen_jax.types import Array, Bool, Float, Int, Keys, Params
+from stemgen_jax.types import Array, Bool, Float, Int, Keys, Params, Scalar
 
 Generate = Callable[..., Int[Array, "B T Q"]]
 
 
-def build_generate(model: Model, n_codes: int, mode: str) -> Generate:
-  """Returns a jitted function of the parameters and of what a stem is to be made from.
+@struct.dataclass
+class GuidanceOptions:
+  """How the sources steer. Numbers are traced; what is static decides which networks are compiled.
 
-  It compiles once per shape; every number in `options` and `scales` may change freely.
+  In the iterations outside of the window, and in mode `joint`, one branch hears every source.
+  """
+
+  scales: Float[Array, " K"]  # of the context, then of each condition
+  start: Scalar = 0.0  # of the window, as a share of each level's iterations
+  stop: Scalar = 1.0
+  refresh: Int[Array, ""] | int = 1  # iterations for which the unconditional branch is reused
+  mode: str = struct.field(pytree_node=False, default="independent")
+  windowed: bool = struct.field(pytree_node=False, default=False)
+  cached: bool = struct.field(pytree_node=False, default=False)
+
+
+def steering_of(settings: SampleConfig, model: ModelConfig) -> GuidanceOptions:
+  """Returns how the sources steer by a model's settings; a source without a scale has 1."""
+  window = (settings.guidance_start, settings.guidance_stop)
+  scales = [settings.guidance.get(name, 1.0) for name in ("context", *model.sources)]
+  return GuidanceOptions(
+    scales=jnp.array(scales, jnp.float32),
+    start=jnp.float32(window[0]),
+    stop=jnp.float32(window[1]),
+    refresh=jnp.int32(settings.guidance_refresh),
+    mode=settings.guidance_mode,
+    windowed=window != (0.0, 1.0),
+    cached=settings.guidance_refresh > 1,
+  )
+
+
+def take_keys(seed: int, takes: int) -> Keys:
+  """One key a take; take i has the same chances whatever the number of takes."""
+  return jax.vmap(jax.random.fold_in, (None, 0))(jax.random.key(seed), jnp.arange(takes))
+
+
+def build_generate(model: Model, n_codes: int, mesh: Mesh | None = None) -> Generate:
+  """Returns a jitted function of the parameters and of what stems are to be made from.
+
+  It compiles once for each shape and each static option; every number may change freely.
 
   Args:
     model: the network.
     n_codes: V.
-    mode: of guidance, see `guidance.branches`.
+    mesh: splits the examples over its devices; None for one device.
   """
 
   def generate(
@@ -39,83 +73,61 @@ def build_generate(model: Model, n_codes: int, mode: str) -> Generate:
     known: Bool[Array, "B T Q"],
     keys: Keys,
     options: DecodeOptions,
-    scales: Float[Array, " K"],
+    steering: GuidanceOptions,
   ) -> Int[Array, "B T Q"]:
-    """See `decode.decode`; `scales` is the guidance of the context, then of each condition."""
-    batch = len(context)
-    branches = guidance.branches(1 + conditions.shape[1], mode)
-    weights = guidance.branch_weights(scales, mode)
-    tile = functools.partial(_tile, count=len(branches))
-    keep = jnp.repeat(jnp.asarray(branches), batch, axis=0)  # all branches run as one batch
+    """See `decode.decode`."""
+    if steering.mode == "joint":
+      steering = steering.replace(windowed=False, cached=False)
+    branches = guidance.branches(1 + conditions.shape[1], steering.mode)
+    weights = guidance.branch_weights(steering.scales, steering.mode)
 
-    def network(tokens: Int[Array, "B T Q"], level: Int[Array, ""]) -> Float[Array, "B T V"]:
-      logits = model.apply(params, tile(tokens), tile(context), tile(conditions), keep, level)
-      return guidance.guide(logits.reshape(len(branches), batch, *logits.shape[1:]), weights)
+    def hear(tokens: Int[Array, "B T Q"], keep: Bool[Array, "G K"]) -> Float[Array, "G B T D"]:
+      """The features of some branches, all run as one batch, an example's branches together."""
+      times = len(keep)
+      rows = functools.partial(jnp.repeat, repeats=times, axis=0)
+      tiled = jnp.tile(keep, (len(tokens), 1))
+      features = model.apply(
+        params, rows(tokens), rows(context), rows(conditions), tiled, "features"
+      )
+      return jnp.moveaxis(features.reshape(-1, times, *features.shape[1:]), 1, 0)
 
-    return decode(network, given, known, keys, options, n_codes)
+    def network(
+      tokens: Int[Array, "B T Q"], level: Int[Array, ""], turn: Turn, memory: Memory
+    ) -> tuple[Float[Array, "B T V"], Memory]:
+      def all_branches(memory):
+        heard = hear(tokens, jnp.asarray(branches))
+        features = guidance.guide(heard, weights)
+        return features, ((heard[0], jnp.int32(1)) if steering.cached else memory)
+
+      def all_but_the_first(memory):
+        unconditional, age = memory
+        heard = hear(tokens, jnp.asarray(branches[1:]))
+        features = guidance.guide(heard, weights[1:]) + weights[0] * unconditional
+        return features, (unconditional, age + 1)
+
+      def guided(memory):
+        if not steering.cached:
+          return all_branches(memory)
+        fresh = (memory[1] < steering.refresh) & (turn.k > 1)
+        return jax.lax.cond(fresh, all_but_the_first, all_branches, memory)
+
+      def unguided(memory):
+        features = hear(tokens, jnp.ones((1, branches.shape[1]), bool))[0]
+        return features, ((memory[0], jnp.int32(2**30)) if steering.cached else memory)
+
+      if steering.windowed:
+        done = (turn.k - 1) / turn.n
+        inside = (done >= steering.start) & (done < steering.stop)
+        features, memory = jax.lax.cond(inside, guided, unguided, memory)
+      else:
+        features, memory = guided(memory)
+      return model.project(params, features, level), memory
+
+    memory = ()
+    if steering.cached:
+      like = jax.eval_shape(lambda: hear(given, jnp.asarray(branches[:1]))[0])
+      memory = (jnp.zeros(like.shape, like.dtype), jnp.int32(2**30))
+    tokens = decode(network, given, known, keys, options, n_codes, memory)
+    return sharding.split_rows(tokens, mesh)
 
   return jax.jit(generate)
-
-
-def generate_windows(
-  generate: Generate,
-  params: Params,
-  context: Int[np.ndarray, "T Q"],
-  conditions: Int[np.ndarray, " C"],
-  keys: Keys,
-  options: DecodeOptions,
-  scales: Float[Array, " K"],
-  window_frames: int,
-  advance: Callable[[int, int], None] = lambda done, total: None,
-) -> Int[np.ndarray, "B T Q"]:
-  """Returns one stem a key, as long as the context.
-
-  Args:
-    generate: from `build_generate`.
-    params: of the model.
-    context: codes of the context mix, of any length.
-    conditions: one value for each categorical source; -1 where unknown.
-    keys: one an example; each window folds in its own number.
-    options: see `DecodeOptions`.
-    scales: guidance of the context, then of each condition.
-    window_frames: the training window: the longest stretch the model sees at once.
-    advance: called with (windows done, windows in all) after each window.
-  """
-  takes, (frames, n_levels) = len(keys), context.shape
-  size = min(frames, window_frames)
-  stems = np.zeros((takes, frames, n_levels), np.int32)
-  written = 0
-  starts = plan_windows(frames, size)
-  for i, start in enumerate(starts):
-    stop = start + size
-    known = np.zeros((takes, size, n_levels), bool)
-    known[:, : written - start] = True
-    tokens = generate(
-      params,
-      jnp.asarray(np.broadcast_to(context[start:stop], known.shape)),
-      jnp.asarray(np.tile(conditions, (takes, 1))),
-      jnp.asarray(stems[:, start:stop]),
-      jnp.asarray(known),
-      jax.vmap(jax.random.fold_in, (0, None))(keys, i),
-      options,
-      scales,
-    )
-    stems[:, start:stop] = np.asarray(tokens)
-    written = stop
-    advance(i + 1, len(starts))
-  return stems
-
-
-def plan_windows(frames: int, size: int) -> list[int]:
-  """First frames of windows that cover all frames and overlap by half; the last ends at the end."""
-  starts = range(0, max(1, frames - size + 1), max(1, size // 2))
-  return sorted({*starts, frames - size})
-
-
-def take_keys(seed: int, takes: int) -> Keys:
-  """One key a take; take i has the same chances whatever the number of takes."""
-  return jax.vmap(jax.random.fold_in, (None, 0))(jax.random.key(seed), jnp.arange(takes))
-
-
-def _tile(x: Array, count: int) -> Array:
-  return jnp.tile(x, (count,) + (1,) * (x.ndim - 1))

@@ -43,6 +43,6 @@ def branch_weights(scales: Float[Array, " K"], mode: str) -> Float[Array, " G"]:
   raise ValueError(f"mode must be 'independent', 'nested' or 'joint'; got {mode!r}.")
 
 
-def guide(logits: Float[Array, "G B T V"], weights: Float[Array, " G"]) -> Float[Array, "B T V"]:
-  """sum_g w_g l_g."""
-  return jnp.einsum("gbtv,g->btv", logits, weights)
+def guide(logits: Float[Array, "G B T _"], weights: Float[Array, " G"]) -> Float[Array, "B T _"]:
+  """sum_g w_g l_g, of logits, or of the features that a linear head reads."""
+  return jnp.einsum("gbtx,g->btx", logits, weights)

@@ -2,8 +2,8 @@
 """The network: RVQ tokens of a context mix and of a partly hidden target -> logits of one level.
 
 A bidirectional LLaMA-like transformer (RMSNorm, RoPE, SwiGLU) over one element per frame. Modules
-are Flax NNX, but leave this file only as `build(config) -> Model(init, apply)` over a plain nested
-dict of arrays. Knows nothing of masking, losses or decoding.
+are Flax NNX, but leave this file only as `build(config) -> Model(init, apply, project)`, over a
+plain nested dict of arrays. Knows nothing of masking, losses or decoding.
 """
 
 import functools
@@ -28,18 +28,19 @@ _REMAT = {
   "matmuls": jax.checkpoint_policies.save_only_these_names(KEPT, "gate_up"),
 }
 
-Head = Int[Array, ""] | Literal["strided", "all"]
+Head = Int[Array, ""] | Literal["strided", "all", "features"]
 
 
 class Model(NamedTuple):
-  """The two pure functions of a network; see `build`."""
+  """The pure functions of a network; see `build`."""
 
   init: Callable[[Key], Params]
   apply: Callable[..., Float[Array, "..."]]
+  project: Callable[[Params, Float[Array, "B T D"], Int[Array, ""]], Float[Array, "B T V"]]
 
 
 def build(config: ModelConfig, mesh: Mesh | None = None) -> Model:
-  """Returns the network of a config as two pure functions, `apply` for the devices of `mesh`.
+  """Returns the network of a config as pure functions, `apply` for the devices of `mesh`.
 
   `apply` takes
     target: Int 'B T Q', codes in [0, V), and V (MASK) where hidden.
@@ -47,9 +48,11 @@ def build(config: ModelConfig, mesh: Mesh | None = None) -> Model:
     conditions: Int 'B C', value of each categorical source; -1 where unknown.
     keep: Bool 'B 1+C', False drops the context (column 0) or a categorical source.
     head: the level asked of every example (a traced scalar), "strided" (example b is asked for
-      level b mod Q), or "all".
+      level b mod Q), "all", or "features".
     dropout_key: None (no dropout), or a JAX key.
-  and returns float32 logits, 'B T V' (for "all": 'B T Q V').
+  and returns float32 logits, 'B T V' (for "all": 'B T Q V'), or for "features" what the heads read,
+  'B T D'. `project(params, features, level)` is the head of a level: linear, so that a weighted sum
+  of several branches' logits is the head of the sum of their features.
 
   Source: StemGen (arXiv:2312.08723) Fig. 3 for the embedding; PAPER.md 3 and 4.
   """
@@ -75,7 +78,13 @@ def build(config: ModelConfig, mesh: Mesh | None = None) -> Model:
     network = nnx.merge(graph, {**sharding.gather(outer, mesh), "blocks": params["blocks"]})
     return network(target, context, conditions, keep, head, dropout_key, attention, mesh)
 
-  return Model(init, apply)
+  def project(
+    params: Params, features: Float[Array, "B T D"], level: Int[Array, ""]
+  ) -> Float[Array, "B T V"]:
+    heads = sharding.gather({"heads": params["heads"]}, mesh)["heads"]
+    return features @ heads[level]
+
+  return Model(init, apply, project)
 
 
 class Network(nnx.Module):
@@ -120,6 +129,8 @@ class Network(nnx.Module):
     x, _ = jax.lax.scan(layer, x, (layers, keys), unroll=config.unroll)
     x = rms_norm(x[:, :frames], self.norm[...].astype(dtype))
     x, heads = x.astype(jnp.float32), self.heads[...]  # TPU and GPU still multiply fast
+    if isinstance(head, str) and head == "features":
+      return x
     if isinstance(head, str) and head == "all":
       return jnp.einsum("btd,qdv->btqv", x, heads)
     if isinstance(head, str) and head == "strided":

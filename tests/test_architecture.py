@@ -17,7 +17,11 @@ LAYERS = (
   {
     "audio",
     "categories",
+    "compilation_cache",
     "config",
+    "alignment",
+    "loudness",
+    "windows",
     "flops",
     "console",
     "digests",
@@ -35,10 +39,10 @@ LAYERS = (
   {"model"},
   {"records"},
   {"examples"},
-  {"data", "step", "generate", "metrics"},
-  {"checkpoint", "evaluation", "recorder"},
-  {"workdir"},
-  {"train", "sample", "report", "bench", "compile"},
+  {"data", "step", "generate", "metrics", "mixing", "score", "transcode", "request"},
+  {"checkpoint", "evaluation", "recorder", "job", "request_files"},
+  {"workdir", "stemgen"},
+  {"train", "sample", "layer", "report", "bench", "compile"},
 )
 
 

@@ -28,8 +28,8 @@ def truth():
 
 
 def oracle(answer):
-  def network(tokens, level):
-    return 60.0 * jax.nn.one_hot(jnp.take(answer, level, axis=2), V)
+  def network(tokens, level, turn, memory):
+    return 60.0 * jax.nn.one_hot(jnp.take(answer, level, axis=2), V), memory
 
   return network
 
@@ -37,9 +37,9 @@ def oracle(answer):
 def record(answer, seen, level_law=None):
   """An oracle that also reports (level, tokens) of every call to the host."""
 
-  def network(tokens, level):
+  def network(tokens, level, turn, memory):
     jax.debug.callback(lambda t, q: seen.append((int(q), np.array(t))), tokens, level, ordered=True)
-    return (level_law or oracle(answer))(tokens, level)
+    return (level_law or oracle(answer))(tokens, level, turn, memory)
 
   return network
 
@@ -87,7 +87,7 @@ def test_number_masked_follows_the_schedule_to_zero():
 def test_causal_bias_keeps_early_tokens_first():
   def mean_kept_position(w_causal):
     seen = []
-    flat = record(truth(), seen, lambda tokens, level: jnp.zeros((B, T, V)))
+    flat = record(truth(), seen, lambda *_: (jnp.zeros((B, T, V)), ()))
     none = jnp.zeros((B, T, Q), bool)
     jax.block_until_ready(decode(flat, truth(), none, keys(), options(w_causal=w_causal), V))
     jax.effects_barrier()
@@ -102,7 +102,7 @@ def test_causal_bias_keeps_early_tokens_first():
 
 def test_a_large_causal_weight_decodes_strictly_left_to_right():
   seen = []
-  flat = record(truth(), seen, lambda tokens, level: jnp.zeros((B, T, V)))
+  flat = record(truth(), seen, lambda *_: (jnp.zeros((B, T, V)), ()))
   none = jnp.zeros((B, T, Q), bool)
   jax.block_until_ready(decode(flat, truth(), none, keys(), options(w_causal=1e4), V))
   jax.effects_barrier()
@@ -112,8 +112,8 @@ def test_a_large_causal_weight_decodes_strictly_left_to_right():
 
 
 def test_an_example_does_not_depend_on_its_neighbours_and_seeds_differ():
-  def flat(tokens, level):
-    return jnp.zeros((tokens.shape[0], T, V))
+  def flat(tokens, level, turn, memory):
+    return jnp.zeros((tokens.shape[0], T, V)), memory
 
   def run(batch, seed):
     none = jnp.zeros((batch, T, Q), bool)
@@ -127,8 +127,8 @@ def test_an_example_does_not_depend_on_its_neighbours_and_seeds_differ():
 def test_top_p_never_samples_outside_the_nucleus():
   prob = jnp.array([0.5, 0.3, 0.15] + [0.05 / (V - 3)] * (V - 3))
 
-  def network(tokens, level):
-    return jnp.broadcast_to(jnp.log(prob), (*tokens.shape[:2], V))
+  def network(tokens, level, turn, memory):
+    return jnp.broadcast_to(jnp.log(prob), (*tokens.shape[:2], V)), memory
 
   none = jnp.zeros((B, T, Q), bool)
   zeros = jnp.zeros((B, T, Q), int)

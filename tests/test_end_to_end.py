@@ -6,6 +6,7 @@ Real music, the shipped codec, real shards; only the model is tiny and barely tr
 
 import json
 import os
+import re
 import shutil
 import struct
 import subprocess
@@ -77,8 +78,8 @@ def test_a_stem_for_a_stereo_loop_at_its_own_rate(chain, tmp_path):
     assert stem.shape == (len(context),)  # the codec is mono
     assert mix.shape == context.shape
     assert np.abs(stem).max() > 0
-    gain = 10 ** (take["gain_db"] / 20)
-    np.testing.assert_allclose(mix, gain * context + stem[:, None], atol=1e-3)
+    gain = 10 ** (take["mix_gain_db"] / 20)
+    np.testing.assert_allclose(mix, gain * (context + stem[:, None]), atol=1e-3)
 
 
 def read_tags(workdir):
@@ -133,6 +134,67 @@ def test_a_song_can_start_from_silence(chain, tmp_path):
   assert len(stem) == 2 * rate_hz
 
 
+def test_a_stem_is_continued_and_a_variation_is_another(chain, tmp_path):
+  sample.main(words_of(chain, tmp_path / "a", takes=1))
+  stem, _ = soundfile.read(tmp_path / "a/take_00.wav")
+  first = stem[: 2 * RATE_HZ]
+  soundfile.write(tmp_path / "first.wav", first, RATE_HZ)
+  sample.main(
+    [*words_of(chain, tmp_path / "b", takes=1), "--stem", str(tmp_path / "first.wav"), "--continue"]
+  )
+  settings = json.loads((tmp_path / "b/settings.json").read_text())
+  gain = 10 ** (settings["takes"][0]["gain_db"] / 20)
+  longer, _ = soundfile.read(tmp_path / "b/take_00.wav")
+  assert len(longer) == len(stem)
+  kept = slice(0, len(first) - RATE_HZ // 50)
+  np.testing.assert_allclose(longer[kept], gain * first[kept], atol=1e-4)
+  sample.main(
+    [*words_of(chain, tmp_path / "c"), "--stem", str(tmp_path / "a/take_00.wav"), "--vary", "0.4"]
+  )
+  takes = [soundfile.read(tmp_path / f"c/take_0{i}.wav")[0] for i in range(2)]
+  assert (takes[0] != takes[1]).any()
+
+
+def test_a_batch_of_contexts_is_what_each_gives_alone(chain, tmp_path):
+  lines = [
+    {"context": "loop.wav", "name": "one", "instrument": "drums", "seed": 4},
+    {"context": str(chain / "loop.wav"), "takes": 1, "guidance": {"context": 3}, "loop": True},
+    {"silence_s": 1.5, "name": "none", "takes": 1},
+  ]
+  batch = chain / "contexts.jsonl"
+  batch.write_text("".join(json.dumps(line) + "\n\n" for line in lines))
+  sample.main(words_of(chain, tmp_path / "out", context=None, batch=batch))
+  assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["0003", "none", "one"]
+  assert len(list((tmp_path / "out/one").iterdir())) == 5
+  assert soundfile.info(tmp_path / "out/none/take_00.wav").duration == pytest.approx(1.5)
+  assert "seam" in json.loads((tmp_path / "out/0003/settings.json").read_text())["takes"][0]
+  sample.main(words_of(chain, tmp_path / "alone", instrument="drums", seed=4))
+  for name in ("take_00.wav", "take_01_mix.wav"):
+    assert (tmp_path / "alone" / name).read_bytes() == (tmp_path / "out/one" / name).read_bytes()
+
+
+@pytest.mark.parametrize(
+  ("line", "complaint"),
+  [
+    ("{", "line 2 of .* must be JSON"),
+    ("[]", "line 2 of .* must be an object"),
+    ('{"context": "nowhere.wav"}', "line 2 of .*nowhere.wav"),
+    ('{"context": "loop.wav", "takse": 2}', "line 2 of .*takse"),
+    ('{"context": "loop.wav", "takes": "two"}', "line 2 of .*kinds"),
+    ('{"context": "loop.wav", "name": "../a"}', "line 2 of .*without '/'"),
+    ('{"context": "loop.wav", "name": "one"}', "line 2 of .*no other has"),
+    ('{"instrument": "bass"}', "line 2 of .*exactly one of"),
+  ],
+)
+def test_a_bad_line_is_named_before_anything_is_written(chain, tmp_path, capsys, line, complaint):
+  batch = chain / "bad.jsonl"
+  batch.write_text('{"context": "loop.wav", "name": "one"}\n' + line)
+  words = words_of(chain, tmp_path / "out", context=None, batch=batch)
+  assert run_cli(lambda: sample.main(words)) == 2
+  assert re.search(f"^error: {complaint}", capsys.readouterr().err.strip().splitlines()[-1])
+  assert not (tmp_path / "out").exists()
+
+
 @pytest.fixture
 def bad_files(tmp_path):
   files = {
@@ -158,15 +220,22 @@ def bad_files(tmp_path):
     ({"instrument": "bas"}, [], "Did you mean bass"),
     ({"checkpoint": "nowhere"}, [], "nowhere"),
     ({"codec": "nowhere"}, [], "nowhere"),
-    ({"takes": 0}, [], "--takes"),
-    ({"seed": -1}, [], "--seed"),
+    ({"takes": 0}, [], "takes must be at least 1"),
+    ({"seed": -1}, [], "seed must lie in"),
     ({"steps": "1,2"}, [], "4 positive numbers"),
     ({"steps": "a"}, [], "--steps"),
     ({}, ["--guidance", "genre=2"], "genre"),
     ({}, ["--guidance", "context"], "NAME=VALUE"),
-    ({}, ["--top_p", "0"], "--top_p"),
-    ({}, ["--w_causal", "nan"], "--w_causal must be finite"),
-    ({}, ["--guidance", "context=nan"], "--guidance must be finite"),
+    ({}, ["--top_p", "0"], "top_p must lie in"),
+    ({}, ["--w_causal", "nan"], "w_causal must be finite"),
+    ({}, ["--guidance", "context=nan"], "guidance of 'context' must be finite"),
+    ({}, ["--level", "loud"], "kinds"),
+    ({}, ["--devices", "99"], "devices must be"),
+    ({}, ["--keep", "0:00-0:02"], "go together"),
+    ({}, ["--continue"], "--stem"),
+    ({}, ["--stem", "loop.wav", "--continue"], "longer than the stem"),
+    ({}, ["--stem", "loop.wav", "--keep", "now"], "FROM-TO"),
+    ({}, ["--stem", "loop.wav", "--vary", "2"], "vary must lie in"),
     ({}, ["--guidance", "context=loud"], "NAME=NUMBER"),
     ({"context": "short.wav"}, [], "a sample or more"),
     ({}, ["--instrumnet", "bass"], "--instrumnet"),
@@ -180,6 +249,7 @@ def test_a_users_mistake_is_one_line_and_leaves_nothing(
 ):
   if str(changes.get("context", "")).endswith(".wav"):
     changes = changes | {"context": bad_files / changes["context"]}
+  more = [str(chain / word) if word == "loop.wav" else word for word in more]
   words = words_of(chain, bad_files / "out", **changes) + more
   assert run_cli(lambda: sample.main(words)) == 2
   error = capsys.readouterr().err.strip().splitlines()[-1]
@@ -233,7 +303,8 @@ def test_the_demo_leaves_its_files_and_a_page_that_needs_no_other(tmp_path):
   page = (tmp_path / "demo/report.html").read_text()
   assert page.count("<audio") == page.count("data:audio/flac") == 14
   assert page.count("<img") == page.count("data:image/png") == 15
-  assert "http" not in page
+  assert "http:" not in page
+  assert "https:" not in page
   assert len(page) < 8e6
   for heading in ("<h3>Full mix</h3>", "<h3>Bass</h3>", "<h3>Drums</h3>"):
     assert heading in page

@@ -13,7 +13,7 @@ from stemgen_jax import sharding
 from stemgen_jax.checkpoint import abstract_like
 from stemgen_jax.config import Config, ModelConfig
 from stemgen_jax.decode import options_of
-from stemgen_jax.generate import build_generate
+from stemgen_jax.generate import build_generate, steering_of
 from stemgen_jax.model import build
 from stemgen_jax.step import init_state, jit_train_step
 
@@ -49,9 +49,9 @@ def lower_sample(config: Config, mesh: Mesh) -> Lowered:
   codes = jax.ShapeDtypeStruct((takes, *codes.shape[1:]), jnp.int32, sharding=rows)
   n_sources = len(config.model.sources)
   sample = config.sample
-  options = options_of(dataclasses.asdict(sample))
+  options, steering = options_of(sample), steering_of(sample, config.model)
   keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), takes))
-  return build_generate(model, config.model.n_codes, sample.guidance_mode).lower(
+  return build_generate(model, config.model.n_codes, mesh).lower(
     params,
     codes,
     jax.ShapeDtypeStruct((takes, n_sources), jnp.int32, sharding=rows),
@@ -59,7 +59,7 @@ def lower_sample(config: Config, mesh: Mesh) -> Lowered:
     jax.ShapeDtypeStruct(codes.shape, bool, sharding=rows),
     jax.ShapeDtypeStruct(keys.shape, keys.dtype, sharding=rows),
     jax.tree.map(lambda x: place(x, everywhere), options),
-    jax.ShapeDtypeStruct((1 + n_sources,), jnp.float32, sharding=everywhere),
+    jax.tree.map(lambda x: place(x, everywhere), steering),
   )
 
 

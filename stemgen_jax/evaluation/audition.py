@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Stems to hear while a run goes on: generated for held-out contexts, always the same ones."""
 
-import dataclasses
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -13,7 +12,7 @@ from stemgen_jax import codec as codecs
 from stemgen_jax.config import Config
 from stemgen_jax.decode import options_of
 from stemgen_jax.evaluation.listening import read_batches
-from stemgen_jax.generate import build_generate, take_keys
+from stemgen_jax.generate import build_generate, steering_of, take_keys
 from stemgen_jax.metrics import Sound
 from stemgen_jax.model import Model
 from stemgen_jax.records import Dataset
@@ -33,11 +32,10 @@ def build_audition(
     UserError: if the codec bundle cannot be loaded.
   """
   codec = codecs.load(Path(config.data.codec))
-  count, scales = config.train.audio_examples, config.sample.guidance
+  count = config.train.audio_examples
   (batch,) = read_batches(config, dataset, mesh, config.data.eval_split, 1, foreign=False)
   count = min(count, len(batch["target"]))
-  generate = build_generate(model, config.model.n_codes, config.sample.guidance_mode)
-  guidance = jnp.array([scales.get(name, 1.0) for name in ("context", *config.model.sources)])
+  generate = build_generate(model, config.model.n_codes, mesh)
   rows = put_batch(batch, mesh)
   keys = take_keys(0, rows["target"].shape[0])
   hidden = jnp.zeros(rows["target"].shape, bool)
@@ -45,7 +43,7 @@ def build_audition(
   def audition(params: Params) -> Iterator[Sound]:
     codes = generate(
       params, rows["context"], rows["conditions"], rows["target"], hidden, keys,
-      options_of(dataclasses.asdict(config.sample)), guidance,
+      options_of(config.sample), steering_of(config.sample, config.model),
     )  # fmt: skip
     for name, tokens in (
       ("context", batch["context"]),

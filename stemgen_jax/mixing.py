@@ -1,0 +1,88 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A stem over its context: as loud as asked, what is kept in its place, never above full scale."""
+
+import math
+from typing import Any
+
+import numpy as np
+
+from stemgen_jax import loudness
+from stemgen_jax.audio import Samples
+
+SILENT_CONTEXT_LUFS = -17.0  # what a stem is placed against where there is no music
+FADE_S = 0.01  # from what is kept to what is new
+
+
+def place_stem(
+  stem: Samples, context: Samples, rate_hz: int, level_lu: float | None
+) -> tuple[Samples, dict[str, float]]:
+  """Returns the stem at `level_lu` over the context's loudness, and what was done to it.
+
+  None leaves its level; true peaks are held in either case.
+  """
+  gain_db = 0.0
+  if level_lu is not None:
+    reference = loudness.measure_lufs(context, rate_hz)
+    reference = reference if math.isfinite(reference) else SILENT_CONTEXT_LUFS
+    gain_db = loudness.place(loudness.measure_lufs(stem, rate_hz), reference + level_lu)
+  placed = loudness.amplify(stem, gain_db)
+  held_db = loudness.guard(placed, rate_hz)
+  placed = loudness.amplify(placed, held_db)
+  return placed, {
+    "gain_db": gain_db + held_db,
+    "lufs": loudness.measure_lufs(placed, rate_hz),
+    "true_peak_dbtp": loudness.measure_true_peak(placed, rate_hz),
+  }
+
+
+def mix_stem(stem: Samples, context: Samples, rate_hz: int) -> tuple[Samples, dict[str, float]]:
+  """Returns the stem over the context, turned down as a whole if its true peaks ask for it.
+
+  A stem of other channels is heard in the middle: in all of one or two, in the first two of more.
+  """
+  mix = context.astype(np.float32)
+  if len(stem) == len(mix):
+    mix = mix + stem
+  else:
+    mix = mix.copy()
+    mix[:2] += stem.mean(axis=0, keepdims=True)
+  gain_db = loudness.guard(mix, rate_hz)
+  return loudness.amplify(mix, gain_db), {"mix_gain_db": gain_db}
+
+
+def splice(new: Samples, old: Samples, keep_s: list[tuple[float, float]], rate_hz: int) -> Samples:
+  """Returns `new` with the samples of `old` in the stretches to keep, faded into each other there.
+
+  `old` is brought to the channels of `new`; beyond its end there is nothing to keep.
+  """
+  if len(old) != len(new):
+    old = np.repeat(old.mean(axis=0, keepdims=True), len(new), axis=0)
+  length = min(old.shape[1], new.shape[1])
+  share = np.zeros(new.shape[1], np.float32)  # of the old
+  fade = max(1, round(FADE_S * rate_hz))
+  for start_s, stop_s in keep_s:
+    start, stop = round(start_s * rate_hz), min(round(stop_s * rate_hz), length)
+    if stop <= start:
+      continue
+    at = np.arange(stop - start)
+    rise = np.ones(stop - start) if start == 0 else np.minimum(1.0, (at + 1) / fade)
+    fall = np.ones(stop - start) if stop == new.shape[1] else np.minimum(1.0, at[::-1] / fade)
+    share[start:stop] = np.maximum(share[start:stop], np.minimum(rise, fall))
+  kept = np.zeros_like(new)
+  kept[:, :length] = old[:, :length]
+  return new + share[None, :] * (kept - new)
+
+
+def describe(stem: Samples, context: Samples, rate_hz: int, loop: bool) -> dict[str, Any]:
+  """Returns how a stem's onsets lie to its context's, and how a loop closes."""
+  import dataclasses
+
+  from stemgen_jax import alignment  # librosa takes its time to load
+
+  onsets = alignment.compare_onsets(
+    alignment.find_onsets(stem, rate_hz), alignment.find_onsets(context, rate_hz)
+  )
+  report: dict[str, Any] = {"onsets": dataclasses.asdict(onsets)}
+  if loop:
+    report["seam"] = alignment.measure_seam(stem)
+  return report

@@ -1,0 +1,130 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a stem is asked for, checked before anything is computed."""
+
+import dataclasses
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from stemgen_jax.audio import Samples
+from stemgen_jax.categories import category_index
+from stemgen_jax.config import Config, ModelConfig, SampleConfig
+from stemgen_jax.errors import UserError
+
+LEVEL_LU = -6.0  # about what one stem of four has, measured against the sum of the others
+# The settings of a model may be replaced by these, by name.
+PRESETS: dict[str, dict[str, Any]] = {}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Request:
+  """Stems asked for one context.
+
+  Attributes:
+    context: the music to listen to; silence to start from nothing.
+    rate_hz: of the context, of the stem given, and of all that comes back.
+    conditions: value of each categorical source by name; a source left out is unknown.
+    takes: how many stems.
+    seed: of all chance, in [0, 2^32).
+    stem: an existing stem to keep parts of, or to vary; it starts with the context.
+    keep_s: stretches (from, to) of the stem that stay.
+    vary: share of the other frames to write anew; 0 for all.
+    loop: the end is followed by the start.
+    level_lu: loudness over the context's; None leaves the stem as the codec gives it.
+    settings: of `config.SampleConfig`, in the place of the model's own; "preset" names several.
+  """
+
+  context: Samples
+  rate_hz: int
+  conditions: Mapping[str, str] = dataclasses.field(default_factory=dict)
+  takes: int = 1
+  seed: int = 0
+  stem: Samples | None = None
+  keep_s: Sequence[tuple[float, float]] = ()
+  vary: float = 0.0
+  loop: bool = False
+  level_lu: float | None = LEVEL_LU
+  settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+
+def check(request: Request) -> None:
+  """Raises a UserError that lists every rule the request breaks."""
+  given = request.stem is not None
+  length_s = request.context.shape[1] / request.rate_hz if request.rate_hz > 0 else 0.0
+  rules = [
+    (request.rate_hz > 0, "sample_rate must be positive", request.rate_hz),
+    (request.context.shape[1] > 0, "context must hold at least one sample", 0),
+    (request.takes >= 1, "takes must be at least 1", request.takes),
+    (0 <= request.seed < 2**32, "seed must lie in [0, 2^32)", request.seed),
+    (0 <= request.vary <= 1, "vary must lie in [0, 1]", request.vary),
+    (
+      request.level_lu is None or math.isfinite(request.level_lu),
+      "level must be finite, or none",
+      request.level_lu,
+    ),
+    (
+      given == bool(request.keep_s or request.vary),
+      "stem, an existing one, and what to keep of it or how far to vary it, go together",
+      f"stem={'one' if given else 'none'}, keep={list(request.keep_s)}, vary={request.vary}",
+    ),
+    *(
+      (0 <= a < b and a < length_s, "keep must be stretches inside of the context", (a, b))
+      for a, b in request.keep_s
+    ),
+  ]
+  if broken := [f"{rule}; got {value!r}" for kept, rule, value in rules if not kept]:
+    raise UserError(". ".join(broken) + ".")
+
+
+def resolve_settings(settings: Mapping[str, Any], config: Config) -> SampleConfig:
+  """Returns the model's own settings with a request's in their place.
+
+  Raises:
+    UserError: if a setting is unknown or breaks a rule.
+  """
+  settings = dict(settings)
+  preset = settings.pop("preset", None)
+  if preset is not None and preset not in PRESETS:
+    raise UserError(f"preset must be one of {sorted(PRESETS)}; got {preset!r}.")
+  names = [field.name for field in dataclasses.fields(SampleConfig)]
+  if unknown := sorted(set(settings) - set(names)):
+    raise UserError(f"settings must be among {names}; got {unknown}. Check the spelling.")
+  chosen = {**PRESETS.get(preset, {}), **settings}
+  try:
+    for name, value in chosen.items():
+      chosen[name] = _convert(getattr(config.sample, name), value)
+    chosen["guidance"] = {**config.sample.guidance, **chosen.get("guidance", {})}
+    resolved = dataclasses.replace(config.sample, **chosen)
+    rules = resolved.rules(config.model)
+  except (TypeError, ValueError) as error:
+    raise UserError(
+      f"settings must be numbers and words as config.py has them: {error}."
+    ) from error
+  if broken := [f"{rule}; got {value!r}" for kept, rule, value in rules if not kept]:
+    raise UserError(". ".join(broken) + ". See --help.")
+  return resolved
+
+
+def resolve_conditions(conditions: Mapping[str, str], model: ModelConfig) -> dict[str, int]:
+  """Returns the index of each source's value; -1 where it is unknown.
+
+  Raises:
+    UserError: if a source or a value is not one of the model's.
+  """
+  if unknown := sorted(set(conditions) - set(model.sources)):
+    raise UserError(
+      f"conditions must name sources of this model, {list(model.sources)}; got {unknown}."
+    )
+  return {
+    name: category_index(conditions[name], values, name) if name in conditions else -1
+    for name, values in model.sources.items()
+  }
+
+
+def _convert(own: Any, value: Any) -> Any:
+  """Returns a setting as a number, words or numbers of the kind of the model's own."""
+  if isinstance(own, tuple):
+    return tuple(int(number) for number in value)
+  if isinstance(own, dict):
+    return {name: float(scale) for name, scale in dict(value).items()}
+  return value if isinstance(own, str) else type(own)(value)
