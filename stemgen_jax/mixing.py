@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """A stem over its context: as loud as asked, what is kept in its place, never above full scale."""
 
+import dataclasses
 import math
 from typing import Any
 
@@ -75,8 +76,6 @@ def splice(new: Samples, old: Samples, keep_s: list[tuple[float, float]], rate_h
 
 def describe(stem: Samples, context: Samples, rate_hz: int, loop: bool) -> dict[str, Any]:
   """Returns how a stem's onsets lie to its context's, and how a loop closes."""
-  import dataclasses
-
   from stemgen_jax import alignment  # librosa takes its time to load
 
   onsets = alignment.compare_onsets(

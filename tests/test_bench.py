@@ -9,6 +9,7 @@ import pytest
 
 from stemgen_jax import codec as codecs
 from stemgen_jax.bench import codec as bench_codec
+from stemgen_jax.bench import worker
 from stemgen_jax.bench.__main__ import main
 from stemgen_jax.bench.codec import PUBLISHED, save_random
 from stemgen_jax.bench.table import count_threads, print_rows
@@ -57,7 +58,7 @@ def test_rows_hold_both_libraries_and_the_machine(bundle, capsys):
 
 
 def test_without_torch_only_its_rows_are_empty(bundle, capsys, monkeypatch):
-  monkeypatch.setattr(bench_codec.importlib.util, "find_spec", lambda name: None)
+  monkeypatch.setattr(worker.importlib.util, "find_spec", lambda name: None)
   rows = run(bundle, "--repeats", "1")
   assert [row["note"] for row in rows] == ["", "torch not installed"] * 2
   assert all(("median_s" in row) == (row["library"] == "jax") for row in rows)
@@ -66,7 +67,7 @@ def test_without_torch_only_its_rows_are_empty(bundle, capsys, monkeypatch):
 
 
 def test_the_first_call_is_apart(bundle, monkeypatch):
-  monkeypatch.setattr(bench_codec.importlib.util, "find_spec", lambda name: None)
+  monkeypatch.setattr(worker.importlib.util, "find_spec", lambda name: None)
   taken = iter([9, 8, 1, 4, 2, 5, 6, 7.0])  # encode and decode take turns
   monkeypatch.setattr(bench_codec.JaxTimer, "time", lambda self, call: next(taken))
   encode, _, decode, _ = run(bundle, "--repeats", "3")
@@ -76,8 +77,8 @@ def test_the_first_call_is_apart(bundle, monkeypatch):
 
 @pytest.mark.parametrize("program", ["/bin/false", "/bin/cat"])
 def test_a_torch_side_that_stops_costs_only_its_rows(bundle, program, monkeypatch):
-  monkeypatch.setattr(bench_codec.importlib.util, "find_spec", lambda name: True)
-  monkeypatch.setattr(bench_codec.sys, "executable", program)
+  monkeypatch.setattr(worker.importlib.util, "find_spec", lambda name: True)
+  monkeypatch.setattr(worker.sys, "executable", program)
   rows = run(bundle, "--repeats", "1")
   assert [row["note"] for row in rows] == ["", "stopped with code 1, see above"] * 2
 

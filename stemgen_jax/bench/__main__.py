@@ -4,21 +4,22 @@ r"""Measures the speed of one part on this machine: a table, and with --json the
 Example:
   python -m stemgen_jax.bench codec --seconds 10 --json codec.json
 
-Parts: codec (encoding and decoding, in JAX and in PyTorch), data (examples read
-from shards), scale (start-up and memory of training by number of songs), train (step time).
+Parts: codec (encoding and decoding, in JAX and in PyTorch), data (examples read from shards),
+sample (a stem, beside plain PyTorch), scale (start-up and memory of training by number of songs),
+train (step time).
 """
 
 import sys
 from pathlib import Path
 
-from stemgen_jax.bench import codec, data, scale, train
+from stemgen_jax.bench import codec, data, sample, scale, train
 from stemgen_jax.bench.table import print_rows, save_rows
 from stemgen_jax.cli import build_parser
 from stemgen_jax.errors import run_cli
 from stemgen_jax.files import make_folder
 
 # Each part has a docstring, COLUMNS, add_arguments and measure_all.
-PARTS = {"codec": codec, "data": data, "scale": scale, "train": train}
+PARTS = {"codec": codec, "data": data, "sample": sample, "scale": scale, "train": train}
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -12,9 +12,7 @@ random ones.
 
 import argparse
 import contextlib
-import importlib.util
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -26,7 +24,8 @@ import numpy as np
 from jaxtyping import Float
 
 from stemgen_jax import codec as codecs
-from stemgen_jax.bench.table import Row, count_threads, describe_machine
+from stemgen_jax.bench.table import Row, describe_machine
+from stemgen_jax.bench.worker import TorchWorker
 from stemgen_jax.codec.architecture import GROUP_NORM, CodecSpec, tensor_shapes
 from stemgen_jax.codec.bundle import DEMO_BUNDLE, save_bundle
 from stemgen_jax.errors import UserError
@@ -115,7 +114,10 @@ def measure(bundle: Path, seconds: float, repeats: int) -> list[Row]:
   samples = max(round(seconds * codec.spec.sample_rate), 1)
   audio = np.random.default_rng(0).standard_normal((1, codec.spec.channels, samples), np.float32)
   audio /= 10
-  with TorchTimer(bundle, audio) as torch_timer:
+  words = ["--codec", bundle, "--shape", *audio.shape]
+  with TorchWorker(
+    "data_prep.codec_timer", words, needs=["encodec"], start=audio.tobytes()
+  ) as torch_timer:
     timers = (JaxTimer(codec, audio), torch_timer)
     times = {(call, timer): [] for call in CALLS for timer in timers}
     for _ in range(1 + repeats):
@@ -154,47 +156,3 @@ class JaxTimer:
     else:
       jax.block_until_ready(self._codec.decode(self._codes))
     return time.perf_counter() - start
-
-
-class TorchTimer:
-  """Times data_prep/torch_codec.py in a process of its own; this one never loads torch.
-
-  A context manager. `note` says why there are no figures; every time is then NaN.
-  """
-
-  library = "torch"
-
-  def __init__(self, bundle: Path, audio: Float[np.ndarray, "B channels samples"]):
-    self.version, self.note, self._worker = None, "", None
-    absent = [name for name in ("torch", "encodec") if importlib.util.find_spec(name) is None]
-    if absent:
-      self.note = f"{absent[0]} not installed"
-      return
-    command = [sys.executable, "-m", "data_prep.codec_timer", "--codec", str(bundle)]
-    command += ["--threads", str(count_threads()), "--shape", *map(str, audio.shape)]
-    self._worker = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-    self.version = self._ask(audio.tobytes())
-
-  def __enter__(self) -> "TorchTimer":
-    return self
-
-  def __exit__(self, *_: object) -> None:
-    if self._worker:
-      self._worker.communicate()  # the end of its input ends it
-
-  def time(self, call: str) -> float:
-    """Returns the seconds of one `encode`, or of one `decode` of what it gave."""
-    return float(self._ask(f"{call}\n".encode()) or "nan")
-
-  def _ask(self, request: bytes) -> str:
-    """Returns the line that the process answers; an empty one, and a note, if it is gone."""
-    if self.note:
-      return ""
-    answer = b""
-    with contextlib.suppress(BrokenPipeError):
-      self._worker.stdin.write(request)
-      self._worker.stdin.flush()
-      answer = self._worker.stdout.readline()
-    if not answer:
-      self.note = f"stopped with code {self._worker.wait()}, see above"
-    return answer.decode().strip()

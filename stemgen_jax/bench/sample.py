@@ -1,0 +1,175 @@
+# SPDX-License-Identifier: Apache-2.0
+r"""Seconds a stem takes to sample, beside the plain PyTorch way of the same decode.
+
+Example:
+  python -m stemgen_jax.bench sample --json sample.json
+  python -m stemgen_jax.bench sample --checkpoint runs/demo/model   # and the time to first audio
+
+The first row is the base; each other row changes one number of it. "x torch" is against
+data_prep/torch_sampler.py (one forward a guidance branch, the heads of all levels, a Python loop)
+in a process of its own, with the same sizes, iterations and threads, the two taking turns. A
+forward is the network on all branches of one iteration, alone; "overhead" is what an iteration
+takes beyond it. FLOP are those the model needs (`stemgen_jax.flops`), "matmul" the rate of a
+float32 product of two square matrices of 2048 rows, timed between the stems; "compile" is what the
+first stem takes longer.
+"""
+
+import argparse
+import statistics
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from stemgen_jax import guidance
+from stemgen_jax.bench.first_audio import measure_first_audio
+from stemgen_jax.bench.table import Row, describe_machine
+from stemgen_jax.bench.train import HEAD_WIDTH, MLP_RATIO
+from stemgen_jax.bench.worker import TorchWorker
+from stemgen_jax.config import ModelConfig, SampleConfig
+from stemgen_jax.decode import options_of
+from stemgen_jax.errors import UserError
+from stemgen_jax.flops import forward_flops
+from stemgen_jax.generate import build_generate, steering_of, take_keys
+from stemgen_jax.model import build
+
+LEVELS, CODES, MATMUL = 4, 2048, 2048
+COLUMNS = {
+  "case": ("case", ""),
+  "stem_s": ("s a stem", ".2f"),
+  "torch_s": ("torch", ".2f"),
+  "times_torch": ("x torch", ".2f"),
+  "iteration_ms": ("iteration ms", ".1f"),
+  "forward_ms": ("forward ms", ".1f"),
+  "overhead": ("overhead", ".1%"),
+  "gflops_per_s": ("GFLOP/s", ".0f"),
+  "matmul_share": ("of matmul", ".0%"),
+  "compile_s": ("compile s", ".1f"),
+}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+  """Adds the subcommand's flags."""
+  parser.add_argument("--dim", type=int, default=512, help="width")
+  parser.add_argument("--layers", type=int, default=8)
+  parser.add_argument("--frames", type=int, default=500)
+  parser.add_argument("--steps", type=int, nargs=LEVELS, default=[24, 12, 8, 8])
+  parser.add_argument("--sources", type=int, default=2, help="guided ones, the context among them")
+  parser.add_argument("--takes", type=int, default=1)
+  parser.add_argument("--repeats", type=int, default=3, help="timed stems of each")
+  parser.add_argument("--only_base", action="store_true", help="leave the growth out")
+  parser.add_argument("--checkpoint", type=Path, help="measure its time to first audio too")
+
+
+def measure_all(arguments: argparse.Namespace) -> Iterator[Row]:
+  """Yields a row for each size, then for each start if a checkpoint is given.
+
+  Raises:
+    UserError: if a number breaks its rule.
+  """
+  base = {name: getattr(arguments, name) for name in ("frames", "steps", "sources", "takes")}
+  sizes = [arguments.dim, arguments.layers, arguments.repeats, *base["steps"], arguments.frames]
+  if min(*sizes, arguments.takes) < 1 or arguments.sources < 0 or arguments.dim % HEAD_WIDTH:
+    raise UserError(
+      f"every number must be positive and --dim a multiple of {HEAD_WIDTH}; got --dim"
+      f" {arguments.dim} and {base}. Change it."
+    )
+  cases = {"base": base}
+  if not arguments.only_base:
+    for frames in (arguments.frames // 2, 2 * arguments.frames):
+      cases[f"{frames} frames"] = base | {"frames": frames}
+    twice = [2 * n for n in arguments.steps]
+    cases[f"{sum(twice)} iterations"] = base | {"steps": twice}
+    for sources in {0, 1, 2} - {arguments.sources}:
+      cases[f"{sources} guided sources"] = base | {"sources": sources}
+    for takes in (2, 4):
+      cases[f"{takes * arguments.takes} takes"] = base | {"takes": takes * arguments.takes}
+  for name, case in cases.items():
+    yield {"case": name, **measure(arguments, **case)}
+  if arguments.checkpoint:
+    yield from measure_first_audio(arguments.checkpoint)
+
+
+def measure(
+  arguments: argparse.Namespace, frames: int, steps: list[int], sources: int, takes: int
+) -> Row:
+  """Returns the row of one size."""
+  config = ModelConfig(
+    n_levels=LEVELS, n_codes=CODES, dim=arguments.dim, n_layers=arguments.layers,
+    n_heads=arguments.dim // HEAD_WIDTH, mlp_dim=round(arguments.dim * MLP_RATIO / 64) * 64,
+    sources={f"source_{i}": ("a", "b") for i in range(max(0, sources - 1))}, remat="none",
+  )  # fmt: skip
+  model = build(config)
+  params = jax.jit(model.init)(jax.random.key(0))
+  mode = "independent" if sources else "joint"
+  settings = SampleConfig(steps=tuple(steps), guidance_mode=mode, guidance={"context": 2.0})
+  options, steering = options_of(settings), steering_of(settings, config)
+  context = jax.random.randint(jax.random.key(1), (takes, frames, LEVELS), 0, CODES)
+  conditions = jnp.zeros((takes, len(config.sources)), jnp.int32)
+  arrays = (params, context, conditions, context, jnp.zeros(context.shape, bool))
+  generate = build_generate(model, CODES)
+  branches = guidance.branches(1 + len(config.sources), mode)
+  rows = takes * len(branches)
+  forward = jax.jit(model.apply, static_argnums=5)
+  keep = jnp.tile(jnp.asarray(branches), (takes, 1))
+  tiled = [jnp.repeat(x, len(branches), axis=0) for x in (context, context, conditions)]
+  matrix = jax.random.normal(jax.random.key(0), (MATMUL, MATMUL))
+  multiply = jax.jit(jnp.matmul)
+
+  def run_forward(turn: int) -> None:
+    jax.block_until_ready(forward(params, *tiled, keep, "features"))
+
+  def run_generate(turn: int) -> None:
+    jax.block_until_ready(generate(*arrays, take_keys(turn, takes), options, steering))
+
+  def run_matmul(turn: int) -> None:
+    jax.block_until_ready(multiply(matrix, matrix))
+
+  taken: dict = {run_generate: [], run_forward: [], run_matmul: [], "torch": []}
+  with tempfile.TemporaryDirectory() as folder:
+    weights = Path(folder) / "weights.npz"
+    flat = jax.tree.leaves_with_path(params)
+    named = {jax.tree_util.keystr(p, simple=True, separator="/"): np.asarray(x) for p, x in flat}
+    np.savez(weights, **named)
+    words = ["--weights", weights, "--frames", frames, "--batch", takes, "--steps", *steps]
+    if sources:
+      words += ["--scales", *[2.0] * sources]
+    with TorchWorker("data_prep.sample_timer", words) as torch_worker:
+      for turn in range(1 + arguments.repeats):
+        for call in (run_forward, run_matmul):
+          for _ in range(5):
+            taken[call].append(_time(call, turn))
+        taken[run_generate].append(_time(run_generate, turn))
+        taken["torch"].append(torch_worker.time("decode"))
+  stem_s, torch_s = (statistics.median(taken[key][1:]) for key in (run_generate, "torch"))
+  forward_s, matmul_s = (statistics.median(taken[key][5:]) for key in (run_forward, run_matmul))
+  iteration_s = stem_s / sum(steps)
+  rate = rows * forward_flops(config, frames) / iteration_s
+  matmul_rate = 2 * MATMUL**3 / matmul_s
+  row = {
+    "stem_s": stem_s / takes,
+    "iteration_ms": 1000 * iteration_s,
+    "forward_ms": 1000 * forward_s,
+    "overhead": iteration_s / forward_s - 1,
+    "gflops_per_s": rate / 1e9,
+    "matmul_share": rate / matmul_rate,
+    "compile_s": taken[run_generate][0] - stem_s,
+    "dim": arguments.dim,
+    "layers": arguments.layers,
+    "repeats": arguments.repeats,
+    **describe_machine(),
+  }
+  if not torch_worker.note:
+    row |= {"torch_s": torch_s / takes, "times_torch": torch_s / stem_s}
+    row["torch"] = torch_worker.version
+  return row
+
+
+def _time(call, turn: int) -> float:
+  began_s = time.perf_counter()
+  call(turn)
+  return time.perf_counter() - began_s

@@ -1,0 +1,56 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A process that times PyTorch, so that this one never loads it: a line asked, a line answered."""
+
+import contextlib
+import importlib.util
+import subprocess
+import sys
+from collections.abc import Sequence
+
+from stemgen_jax.bench.table import count_threads
+
+
+class TorchWorker:
+  """Runs `python -m MODULE ...`, whose first answer is torch's version; a context manager.
+
+  `note` says why there are no figures; every time is then NaN.
+  """
+
+  library = "torch"
+
+  def __init__(
+    self, module: str, words: Sequence[object], needs: Sequence[str] = (), start: bytes = b""
+  ):
+    """Starts it with flags, and what it reads first; the packages it needs may be absent."""
+    self.version, self.note, self._process = None, "", None
+    absent = [name for name in ("torch", *needs) if importlib.util.find_spec(name) is None]
+    if absent:
+      self.note = f"{absent[0]} not installed"
+      return
+    command = [sys.executable, "-m", module, "--threads", str(count_threads()), *map(str, words)]
+    self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    self.version = self._ask(start)
+
+  def __enter__(self) -> "TorchWorker":
+    return self
+
+  def __exit__(self, *_: object) -> None:
+    if self._process:
+      self._process.communicate()  # the end of its input ends it
+
+  def time(self, call: str) -> float:
+    """Returns the seconds that a call took there."""
+    return float(self._ask(f"{call}\n".encode()) or "nan")
+
+  def _ask(self, request: bytes) -> str:
+    """Returns the line that the process answers; an empty one, and a note, if it is gone."""
+    if self.note:
+      return ""
+    answer = b""
+    with contextlib.suppress(BrokenPipeError):
+      self._process.stdin.write(request)
+      self._process.stdin.flush()
+      answer = self._process.stdout.readline()
+    if not answer:
+      self.note = f"stopped with code {self._process.wait()}, see above"
+    return answer.decode().strip()

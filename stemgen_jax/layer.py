@@ -1,0 +1,203 @@
+# SPDX-License-Identifier: Apache-2.0
+r"""Builds an arrangement layer by layer: each new stem listens to the mix of all before it.
+
+Examples:
+  python -m stemgen_jax.layer --checkpoint runs/demo/model --start loop.wav \
+    --instruments drums,bass,piano,woodwind --out song --takes 3
+  python -m stemgen_jax.layer --checkpoint runs/demo/model --silence_s 10 \
+    --instruments drums,bass --out song
+
+Of each layer's takes the one with the highest listening score goes into the mix: how much likelier
+the model finds the stem with its context than without, in nats a token; a take that hardly sounds
+is passed over. Writes mix.wav, stems/ (which add up to it), index.html to hear and see it all, and
+a folder for each layer with every take. Stopped and started again, it goes on where it was.
+"""
+
+import argparse
+import dataclasses
+import hashlib
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+
+from stemgen_jax.audio import Samples, read_audio, write_audio
+from stemgen_jax.categories import category_index
+from stemgen_jax.cli import build_parser
+from stemgen_jax.errors import UserError, run_cli
+from stemgen_jax.files import make_folder, write_text
+from stemgen_jax.loudness import amplify
+from stemgen_jax.request import Request
+from stemgen_jax.request_files import PARTS, SETTINGS, build_request
+from stemgen_jax.sample import add_model_flags, write_result
+from stemgen_jax.stemgen import StemGen
+
+PLAN, LAYER = "layers.json", "layer.json"
+SILENT_LUFS = -50.0  # as the codec gives it, a take below this is silence
+
+
+def layer(arguments: argparse.Namespace) -> Path:
+  """Runs the command and returns the path of the page.
+
+  Raises:
+    UserError: if a flag is wrong, or --out holds another arrangement.
+  """
+  flags = {name: getattr(arguments, name, None) for name in (*PARTS, *SETTINGS)}
+  given = {name: value for name, value in flags.items() if value is not None}
+  if arguments.start is not None:
+    given["context"] = arguments.start
+  source, first = build_request(given)
+  model = StemGen.from_checkpoint(arguments.checkpoint, arguments.codec, arguments.devices)
+  values = model.config.model.sources.get("instrument", ())
+  names = [values[category_index(name, values)] for name in arguments.instruments.split(",")]
+  plan = {
+    "start": source,
+    "start_sha256": hashlib.sha256(np.ascontiguousarray(first.context).tobytes()).hexdigest(),
+    "checkpoint": str(arguments.checkpoint),
+    "flags": json.loads(json.dumps({k: v for k, v in given.items() if k != "context"})),
+  }
+  out = arguments.out
+  model.run([first])  # checks the settings
+  open_folder(out, plan)
+  if not (out / "00_start.wav").is_file():
+    write_audio(out / "00_start.wav", first.context, first.rate_hz)
+  layers: list[dict[str, Any]] = []
+  with Console(stderr=True).status("") as status:
+    for number, name in enumerate(names, 1):
+      status.update(f"layer {number} of {len(names)}: {name}")
+      context, _ = read_audio(layers[-1]["mix"] if layers else out / "00_start.wav")
+      folder = out / f"{number:02d}_{name}"
+      record = read_layer(folder) or add_layer(model, first, context, folder, name, number)
+      layers.append({**record, "mix": folder / record["files"][1]})
+      write_stems(out, layers, first.rate_hz)
+      write_text(out / "index.html", draw_page(out, source, layers))
+  return out / "index.html"
+
+
+def open_folder(out: Path, plan: dict[str, Any]) -> None:
+  """Makes the folder and notes what will be in it.
+
+  Raises:
+    UserError: if it holds an arrangement that was asked for otherwise.
+  """
+  make_folder(out, "--out")
+  if (out / PLAN).is_file():
+    before = json.loads((out / PLAN).read_text(encoding="utf-8"))
+    if differ := sorted(name for name in plan if before.get(name) != plan[name]):
+      raise UserError(
+        f"--out must be a new folder or hold the same arrangement; got {out}, made with other"
+        f" {', '.join(differ)}. Choose another --out."
+      )
+  write_text(out / PLAN, json.dumps(plan, indent=1) + "\n")
+
+
+def read_layer(folder: Path) -> dict[str, Any] | None:
+  """Returns what is known of a layer that is done."""
+  path = folder / LAYER
+  return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+
+
+def add_layer(
+  model: StemGen, first: Request, context: Samples, folder: Path, name: str, number: int
+) -> dict[str, Any]:
+  """Writes the takes of a layer and which of them was chosen; returns the latter's record."""
+  conditions = {**first.conditions, "instrument": name}
+  request = dataclasses.replace(
+    first, context=context, conditions=conditions, seed=first.seed + number
+  )
+  (result,) = model.run([request])
+  make_folder(folder, "--out")
+  for _ in write_result(result, folder, "the mix of all layers before"):
+    pass
+  takes = json.loads((folder / "settings.json").read_text(encoding="utf-8"))["takes"]
+  chosen = choose(takes)
+  record = {**takes[chosen], "instrument": name, "seed": request.seed, "chosen": chosen,
+            "scores": [take["listening_score_nats"] for take in takes]}  # fmt: skip
+  write_text(folder / LAYER, json.dumps(record, indent=1) + "\n")
+  return record
+
+
+def choose(takes: list[dict[str, Any]]) -> int:
+  """Returns which take goes into the mix: of those that sound, the highest listening score."""
+
+  def rank(i: int) -> tuple[bool, float]:
+    sounds = takes[i]["lufs"] - takes[i]["gain_db"] > SILENT_LUFS
+    return sounds, takes[i]["listening_score_nats"]
+
+  return max(range(len(takes)), key=rank)
+
+
+def write_stems(out: Path, layers: list[dict[str, Any]], rate_hz: int) -> None:
+  """Writes every layer's stem as it is in the mix so far, and that mix.
+
+  Each mix may have been turned down as a whole, so earlier stems are turned down with it.
+  """
+  make_folder(out / "stems", "--out")
+  files = [out / "00_start.wav"] + [entry["mix"].parent / entry["files"][0] for entry in layers]
+  later_db = np.cumsum([entry["mix_gain_db"] for entry in layers][::-1])[::-1]
+  gains_db = [later_db[0], *later_db]
+  names = ["start", *(entry["instrument"] for entry in layers)]
+  for i, (file, name, gain_db) in enumerate(zip(files, names, gains_db)):
+    samples, _ = read_audio(file)
+    write_audio(out / "stems" / f"{i:02d}_{name}.wav", amplify(samples, float(gain_db)), rate_hz)
+  mix, _ = read_audio(layers[-1]["mix"])
+  write_audio(out / "mix.wav", mix, rate_hz)
+
+
+def draw_page(out: Path, source: str, layers: list[dict[str, Any]]) -> str:
+  """Returns the page: the arrangement as a picture, and players of all that was made."""
+  from stemgen_jax.page import embed_figure, pyplot, render
+
+  paths = sorted((out / "stems").glob("*.wav"))[: len(layers) + 1]
+  figure, rows = pyplot.subplots(
+    len(paths), 1, figsize=(9, 0.9 * len(paths) + 0.5), sharex=True, sharey=True,
+    layout="constrained", squeeze=False,
+  )  # fmt: skip
+  for i, (axes, path) in enumerate(zip(rows[:, 0], paths)):
+    samples, rate_hz = read_audio(path)
+    cell = max(1, samples.shape[1] // 1500)
+    size = samples.shape[1] // cell * cell
+    peaks = np.abs(samples[:, :size]).max(axis=0).reshape(-1, cell).max(axis=1)
+    time_s = np.arange(len(peaks)) * cell / rate_hz
+    axes.fill_between(time_s, -peaks, peaks, color=f"C{i}", linewidth=0)
+    axes.set_ylabel(path.stem[3:], rotation=0, ha="right", va="center")
+    axes.set_yticks([])
+    for side in ("top", "right", "left"):
+      axes.spines[side].set_visible(False)
+  rows[-1, 0].set_xlabel("s")
+  return render(
+    "layers.html",
+    source=source,
+    picture=embed_figure(figure),
+    layers=[
+      {
+        **entry,
+        "folder": entry["mix"].parent.name,
+        "takes": [
+          {"file": f"take_{i:02d}.wav", "score": score, "chosen": i == entry["chosen"]}
+          for i, score in enumerate(entry["scores"])
+        ],
+      }
+      for entry in layers
+    ],
+  )
+
+
+def main(argv: list[str] | None = None) -> None:
+  """The command."""
+  parser = build_parser(__doc__)
+  add = parser.add_argument
+  start = parser.add_mutually_exclusive_group(required=True)
+  start.add_argument("--start", type=Path, help="music to begin with: wav, flac, ogg or mp3")
+  start.add_argument("--silence_s", type=float, help="begin with silence of this many seconds")
+  add("--instruments", required=True, help="the layers in their order, as drums,bass,piano")
+  add("--loop", action="store_true", default=None, help="the end is followed by the start")
+  add_model_flags(parser)
+  print(layer(parser.parse_args(argv)))
+
+
+if __name__ == "__main__":
+  sys.exit(run_cli(main))
