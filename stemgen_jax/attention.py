@@ -42,7 +42,9 @@ def choose_attention(mesh: Mesh | None) -> Attention:
 
 
 def _is_one_cpu(mesh: Mesh | None) -> bool:
-  return mesh is not None and mesh.size == 1 and mesh.devices.flat[0].platform == "cpu"
+  if mesh is None:
+    return jax.default_backend() == "cpu"
+  return mesh.size == 1 and mesh.devices.flat[0].platform == "cpu"
 
 
 def attend_plain(

@@ -122,3 +122,37 @@ def music():
     synth.noteon(2, 36 if beat % 2 else 38, 100)
     synth.generate_simple(len(half), memoryview(half).cast("B"))
   return sound.T[:1] / np.abs(sound).max()
+
+
+@pytest.fixture(scope="session")
+def make_stemgen():
+  """A function that returns a tiny untrained `StemGen` of the demo codec, on some devices."""
+  import dataclasses
+
+  from configs.demo import get_config
+  from stemgen_jax import codec, sharding
+  from stemgen_jax.config import MeshConfig
+  from stemgen_jax.model import build
+  from stemgen_jax.stemgen import StemGen
+
+  config = get_config()
+  config = dataclasses.replace(
+    config,
+    model=dataclasses.replace(config.model, dim=32, n_layers=2, mlp_dim=64),
+    data=dataclasses.replace(config.data, crop_frames=60),
+    sample=dataclasses.replace(config.sample, steps=(3, 2, 1, 1)),
+  )
+  params, bundle = build(config.model).init(jax.random.key(0)), codec.load()
+
+  def make(devices):
+    mesh = sharding.build_mesh(MeshConfig(), jax.devices()[:devices])
+    placed = jax.device_put(params, sharding.tree_shardings(params, mesh))
+    return StemGen(config, placed, bundle, mesh, {"step": 0})
+
+  return make
+
+
+@pytest.fixture(scope="session")
+def stemgen(make_stemgen):
+  """One of `make_stemgen` on one device."""
+  return make_stemgen(1)

@@ -3,50 +3,16 @@
 
 import dataclasses
 
-import jax
 import numpy as np
 import pytest
 
-from configs.demo import get_config
-from stemgen_jax import codec as codecs
-from stemgen_jax import sharding, transcode
+from stemgen_jax import transcode
 from stemgen_jax.alignment import compare_onsets, find_onsets, measure_seam
-from stemgen_jax.config import MeshConfig
 from stemgen_jax.errors import UserError
 from stemgen_jax.loudness import measure_lufs, measure_true_peak
-from stemgen_jax.model import build
 from stemgen_jax.request import Request
-from stemgen_jax.stemgen import StemGen
 
 RATE_HZ = 22_050
-
-
-@pytest.fixture(scope="module")
-def config():
-  made = get_config()
-  return dataclasses.replace(
-    made,
-    model=dataclasses.replace(made.model, dim=32, n_layers=2, mlp_dim=64),
-    data=dataclasses.replace(made.data, crop_frames=60),
-    sample=dataclasses.replace(made.sample, steps=(3, 2, 1, 1)),
-  )
-
-
-@pytest.fixture(scope="module")
-def parts(config):
-  return config, build(config.model).init(jax.random.key(0)), codecs.load()
-
-
-def make(parts, devices):
-  config, params, codec = parts
-  mesh = sharding.build_mesh(MeshConfig(), jax.devices()[:devices])
-  params = jax.device_put(params, sharding.tree_shardings(params, mesh))
-  return StemGen(config, params, codec, mesh, {"step": 0})
-
-
-@pytest.fixture(scope="module")
-def stemgen(parts):
-  return make(parts, 1)
 
 
 @pytest.fixture(scope="module")
@@ -158,9 +124,9 @@ def test_several_requests_share_batches_and_come_back_in_order(stemgen, loop):
 
 
 @pytest.mark.parametrize("devices", [2, 4])
-def test_takes_over_devices_are_those_of_one(parts, stemgen, loop, devices):
+def test_takes_over_devices_are_those_of_one(make_stemgen, stemgen, loop, devices):
   say = {"sample_rate": RATE_HZ, "instrument": "bass", "takes": 3}
-  spread = make(parts, devices).generate(loop, **say)
+  spread = make_stemgen(devices).generate(loop, **say)
   np.testing.assert_array_equal(spread.codes, stemgen.generate(loop, **say).codes)
 
 
