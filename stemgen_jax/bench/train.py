@@ -72,7 +72,7 @@ def measure_all(arguments: argparse.Namespace) -> Iterator[Row]:
   """Yields a row for each size.
 
   Raises:
-    UserError: if a number breaks its rule, or there is nothing to plot with.
+    UserError: if a number breaks its rule, or the plot's folder cannot be made.
   """
   counts = [arguments.layers, arguments.steps, arguments.matmul]
   sizes = [*arguments.dim, *arguments.frames, *arguments.batch, *counts]
@@ -82,7 +82,7 @@ def measure_all(arguments: argparse.Namespace) -> Iterator[Row]:
       f" {arguments.dim} --frames {arguments.frames} --batch {arguments.batch}. Change it."
     )
   if arguments.plot:
-    check_plot(arguments.plot)
+    make_folder(arguments.plot.parent, "the folder of --plot")
   rows = []
   with tempfile.TemporaryDirectory() as folder:
     path = write_random(Path(folder), SONGS, song_s=max(arguments.frames) / METADATA.frame_rate_hz)
@@ -180,17 +180,6 @@ def build_config(
   )
   data = DataConfig(path=path, crop_frames=frames, batch_size=batch)
   return Config(name="bench", model=model, data=data)
-
-
-def check_plot(path: Path) -> None:
-  """Raises a UserError if the plot cannot be drawn, before anything is measured."""
-  try:
-    import matplotlib  # noqa: F401
-  except ImportError as error:
-    raise UserError(
-      "--plot needs matplotlib; got a Python without it. pip install 'stemgen_jax[demo]'."
-    ) from error
-  make_folder(path.parent, "the folder of --plot")
 
 
 def plot(rows: Sequence[Row], path: Path) -> None:
