@@ -20,7 +20,7 @@ from stemgen_jax import compilation_cache, mixing, sharding, transcode
 from stemgen_jax.audio import Samples
 from stemgen_jax.checkpoint import load_average
 from stemgen_jax.codec.bundle import DEMO_BUNDLE
-from stemgen_jax.config import Config, MeshConfig
+from stemgen_jax.config import Config, MeshConfig, SampleConfig
 from stemgen_jax.decode import options_of
 from stemgen_jax.errors import UserError
 from stemgen_jax.generate import build_generate, steering_of, take_keys
@@ -28,7 +28,7 @@ from stemgen_jax.job import Job
 from stemgen_jax.model import build
 from stemgen_jax.request import LEVEL_LU, Request
 from stemgen_jax.score import build_score
-from stemgen_jax.types import Params
+from stemgen_jax.types import Bool, Keys, Params
 from stemgen_jax.windows import fill_windows
 
 Audio = Float[np.ndarray, "takes _channels _samples"]  # stem and mix may differ in channels
@@ -191,7 +191,7 @@ class StemGen:
     repeat = [np.repeat(h.codes[None], n, axis=0) for h, n in zip(heard, takes)]
     conditions = [np.tile(job.indices, (n, 1)) for job, n in zip(jobs, takes)]
     keys = [take_keys(job.request.seed, n) for job, n in zip(jobs, takes)]
-    codes = self._fill(
+    codes = self.fill(
       np.concatenate(repeat), np.concatenate(conditions), *map(np.concatenate, zip(*rows)),
       jnp.concatenate(keys), jobs[0].settings, jobs[0].request.loop, advance,
     )  # fmt: skip
@@ -199,8 +199,21 @@ class StemGen:
     for job, h, own in zip(jobs, heard, np.split(codes, np.cumsum(takes)[:-1])):
       yield self._finish(job, h, own)
 
-  def _fill(self, context, conditions, given, known, keys, settings, loop, advance):
-    """Returns the tokens of a batch; rows are added so that every device has as many."""
+  def fill(
+    self,
+    context: Int[np.ndarray, "B T Q"],
+    conditions: Int[np.ndarray, "B C"],
+    given: Int[np.ndarray, "B T Q"],
+    known: Bool[np.ndarray, "B T Q"],
+    keys: Keys,
+    settings: SampleConfig,
+    loop: bool = False,
+    advance: Callable[[str], None] = lambda text: None,
+  ) -> Int[np.ndarray, "B T Q"]:
+    """Returns the tokens of stems for tokens of contexts: `given` where `known`.
+
+    Rows are added while it computes, so that every device has as many.
+    """
     batch = len(context)
     more = -batch % self._mesh.size
     context, conditions, given, known = (

@@ -42,7 +42,7 @@ LAYERS = (
   {"data", "step", "generate", "metrics", "mixing", "score", "transcode", "request"},
   {"checkpoint", "evaluation", "recorder", "job", "request_files"},
   {"workdir", "stemgen"},
-  {"train", "sample", "layer", "report", "bench", "compile"},
+  {"train", "sample", "layer", "sweep", "report", "bench", "compile"},
 )
 
 

@@ -16,7 +16,7 @@ from jaxtyping import Array, Float, Int
 from stemgen_jax.codec import segments, stream
 from stemgen_jax.codec.architecture import CodecSpec
 from stemgen_jax.codec.bundle import DEMO_BUNDLE, Bundle, load_bundle, save_bundle
-from stemgen_jax.codec.whole import decode, encode, fold
+from stemgen_jax.codec.whole import decode, encode, fold, latents
 from stemgen_jax.errors import UserError
 from stemgen_jax.types import Params
 
@@ -65,6 +65,22 @@ class Codec:
     room = stream.round_up(frames) * spec.hop_samples - samples
     padded = np.pad(audio, ((0, 0), (0, 0), (0, room)))
     return np.asarray(encode(self.params, spec, padded, samples))[:, :frames]
+
+  def latents(
+    self, audio: Float[Array | np.ndarray, "B channels samples"]
+  ) -> Float[np.ndarray, "B T dimension"]:
+    """Returns what the encoder says of short audio before it is quantised: an embedding of sound.
+
+    Segments play no part, so that a normalising codec's audio should have an RMS near 1.
+
+    Raises:
+      UserError: if the audio has another channel count or no samples.
+    """
+    audio = self._check_audio(audio)
+    samples, hop = audio.shape[-1], self.spec.hop_samples
+    frames = -(-samples // hop)
+    padded = np.pad(audio, ((0, 0), (0, 0), (0, stream.round_up(frames) * hop - samples)))
+    return np.asarray(latents(self.params, self.spec, padded, samples))[:, :frames]
 
   def scales(self, audio: Float[Array | np.ndarray, "B channels samples"]) -> Scales | None:
     """Returns the RMS of each segment of audio; None if the codec does not normalise.

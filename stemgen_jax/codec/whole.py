@@ -33,8 +33,18 @@ def encode(
 
   `length` is traced: one compilation serves every length up to that of the array, exactly.
   """
-  latents, _ = seanet.run("encoder", params["encoder"], spec, audio.transpose(0, 2, 1), length)
-  return rvq.quantize(latents, params["codebooks"])
+  return rvq.quantize(latents(params, spec, audio, length), params["codebooks"])
+
+
+@functools.partial(jax.jit, static_argnames="spec")
+def latents(
+  params: Params,
+  spec: CodecSpec,
+  audio: Float[Array, "B channels samples"],
+  length: Int[Array, ""] | int,
+) -> Float[Array, "B T D"]:
+  """Returns what `encode` quantises."""
+  return seanet.run("encoder", params["encoder"], spec, audio.transpose(0, 2, 1), length)[0]
 
 
 @functools.partial(jax.jit, static_argnames="spec")
@@ -42,6 +52,6 @@ def decode(
   params: Params, spec: CodecSpec, codes: Int[Array, "B T Q"], length: Int[Array, ""] | int
 ) -> Float[Array, "B channels samples"]:
   """Returns audio, of which the first length * hop samples are those of codes[:, :length]."""
-  latents = rvq.dequantize(codes, params["codebooks"])
-  audio, _ = seanet.run("decoder", params["decoder"], spec, latents, length)
+  quantised = rvq.dequantize(codes, params["codebooks"])
+  audio, _ = seanet.run("decoder", params["decoder"], spec, quantised, length)
   return audio.transpose(0, 2, 1)

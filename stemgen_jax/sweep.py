@@ -1,0 +1,256 @@
+# SPDX-License-Identifier: Apache-2.0
+r"""Compares sampler settings on held-out songs: what they cost, and what they are worth.
+
+Example:
+  python -m stemgen_jax.sweep --checkpoint runs/shipped --data runs/tokens/shipped/2.0.0 \
+    --settings configs/ablations.jsonl --out runs/sweep --examples 32
+
+A line of --settings is an object of settings (`config.SampleConfig`) and a "name"; the model's own
+stand for what it leaves out. Every setting writes a stem for the same windows of held-out songs,
+with the same seeds. The table has
+
+  s a stem       time to write it, on this machine
+  score          listening score: how much likelier the model finds the stem with its context than
+                 without, nats a token of level 1, with a 95 % bootstrap interval over songs
+  FAD-encodec    Fréchet distance of the codec's latents (means over a second) to those of other
+                 songs' true stems: smaller is nearer to real music; biased, but by as much in each
+                 row of one table
+  silent         share of stems below -50 dB
+
+beside the true stems (the most there is) and stems of other songs (what not listening gives).
+Writes rows.jsonl, table.md and pareto.png; stopped and started again, it goes on.
+"""
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float, Int
+from rich.console import Console
+
+from stemgen_jax.cli import build_parser
+from stemgen_jax.codec import Codec
+from stemgen_jax.data import make_loader
+from stemgen_jax.errors import UserError, run_cli
+from stemgen_jax.evaluation.frechet import frechet_distance
+from stemgen_jax.files import make_folder, write_text
+from stemgen_jax.generate import take_keys
+from stemgen_jax.records import Dataset
+from stemgen_jax.request import resolve_settings
+from stemgen_jax.request_files import read_lines
+from stemgen_jax.stemgen import StemGen
+
+ROWS, REFERENCE, AT_ONCE = "rows.jsonl", 4, 8
+SILENT_DB = -50.0
+COLUMNS = ("setting", "s a stem", "score", "95 %", "FAD-encodec", "silent")
+
+
+def sweep(arguments: argparse.Namespace) -> Path:
+  """Runs the command and returns the path of the table.
+
+  Raises:
+    UserError: if a setting, the checkpoint or the dataset cannot be used.
+  """
+  model = StemGen.from_checkpoint(arguments.checkpoint, arguments.codec)
+  settings = list(read_settings(arguments.settings, model))
+  batch, reference = read_examples(model, arguments)
+  out = arguments.out
+  make_folder(out, "--out")
+  path = out / ROWS
+  done = dict(read_rows(path))
+  with Console(stderr=True).status("") as status:
+    status.update("embedding true stems")
+    far = embed(model.codec, decode_all(model.codec, reference))
+    for name, options in settings:
+      if name in done:
+        continue
+      status.update(f"setting {len(done) + 1} of {len(settings) + 2}: {name}")
+      if options is None:
+        codes, took_s = batch["target" if name == "true stems" else "foreign"], float("nan")
+      else:
+        began_s = time.perf_counter()
+        codes = generate(model, batch, options)
+        took_s = (time.perf_counter() - began_s) / len(codes)
+      row = {"name": name, "stem_s": took_s, **measure(model, batch, codes, far)}
+      done[name] = row
+      write_text(path, "".join(json.dumps(row) + "\n" for row in done.values()))
+  rows = [done[name] for name, _ in settings]
+  write_text(out / "table.md", tabulate(rows))
+  draw(rows, out / "pareto.png")
+  return out / "table.md"
+
+
+def read_settings(path: Path, model: StemGen) -> Iterator[tuple[str, Any]]:
+  """Yields names with their settings; None stands for stems that are not generated."""
+  yield "true stems", None
+  yield "other songs' stems", None
+  for number, line in read_lines(path):
+    if not isinstance(line, dict) or "name" not in line:
+      raise UserError(f"line {number} of {path} must be an object with a name; got {line!r}.")
+    name = str(line.pop("name"))
+    yield name, resolve_settings(line, model.config)
+
+
+def read_rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+  """Yields the rows that an earlier start has written."""
+  if path.is_file():
+    for _, row in read_lines(path):
+      yield row["name"], row
+
+
+def read_examples(
+  model: StemGen, arguments: argparse.Namespace
+) -> tuple[dict[str, np.ndarray], Int[np.ndarray, "n T Q"]]:
+  """Returns windows of held-out songs with a stem of another song each, and more true stems.
+
+  The other song's stem is of the same category where the windows have one.
+  """
+  data, count = model.config.data, arguments.examples
+  loader = make_loader(
+    Dataset.open(arguments.data), arguments.split, crop_frames=data.crop_frames,
+    batch_size=count * (1 + REFERENCE), seed=arguments.seed, silence_gate_db=data.silence_gate_db,
+    silence_prob=0.0, sources=list(model.config.model.sources),
+  )  # fmt: skip
+  rows = next(iter(loader))
+  kinds, clips = rows["conditions"], rows["clip"]
+  foreign = np.empty_like(rows["target"][:count])
+  for i in range(count):
+    others = [j for j in range(len(clips)) if clips[j] != clips[i]]
+    same = [j for j in others if (kinds[j] == kinds[i]).all()]
+    foreign[i] = rows["target"][(same or others)[0]]
+  batch = {name: array[:count] for name, array in rows.items()} | {"foreign": foreign}
+  return batch, rows["target"][count:]
+
+
+def generate(model: StemGen, batch: dict[str, np.ndarray], options: Any) -> np.ndarray:
+  """Returns a stem for each window."""
+  stems = []
+  keys = take_keys(0, len(batch["context"]))
+  for start in range(0, len(batch["context"]), AT_ONCE):
+    at = slice(start, start + AT_ONCE)
+    context = batch["context"][at]
+    nothing = np.zeros(context.shape, bool)
+    stems.append(
+      model.fill(
+        context, batch["conditions"][at], np.zeros_like(context), nothing, keys[at], options
+      )
+    )
+  return np.concatenate(stems)
+
+
+def measure(
+  model: StemGen, batch: dict[str, np.ndarray], codes: np.ndarray, far: np.ndarray
+) -> dict[str, Any]:
+  """Returns the figures of one set of stems."""
+  scores = np.concatenate(
+    [
+      model.score(context, stem[None], conditions)
+      for context, stem, conditions in zip(batch["context"], codes, batch["conditions"])
+    ]
+  )
+  audio = decode_all(model.codec, codes)
+  level_db = 10 * np.log10(np.square(audio).mean(axis=(1, 2)) + 1e-12)
+  low, high = bootstrap(scores, batch["clip"])
+  return {
+    "score": float(scores.mean()),
+    "low": low,
+    "high": high,
+    "fad_encodec": frechet_distance(far, embed(model.codec, audio)),
+    "silent": float((level_db < SILENT_DB).mean()),
+    "n": len(codes),
+  }
+
+
+def bootstrap(
+  values: Float[np.ndarray, " n"], groups: Int[np.ndarray, " n"], draws: int = 2000
+) -> tuple[float, float]:
+  """Returns the 2.5 and 97.5 % points of the mean, when whole groups (songs) are drawn again."""
+  rng, found = np.random.default_rng(0), np.unique(groups)
+  sums = np.array([values[groups == group].sum() for group in found])
+  counts = np.array([(groups == group).sum() for group in found])
+  at = rng.integers(0, len(found), (draws, len(found)))
+  low, high = np.quantile(sums[at].sum(axis=1) / counts[at].sum(axis=1), [0.025, 0.975])
+  return float(low), float(high)
+
+
+def decode_all(codec: Codec, codes: np.ndarray) -> np.ndarray:
+  """Returns the audio of stems, a few at once."""
+  return np.concatenate(
+    [codec.decode(codes[i : i + AT_ONCE]) for i in range(0, len(codes), AT_ONCE)]
+  )
+
+
+def embed(codec: Codec, audio: np.ndarray) -> Float[np.ndarray, "n D"]:
+  """Returns the codec's latents, averaged over each second."""
+  second = round(codec.spec.frame_rate_hz)
+  parts = []
+  for start in range(0, len(audio), AT_ONCE):
+    latents = codec.latents(audio[start : start + AT_ONCE])
+    whole = latents[:, : latents.shape[1] // second * second]
+    parts.append(whole.reshape(-1, second, whole.shape[-1]).mean(axis=1))
+  return np.concatenate(parts)
+
+
+def tabulate(rows: list[dict[str, Any]]) -> str:
+  """Returns the rows as a Markdown table."""
+  lines = ["| " + " | ".join(COLUMNS) + " |", "|---" * len(COLUMNS) + "|"]
+  for row in rows:
+    took = "" if np.isnan(row["stem_s"]) else f"{row['stem_s']:.2f}"
+    interval = f"{row['low']:+.3f} to {row['high']:+.3f}"
+    lines.append(
+      f"| {row['name']} | {took} | {row['score']:+.3f} | {interval} |"
+      f" {row['fad_encodec']:.2f} | {row['silent']:.0%} |"
+    )
+  return "\n".join(lines) + "\n"
+
+
+def draw(rows: list[dict[str, Any]], path: Path) -> None:
+  """Draws score and FAD over cost; the settings that no other beats in both are joined."""
+  from matplotlib.figure import Figure
+
+  made = [row for row in rows if not np.isnan(row["stem_s"])]
+  figure = Figure(figsize=(11, 4.5), layout="constrained")
+  for axes, (key, label, sign) in zip(
+    figure.subplots(1, 2),
+    (("score", "listening score, nats a token", 1), ("fad_encodec", "FAD-encodec", -1)),
+  ):
+    front, best = [], -np.inf
+    for row in sorted(made, key=lambda row: (row["stem_s"], -sign * row[key])):
+      axes.plot(row["stem_s"], row[key], "o", color="C0")
+      axes.annotate(row["name"], (row["stem_s"], row[key]), fontsize=7, xytext=(3, 3),
+                    textcoords="offset points")  # fmt: skip
+      if sign * row[key] > best:
+        best = sign * row[key]
+        front.append((row["stem_s"], row[key]))
+    if front:
+      axes.plot(*zip(*front), color="C1", zorder=0)
+    for row in rows:
+      if np.isnan(row["stem_s"]):
+        axes.axhline(row[key], linestyle="--", color="grey")
+        axes.annotate(row["name"], (0, row[key]), xycoords=("axes fraction", "data"), fontsize=7)
+    axes.set(xlabel="seconds a stem", ylabel=label, xscale="log")
+  figure.savefig(path, dpi=110)
+
+
+def main(argv: list[str] | None = None) -> None:
+  """The command."""
+  parser = build_parser(__doc__)
+  add = parser.add_argument
+  add("--checkpoint", required=True, type=Path, help="a workdir of stemgen_jax.train")
+  add("--codec", type=Path, help="codec bundle (default: where training had it, or the demo codec)")
+  add("--data", required=True, help="a dataset of stemgen_jax's token shards")
+  add("--split", default="test")
+  add("--settings", required=True, type=Path, help="a JSONL file of settings to compare")
+  add("--examples", type=int, default=32, help="windows (default 32)")
+  add("--seed", type=int, default=0, help="of the choice of windows")
+  add("--out", required=True, type=Path)
+  print(sweep(parser.parse_args(argv)).read_text(encoding="utf-8"))
+
+
+if __name__ == "__main__":
+  sys.exit(run_cli(main))
