@@ -14,6 +14,7 @@ from jaxtyping import Float
 from stemgen_jax.audio import Samples, convert_audio
 
 RATE_HZ, HOP_SAMPLES, WINDOW_SAMPLES = 22_050, 128, 2048  # a hop is 5.8 ms
+BLOCK_HOPS = 10_000  # about a minute
 WINDOW_S = 0.07  # an onset this near to the other's is one with it
 
 
@@ -42,7 +43,17 @@ def find_onsets(samples: Samples, rate_hz: int) -> Float[np.ndarray, " n"]:
   mono = convert_audio(samples, rate_hz, RATE_HZ, 1)[0]
   if len(mono) < WINDOW_SAMPLES or not mono.any():
     return np.zeros(0)
-  return librosa.onset.onset_detect(y=mono, sr=RATE_HZ, hop_length=HOP_SAMPLES, units="time")
+  size, room = BLOCK_HOPS * HOP_SAMPLES, WINDOW_SAMPLES
+  padded, envelope = np.pad(mono, room), []
+  for start in range(0, len(mono), size):  # in blocks: spectra are far larger than their sound
+    count = 1 + (min(start + size, len(mono)) - start) // HOP_SAMPLES
+    block = librosa.onset.onset_strength(
+      y=padded[start : start + size + 2 * room], sr=RATE_HZ, hop_length=HOP_SAMPLES
+    )
+    envelope.append(block[room // HOP_SAMPLES :][: min(count, BLOCK_HOPS)])
+  return librosa.onset.onset_detect(
+    onset_envelope=np.concatenate(envelope), sr=RATE_HZ, hop_length=HOP_SAMPLES, units="time"
+  )
 
 
 def compare_onsets(stem_s: Float[np.ndarray, " n"], context_s: Float[np.ndarray, " m"]) -> Onsets:

@@ -124,7 +124,8 @@ def choose(takes: list[dict[str, Any]]) -> int:
   """Returns which take goes into the mix: of those that sound, the highest listening score."""
 
   def rank(i: int) -> tuple[bool, float]:
-    sounds = takes[i]["lufs"] - takes[i]["gain_db"] > SILENT_LUFS
+    lufs = takes[i]["lufs"]
+    sounds = lufs is not None and lufs - takes[i]["gain_db"] > SILENT_LUFS
     return sounds, takes[i]["listening_score_nats"]
 
   return max(range(len(takes)), key=rank)

@@ -16,10 +16,10 @@ FADE_S = 0.01  # from what is kept to what is new
 
 def place_stem(
   stem: Samples, context: Samples, rate_hz: int, level_lu: float | None
-) -> tuple[Samples, dict[str, float]]:
+) -> tuple[Samples, dict[str, float | None]]:
   """Returns the stem at `level_lu` over the context's loudness, and what was done to it.
 
-  None leaves its level; true peaks are held in either case.
+  None leaves its level; true peaks are held in either case. Silence has no loudness: None.
   """
   gain_db = 0.0
   if level_lu is not None:
@@ -31,8 +31,8 @@ def place_stem(
   placed = loudness.amplify(placed, held_db)
   return placed, {
     "gain_db": gain_db + held_db,
-    "lufs": loudness.measure_lufs(placed, rate_hz),
-    "true_peak_dbtp": loudness.measure_true_peak(placed, rate_hz),
+    "lufs": _finite(loudness.measure_lufs(placed, rate_hz)),
+    "true_peak_dbtp": _finite(loudness.measure_true_peak(placed, rate_hz)),
   }
 
 
@@ -85,3 +85,7 @@ def describe(stem: Samples, context: Samples, rate_hz: int, loop: bool) -> dict[
   if loop:
     report["seam"] = alignment.measure_seam(stem)
   return report
+
+
+def _finite(db: float) -> float | None:
+  return db if math.isfinite(db) else None

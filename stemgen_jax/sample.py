@@ -60,7 +60,7 @@ def write_result(result: Result, folder: Path, source: str) -> Iterator[Path]:
       write_audio(path, samples, result.sample_rate)
       yield path
     record["takes"][i] = {"files": [path.name for path in paths], **record["takes"][i]}
-  write_text(folder / "settings.json", json.dumps(record, indent=1) + "\n")
+  write_text(folder / "settings.json", json.dumps(record, indent=1, allow_nan=False) + "\n")
   yield folder / "settings.json"
   tell(record)
 
@@ -69,7 +69,8 @@ def tell(record: dict[str, Any]) -> None:
   """Prints what a person wants to know of the takes, on stderr."""
   for i, take in enumerate(record["takes"]):
     onsets = take["onsets"]
-    words = f"take {i}, seed {record['seed']}: {take['lufs']:.1f} LUFS"
+    loud = "silent" if take["lufs"] is None else f"{take['lufs']:.1f} LUFS"
+    words = f"take {i}, seed {record['seed']}: {loud}"
     if onsets["offset_ms"] is not None:
       words += (
         f", {onsets['matched']} of {onsets['stem']} onsets on the context's, median"

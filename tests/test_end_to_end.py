@@ -155,6 +155,17 @@ def test_a_stem_is_continued_and_a_variation_is_another(chain, tmp_path):
   assert (takes[0] != takes[1]).any()
 
 
+def test_the_readmes_lines_run(chain, tmp_path, monkeypatch, capsys):
+  text = (ROOT / "README.md").read_text()
+  (block,) = [b for b in re.findall(r"```python\n(.*?)```", text, re.S) if "from_checkpoint" in b]
+  block = block.replace("runs/demo/model", str(chain / "model"))
+  block = block.replace("my_loop.wav", str(chain / "loop.wav"))
+  monkeypatch.chdir(tmp_path)
+  exec(compile(block, "README.md", "exec"), {})
+  assert len(capsys.readouterr().out.splitlines()) == 4
+  assert soundfile.info("bass.wav").duration == pytest.approx(5.03, abs=1e-3)
+
+
 def test_a_batch_of_contexts_is_what_each_gives_alone(chain, tmp_path):
   lines = [
     {"context": "loop.wav", "name": "one", "instrument": "drums", "seed": 4},

@@ -73,7 +73,9 @@ def test_a_take_that_hardly_sounds_is_passed_over():
 
   assert layer.choose([take(0.1, -20), take(0.3, -22), take(0.2, -21)]) == 1
   assert layer.choose([take(0.1, -20), take(0.9, -70), take(0.2, -21)]) == 2
-  assert layer.choose([take(0.1, -float("inf")), take(0.2, -80)]) == 1
+  assert (
+    layer.choose([{"listening_score_nats": 0.1, "lufs": None, "gain_db": 0.0}, take(0.2, -80)]) == 1
+  )
 
 
 def test_stopped_it_goes_on_and_comes_to_the_same(run, tmp_path):

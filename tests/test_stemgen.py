@@ -2,11 +2,12 @@
 """`StemGen` with the demo codec, real music and an untrained model: what must hold of any model."""
 
 import dataclasses
+import json
 
 import numpy as np
 import pytest
 
-from stemgen_jax import transcode
+from stemgen_jax import alignment, transcode
 from stemgen_jax.alignment import compare_onsets, find_onsets, measure_seam
 from stemgen_jax.errors import UserError
 from stemgen_jax.loudness import measure_lufs, measure_true_peak
@@ -149,6 +150,7 @@ def test_odd_contexts(stemgen, context, rate_hz, round_about):
   channels, samples = np.atleast_2d(context).shape
   assert result.stems.shape == (2, 1, samples)
   assert result.mixes.shape == (2, channels, samples)
+  json.dumps(result.metadata, allow_nan=False)
   for audio in (*result.stems, *result.mixes):
     assert np.isfinite(audio).all()
     assert measure_true_peak(audio, rate_hz) <= -0.99
@@ -196,6 +198,16 @@ def test_onsets_of_a_late_copy_are_late_by_as_much(music):
   assert found.matched >= 0.8 * found.stem
   assert compare_onsets(np.zeros(0), onsets).offset_ms is None
   assert find_onsets(np.zeros((1, 100), np.float32), 16_000).size == 0
+
+
+def test_onsets_are_found_alike_in_blocks_and_at_once(music, monkeypatch):
+  song = np.tile(music, 3)
+  whole = find_onsets(song, 16_000)
+  monkeypatch.setattr(alignment, "BLOCK_HOPS", 200)
+  found = compare_onsets(find_onsets(song, 16_000), whole)
+  assert len(whole) > 20
+  assert found.matched >= 0.95 * max(found.stem, found.context)
+  assert found.offset_ms == pytest.approx(0, abs=0.1)
 
 
 def test_what_the_codec_gives_back_lies_where_it_was(stemgen, music):

@@ -1,0 +1,75 @@
+# SPDX-License-Identifier: Apache-2.0
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+
+from stemgen_jax import sweep
+from stemgen_jax.bench import random_shards
+from stemgen_jax.errors import run_cli
+from stemgen_jax.stemgen import StemGen
+
+LINES = (
+  {"name": "own"},
+  {"name": "no guidance", "guidance_mode": "joint", "steps": [2, 1, 1, 1]},
+)
+
+
+@pytest.fixture
+def run(stemgen, tmp_path, monkeypatch):
+  """A function that runs the command on random codes and returns its rows by name."""
+  like_the_demo = dataclasses.replace(random_shards.METADATA, n_codes=1024)
+  monkeypatch.setattr(random_shards, "METADATA", like_the_demo)
+  data = random_shards.write_random(tmp_path, 12, song_s=3.0, stems=3, mixes=3)
+  monkeypatch.setattr(StemGen, "from_checkpoint", lambda *_: stemgen)
+
+  def call(*lines, **changes):
+    (tmp_path / "settings.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    flags = {
+      "checkpoint": "none", "data": data, "split": "train", "examples": 3, "out": tmp_path / "out",
+      "settings": tmp_path / "settings.jsonl",
+    } | changes  # fmt: skip
+    sweep.main([word for key, value in flags.items() for word in (f"--{key}", str(value))])
+    return dict(sweep.read_rows(tmp_path / "out" / sweep.ROWS))
+
+  return call
+
+
+def test_rows_tables_and_what_is_done_is_not_done_again(run, tmp_path, capsys, monkeypatch):
+  rows = run(LINES[0])
+  assert list(rows) == ["true stems", "other songs' stems", "own"]
+  assert rows["own"]["stem_s"] > 0
+  for row in rows.values():
+    assert row["low"] <= row["score"] <= row["high"]
+    assert row["fad_encodec"] > 0
+    assert row["n"] == 3
+  made = []
+  generate = sweep.generate
+  monkeypatch.setattr(sweep, "generate", lambda *a: made.append(a) or generate(*a))
+  again = run(*LINES)
+  assert len(made) == 1
+  assert {name: str(row) for name, row in rows.items()}.items() <= {
+    name: str(row) for name, row in again.items()
+  }.items()
+  table = capsys.readouterr().out.strip().splitlines()
+  assert table[-1].startswith("| no guidance |")
+  assert (tmp_path / "out/pareto.png").stat().st_size > 1000
+
+
+def test_mistakes_are_one_line(run, capsys):
+  for lines, complaint in (
+    ([{"steps": [1, 1, 1, 1]}], "object with a name"),
+    ([{"name": "a", "heat": 1}], "settings must be among"),
+    ([{"name": "a", "steps": [1]}], "4 positive numbers"),
+  ):
+    assert run_cli(lambda lines=lines: run(*lines)) == 2
+    assert complaint in capsys.readouterr().err
+
+
+def test_the_interval_draws_whole_songs():
+  values = np.repeat([0.0, 1.0], 50)
+  low, high = sweep.bootstrap(values, np.repeat([0, 1], 50))
+  assert (low, high) == (0, 1)  # two songs only, however many windows
+  low, high = sweep.bootstrap(np.arange(100) % 2.0, np.arange(100))
+  assert 0.35 < low < 0.5 < high < 0.65
