@@ -41,11 +41,11 @@ class Job:
     """The value of each categorical source; -1 where it is unknown."""
     return np.array(list(self.values.values()), np.int32)
 
-  def kind(self, codec: Codec) -> tuple:
+  @property
+  def kind(self) -> tuple:
     """What requests must share to share a batch."""
-    length_s = self.request.context.shape[1] / self.request.rate_hz
-    frames = codec.spec.frames(round(length_s * codec.spec.sample_rate))
-    return frames, repr(self.settings), self.request.loop, self.request.rate_hz
+    request = self.request
+    return request.context.shape[1], request.rate_hz, request.loop, repr(self.settings)
 
   def rows(
     self, codec: Codec, heard: transcode.Heard

@@ -6,26 +6,49 @@ import math
 from typing import Any
 
 import numpy as np
+from jaxtyping import Float
 
-from stemgen_jax import loudness
+from stemgen_jax import alignment, loudness
 from stemgen_jax.audio import Samples
 
 SILENT_CONTEXT_LUFS = -17.0  # what a stem is placed against where there is no music
 FADE_S = 0.01  # from what is kept to what is new
 
 
+@dataclasses.dataclass(frozen=True)
+class Context:
+  """The music under a stem, measured once for all takes.
+
+  Attributes:
+    samples: as they are.
+    rate_hz: their rate.
+    lufs: their loudness; SILENT_CONTEXT_LUFS where there is none.
+    onsets_s: when something begins.
+  """
+
+  samples: Samples
+  rate_hz: int
+  lufs: float
+  onsets_s: Float[np.ndarray, " n"]
+
+  @classmethod
+  def measure(cls, samples: Samples, rate_hz: int) -> "Context":
+    """Returns the music with what is to be known of it."""
+    lufs = loudness.measure_lufs(samples, rate_hz)
+    lufs = lufs if math.isfinite(lufs) else SILENT_CONTEXT_LUFS
+    return cls(samples, rate_hz, lufs, alignment.find_onsets(samples, rate_hz))
+
+
 def place_stem(
-  stem: Samples, context: Samples, rate_hz: int, level_lu: float | None
+  stem: Samples, context: Context, level_lu: float | None
 ) -> tuple[Samples, dict[str, float | None]]:
   """Returns the stem at `level_lu` over the context's loudness, and what was done to it.
 
   None leaves its level; true peaks are held in either case. Silence has no loudness: None.
   """
-  gain_db = 0.0
+  gain_db, rate_hz = 0.0, context.rate_hz
   if level_lu is not None:
-    reference = loudness.measure_lufs(context, rate_hz)
-    reference = reference if math.isfinite(reference) else SILENT_CONTEXT_LUFS
-    gain_db = loudness.place(loudness.measure_lufs(stem, rate_hz), reference + level_lu)
+    gain_db = loudness.place(loudness.measure_lufs(stem, rate_hz), context.lufs + level_lu)
   placed = loudness.amplify(stem, gain_db)
   held_db = loudness.guard(placed, rate_hz)
   placed = loudness.amplify(placed, held_db)
@@ -36,18 +59,18 @@ def place_stem(
   }
 
 
-def mix_stem(stem: Samples, context: Samples, rate_hz: int) -> tuple[Samples, dict[str, float]]:
+def mix_stem(stem: Samples, context: Context) -> tuple[Samples, dict[str, float]]:
   """Returns the stem over the context, turned down as a whole if its true peaks ask for it.
 
   A stem of other channels is heard in the middle: in all of one or two, in the first two of more.
   """
-  mix = context.astype(np.float32)
+  mix = context.samples
   if len(stem) == len(mix):
     mix = mix + stem
   else:
     mix = mix.copy()
     mix[:2] += stem.mean(axis=0, keepdims=True)
-  gain_db = loudness.guard(mix, rate_hz)
+  gain_db = loudness.guard(mix, context.rate_hz)
   return loudness.amplify(mix, gain_db), {"mix_gain_db": gain_db}
 
 
@@ -74,13 +97,10 @@ def splice(new: Samples, old: Samples, keep_s: list[tuple[float, float]], rate_h
   return new + share[None, :] * (kept - new)
 
 
-def describe(stem: Samples, context: Samples, rate_hz: int, loop: bool) -> dict[str, Any]:
+def describe(stem: Samples, context: Context, loop: bool) -> dict[str, Any]:
   """Returns how a stem's onsets lie to its context's, and how a loop closes."""
-  from stemgen_jax import alignment  # librosa takes its time to load
-
-  onsets = alignment.compare_onsets(
-    alignment.find_onsets(stem, rate_hz), alignment.find_onsets(context, rate_hz)
-  )
+  own_s = alignment.find_onsets(stem, context.rate_hz)
+  onsets = alignment.compare_onsets(own_s, context.onsets_s)
   report: dict[str, Any] = {"onsets": dataclasses.asdict(onsets)}
   if loop:
     report["seam"] = alignment.measure_seam(stem)

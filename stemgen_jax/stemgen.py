@@ -171,7 +171,7 @@ class StemGen:
   def _run(
     self, jobs: list[Job], most_rows: int, advance: Callable[[str], None]
   ) -> Iterator[Result]:
-    for _, alike in itertools.groupby(jobs, key=lambda job: job.kind(self.codec)):
+    for _, alike in itertools.groupby(jobs, key=lambda job: job.kind):
       batch: list[Job] = []
       for job in alike:
         if batch and sum(j.request.takes for j in (*batch, job)) > most_rows:
@@ -245,6 +245,7 @@ class StemGen:
   def _finish(self, job: Job, heard: transcode.Heard, codes: Int[np.ndarray, "n T Q"]) -> Result:
     request, rate_hz = job.request, job.request.rate_hz
     scores = self.score(heard.codes, codes, job.indices)
+    context = mixing.Context.measure(request.context, rate_hz)
     stems, mixes, takes = [], [], []
     for own, score in zip(codes, scores):
       stem = transcode.decode(self.codec, own, heard)
@@ -252,9 +253,9 @@ class StemGen:
       if request.stem is not None:  # its level is that of what is kept
         level_lu = None
         stem = mixing.splice(stem, request.stem, list(request.keep_s), rate_hz)
-      stem, placed = mixing.place_stem(stem, request.context, rate_hz, level_lu)
-      mix, mixed = mixing.mix_stem(stem, request.context, rate_hz)
-      report = mixing.describe(stem, request.context, rate_hz, request.loop)
+      stem, placed = mixing.place_stem(stem, context, level_lu)
+      mix, mixed = mixing.mix_stem(stem, context)
+      report = mixing.describe(stem, context, request.loop)
       takes.append({**placed, **mixed, "listening_score_nats": float(score), **report})
       stems.append(stem)
       mixes.append(mix)

@@ -112,10 +112,12 @@ def test_several_requests_share_batches_and_come_back_in_order(stemgen, loop):
     Request(context=loop, rate_hz=RATE_HZ, conditions={"instrument": name}, seed=seed, takes=takes)
     for seed, (name, takes) in enumerate([("bass", 2), ("drums", 1), ("piano", 3), ("guitar", 9)])
   ]
+  other_rate = dataclasses.replace(asked[1], context=loop[:, ::2].copy(), rate_hz=RATE_HZ // 2)
+  asked.insert(2, dataclasses.replace(other_rate, takes=1))
   asked.insert(2, dataclasses.replace(asked[0], context=loop[:, : loop.shape[1] // 2]))
   said = []
   together = list(stemgen.run(asked, most_rows=4, advance=said.append))
-  assert sum("encoding" in words for words in said) == 4
+  assert sum("encoding" in words for words in said) == 5
   for request, result in zip(asked, together, strict=True):
     alone = next(stemgen.run([request]))
     assert len(result.stems) == request.takes
