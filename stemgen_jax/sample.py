@@ -118,7 +118,7 @@ def add_model_flags(parser: argparse.ArgumentParser) -> None:
   add("--takes", type=int, help="how many stems to write, in one batch (default 1)")
   add("--seed", type=int, help="the same seed gives the same bytes (default 0)")
   add("--level", help=f"LU over the context's loudness, or none (default {LEVEL_LU:g})")
-  add("--preset", choices=sorted(PRESETS) or None)
+  add("--preset", choices=sorted(PRESETS), help="fast: a quarter of the model's own steps")
   add("--guidance", action="append", type=scale, metavar="SOURCE=SCALE",
       help="how strongly a source steers, as context=3; repeat for more sources")  # fmt: skip
   add("--guidance_mode", choices=("independent", "nested", "joint"))

@@ -53,6 +53,16 @@ def test_the_same_seed_gives_the_same_stems_and_another_does_not(stemgen, loop):
   assert (a.codes != c.codes).any()
 
 
+def test_the_fast_preset_takes_a_quarter_of_the_steps(stemgen, loop):
+  say = {"sample_rate": RATE_HZ, "instrument": "bass"}
+  fast = stemgen.generate(loop, **say, preset="fast")
+  assert fast.metadata["steps"] == (1, 1, 1, 1)
+  again = stemgen.generate(loop, **say, steps=[1, 1, 1, 1])
+  np.testing.assert_array_equal(fast.codes, again.codes)
+  own = stemgen.generate(loop, **say, preset="fast", steps=(3, 2, 1, 1))
+  assert own.metadata["steps"] == (3, 2, 1, 1)
+
+
 def test_a_loop_closes(stemgen, loop):
   result = stemgen.generate(loop, sample_rate=RATE_HZ, instrument="bass", loop=True, takes=3)
   assert result.stems.shape[2] == loop.shape[1]
