@@ -44,8 +44,8 @@ def get_config() -> Config:
       steps=450, learning_rate=1e-3, warmup_steps=40, final_lr_ratio=0.05, ema_decay=0.98
     ),
     sample=SampleConfig(
-      # Chosen by configs/ablations.jsonl. The more steps, and the more weight on confidence, the more
-      # a model this small keeps its surest token, silence.
+      # Chosen by a sweep of configs/ablations.jsonl. The more steps, and the more weight on
+      # confidence, the more a model this small keeps its surest token, silence.
       steps=(6, 3, 2, 2),
       w_conf=0.1,
       w_causal=3.0,

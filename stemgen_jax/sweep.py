@@ -214,7 +214,7 @@ def draw(rows: list[dict[str, Any]], path: Path) -> None:
   from matplotlib.figure import Figure
 
   made = [row for row in rows if not np.isnan(row["stem_s"])]
-  figure = Figure(figsize=(11, 4.5), layout="constrained")
+  figure = Figure(figsize=(13, 6), layout="constrained")
   for axes, (key, label, sign) in zip(
     figure.subplots(1, 2),
     (("score", "listening score, nats a token", 1), ("fad_encodec", "FAD-encodec", -1)),
@@ -234,6 +234,8 @@ def draw(rows: list[dict[str, Any]], path: Path) -> None:
         axes.axhline(row[key], linestyle="--", color="grey")
         axes.annotate(row["name"], (0, row[key]), xycoords=("axes fraction", "data"), fontsize=7)
     axes.set(xlabel="seconds a stem", ylabel=label, xscale="log")
+    axes.margins(x=0.15)
+  axes.set_yscale("log")  # of FAD
   figure.savefig(path, dpi=110)
 
 
