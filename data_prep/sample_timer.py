@@ -31,7 +31,8 @@ def main(argv: list[str] | None = None) -> None:
   parser.add_argument("--threads", type=int, default=1)
   arguments = parser.parse_args(argv)
   torch.set_num_threads(arguments.threads)
-  network = TorchNetwork(nest(dict(np.load(arguments.weights))))
+  params = nest(dict(np.load(arguments.weights)))
+  network = TorchNetwork(params, list(params.get("conditions", {})))
   levels, codes, _ = network.codebooks.shape
   context = torch.randint(0, codes - 1, (arguments.batch, arguments.frames, levels))
   conditions = torch.zeros((arguments.batch, len(network.conditions)), dtype=torch.long)

@@ -17,14 +17,17 @@ from torch.nn import functional
 class TorchNetwork(nn.Module):
   """The network of stemgen_jax/model.py, from its parameters."""
 
-  def __init__(self, params: Mapping):
-    """Takes the nested dict of arrays that `model.build(config).init` gives."""
+  def __init__(self, params: Mapping, sources: Sequence[str]):
+    """Takes the nested dict of arrays that `model.build(config).init` gives.
+
+    `sources` are the categorical ones, in the order of the config.
+    """
     super().__init__()
     self.codebooks = _parameter(params["codebooks"])
     self.context_in = _parameter(params["context_in"])
     self.target_in = _parameter(params["target_in"])
     self.null_context = _parameter(params["null_context"])
-    self.conditions = nn.ParameterList(_parameter(x) for x in params["conditions"].values())
+    self.conditions = nn.ParameterList(_parameter(params["conditions"][name]) for name in sources)
     stacked = params["blocks"]
     layers = len(stacked["qkv"])
     self.blocks = nn.ModuleList(

@@ -84,13 +84,20 @@ def decode(codec: Codec, codes: Int[np.ndarray, "T Q"], like: Heard) -> Samples:
     audio = codec.decode(around[None])[0]
     audio = audio[:, pad * spec.hop_samples :][:, : frames * spec.hop_samples]
     return signal.resample(audio, like.samples, axis=1).astype(np.float32)
-  scales = None
-  if like.scales is not None:  # a stem's loudness is not in its codes: half of its context's
-    scales = np.where(like.scales > AUDIBLE, STEM_SCALE * like.scales, DEFAULT_SCALE)[None]
-    scales = scales.astype(np.float32)
-  audio = codec.decode(codes[None], scales)[0]
+  audio = codec.decode(codes[None], choose_scales(like))[0]
   audio = convert_audio(audio, spec.sample_rate, like.rate_hz, spec.channels)
   return np.pad(audio, ((0, 0), (0, max(0, like.samples - audio.shape[1]))))[:, : like.samples]
+
+
+def choose_scales(like: Heard) -> Float[np.ndarray, "1 segments"] | None:
+  """Returns the loudness at which to decode a stem, if the codec does not put it into the codes.
+
+  Half the context's, segment by segment: as loud as one of the context's stems, if it has four.
+  """
+  if like.scales is None:
+    return None
+  scales = np.where(like.scales > AUDIBLE, STEM_SCALE * like.scales, DEFAULT_SCALE)
+  return scales[None].astype(np.float32)
 
 
 def first_frames(codec: Codec, like: Heard) -> Float[np.ndarray, " edges"]:

@@ -61,7 +61,7 @@ def test_the_yardsticks_network_is_ours():
   target, context = rng.integers(0, 17, (2, 2, 9, 3)).astype(np.int32)
   context %= 16
   conditions = np.array([[0, 2], [1, -1]], np.int32)
-  theirs = TorchNetwork(params)
+  theirs = TorchNetwork(params, list(config.sources))
   for keep in (*guidance.branches(3, "independent"), np.ones(3, bool)):
     ours = model.apply(
       params, jnp.asarray(target), jnp.asarray(context), jnp.asarray(conditions),

@@ -12,7 +12,7 @@ from stemgen_jax.audio import convert_audio, read_audio, read_blocks, write_audi
 from stemgen_jax.codec.__main__ import main
 from stemgen_jax.codec.segments import DEFAULT_SCALE
 from stemgen_jax.errors import UserError
-from stemgen_jax.sample import STEM_SCALE, choose_scales
+from stemgen_jax.transcode import STEM_SCALE, choose_scales, encode
 
 
 @pytest.fixture
@@ -72,9 +72,10 @@ def test_a_stem_takes_its_loudness_from_the_context(tmp_path):
   codec = random_codec(SEGMENTS, tmp_path / "b")
   context = np.full((2, 4000), 0.2, np.float32)
   context[:, 1980:] = 0  # the first segment ends 20 samples later
-  scales = choose_scales(codec, context, 3)
-  assert scales.shape == (3, len(SEGMENTS.segments(4000)))
+  scales = choose_scales(encode(codec, context, SEGMENTS.sample_rate))
+  assert scales.shape == (1, len(SEGMENTS.segments(4000)))
   first = 0.2 * np.sqrt(1980 / 2000)
   np.testing.assert_allclose(scales[:, 0], STEM_SCALE * first, rtol=1e-4)
   np.testing.assert_allclose(scales[:, 1:], DEFAULT_SCALE)
-  assert choose_scales(random_codec(CAUSAL, tmp_path / "c"), context[:1], 3) is None
+  whole = random_codec(CAUSAL, tmp_path / "c")
+  assert choose_scales(encode(whole, context[:1], CAUSAL.sample_rate)) is None
