@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The model that is shipped with the package: a band of six and the songs of a game, 5 s windows.
+"""A larger model on the demo codec: a band of six and the songs of a game; none is shipped yet.
 
 Reproduces: the method at small size, on the shipped 16 kHz demo codec.
 Hardware:   2 CPU cores, about 2 GB, hours.
