@@ -238,8 +238,9 @@ class StemGen:
       return np.asarray(tokens)
 
     most = self.config.data.crop_frames
-    for done, total, tokens in fill_windows(fill, context, given, known, most, loop):  # noqa: B007
+    for done, total, written in fill_windows(fill, context, given, known, most, loop):
       advance(f"writing the stem: window {done} of {total}")
+      tokens = written
     return tokens[:batch]
 
   def _finish(self, job: Job, heard: transcode.Heard, codes: Int[np.ndarray, "n T Q"]) -> Result:
