@@ -129,11 +129,27 @@ def _sample(
 
 
 def _keep_nucleus(logits: Float[Array, "T V"], top_p: Scalar) -> Float[Array, "T V"]:
-  """Drops the tokens outside the smallest set whose probability reaches top_p."""
-  prob = jnp.sort(jax.nn.softmax(logits), axis=-1, descending=True)
-  before = jnp.cumsum(prob, axis=-1) - prob
-  threshold = jnp.min(jnp.where(before < top_p, prob, jnp.inf), axis=-1, keepdims=True)
-  return jnp.where(jax.nn.softmax(logits) >= threshold, logits, -jnp.inf)
+  """Drops the tokens outside the smallest set whose probability reaches top_p; ties stay together.
+
+  That set is {v: p_v >= t} with the largest t that reaches it. t is found by bisection over the bit
+  patterns of float32, which are ordered as the numbers are: exact, and far cheaper than sorting.
+  """
+  prob = jax.nn.softmax(logits)
+
+  def as_float(bits: Int[Array, "T 1"]) -> Float[Array, "T 1"]:
+    return jax.lax.bitcast_convert_type(bits, jnp.float32)
+
+  def halve(_, bounds):
+    low, high = bounds  # the tokens above low reach top_p, those above high do not
+    middle = low + (high - low) // 2
+    mass = jnp.sum(jnp.where(prob >= as_float(middle), prob, 0), axis=-1, keepdims=True)
+    reached = mass >= top_p
+    return jnp.where(reached, middle, low), jnp.where(reached, high, middle)
+
+  low = jnp.zeros((len(logits), 1), jnp.int32)
+  high = jnp.full_like(low, 2**30)  # the pattern of 2.0, above every probability
+  low, _ = jax.lax.fori_loop(0, 30, halve, (low, high))
+  return jnp.where(prob >= as_float(low), logits, -jnp.inf)
 
 
 def _rank(

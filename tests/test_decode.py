@@ -4,7 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from stemgen_jax.decode import DecodeOptions, decode
+from stemgen_jax.decode import DecodeOptions, _keep_nucleus, decode
 from stemgen_jax.masking import count_left_masked
 
 B, T, Q, V = 3, 40, 3, 17
@@ -134,6 +134,18 @@ def test_top_p_never_samples_outside_the_nucleus():
   zeros = jnp.zeros((B, T, Q), int)
   assert set(np.unique(decode(network, zeros, none, keys(), options(top_p=0.7), V))) == {0, 1}
   assert decode(network, zeros, none, keys(), options(), V).max() > 2
+
+
+@pytest.mark.parametrize("top_p", [1e-6, 0.3, 0.9, 0.99])
+def test_the_nucleus_is_that_of_sorting(top_p):
+  logits = 3 * np.random.default_rng(0).normal(size=(50, 200)).astype(np.float32)
+  kept = np.isfinite(np.asarray(_keep_nucleus(jnp.asarray(logits), top_p)))
+  prob = np.exp(logits - logits.max(1, keepdims=True)).astype(np.float64)
+  prob /= prob.sum(1, keepdims=True)
+  for row, own in zip(prob, kept):
+    order = np.argsort(-row)
+    count = 1 + np.searchsorted(np.cumsum(row[order]), top_p)
+    assert set(np.flatnonzero(own)) == set(order[:count])
 
 
 def test_new_settings_do_not_compile_again():
