@@ -38,6 +38,7 @@ class MaskingConfig:
 
   schedule: str = "cosine"  # mask rate cos(pi/2 u), or "uniform": u
   loss: str = "level"  # the asked level only, or "all_masked": the levels above it too
+  levels: tuple[int, ...] = ()  # asked of one example after another, from 1; () asks each in turn
   context_dropout: float = 0.2  # probability of dropping the context mix
   condition_dropout: float = 0.2  # probability of dropping each categorical source
 
@@ -51,7 +52,7 @@ class DataConfig:
   train_split: str = "train"
   eval_split: str = "validation"
   crop_frames: int = 1000  # T
-  batch_size: int = 32  # B, over all devices; a multiple of n_levels
+  batch_size: int = 32  # B, over all devices; a multiple of n_levels and of len(masking.levels)
   silence_gate_db: float = -50.0  # a target must be louder than this in its window
   silence_prob: float = 0.1  # share of examples whose context is silence
   workers: int = 0  # Grain worker processes; 0 reads in the training process
@@ -209,7 +210,18 @@ class Config:
       (
         d.batch_size % (m.n_levels * o.accumulate) == 0,
         "data.batch_size must be a multiple of model.n_levels times optim.accumulate (each level is"
-        " asked equally often)",
+        " measured equally often)",
+        d.batch_size,
+      ),
+      (
+        set(k.levels) <= set(range(1, m.n_levels + 1)),
+        f"masking.levels must hold numbers from 1 to {m.n_levels}, or nothing",
+        k.levels,
+      ),
+      (
+        d.batch_size % (max(1, len(k.levels)) * o.accumulate) == 0,
+        f"data.batch_size must be a multiple of the {len(k.levels)} of masking.levels times"
+        " optim.accumulate",
         d.batch_size,
       ),
       (

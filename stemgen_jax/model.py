@@ -12,6 +12,7 @@ from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 from jax.ad_checkpoint import checkpoint_name
 from jax.sharding import Mesh
@@ -28,7 +29,7 @@ _REMAT = {
   "matmuls": jax.checkpoint_policies.save_only_these_names(KEPT, "gate_up"),
 }
 
-Head = Int[Array, ""] | Literal["strided", "all", "features"]
+Head = Int[Array, ""] | tuple[int, ...] | Literal["all", "features"]
 
 
 class Model(NamedTuple):
@@ -47,8 +48,8 @@ def build(config: ModelConfig, mesh: Mesh | None = None) -> Model:
     context: Int 'B T Q', codes of the context mix.
     conditions: Int 'B C', value of each categorical source; -1 where unknown.
     keep: Bool 'B 1+C', False drops the context (column 0) or a categorical source.
-    head: the level asked of every example (a traced scalar), "strided" (example b is asked for
-      level b mod Q), "all", or "features".
+    head: the level asked of every example (a traced scalar), a tuple of P levels (example b is
+      asked for level head[b mod P]), "all", or "features".
     dropout_key: None (no dropout), or a JAX key.
   and returns float32 logits, 'B T V' (for "all": 'B T Q V'), or for "features" what the heads read,
   'B T D'. `project(params, features, level)` is the head of a level: linear, so that a weighted sum
@@ -133,9 +134,10 @@ class Network(nnx.Module):
       return x
     if isinstance(head, str) and head == "all":
       return jnp.einsum("btd,qdv->btqv", x, heads)
-    if isinstance(head, str) and head == "strided":
-      rows = x.reshape(-1, config.n_levels, *x.shape[1:])  # example b at [b // Q, b mod Q]
-      logits = jnp.einsum("bqtd,qdv->bqtv", rows, heads)
+    if isinstance(head, tuple):
+      rows = x.reshape(-1, len(head), *x.shape[1:])  # example b at [b // P, b mod P]
+      asked = heads if head == tuple(range(config.n_levels)) else heads[np.array(head)]
+      logits = jnp.einsum("bptd,pdv->bptv", rows, asked)
       return logits.reshape(x.shape[0], x.shape[1], -1)
     return jnp.einsum("btd,dv->btv", x, heads[head])
 

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """One training step: hide tokens, drop sources, predict, descend. Pure functions of one state.
 
-Example b of a batch is asked for level b mod Q, so every level gets an equal share.
+Example b of a batch is asked for level `asked_levels(config)[b mod P]`: with `masking.levels` left
+empty, b mod Q, so that every level gets an equal share.
 """
 
 import functools
@@ -82,7 +83,8 @@ def train_step(
   key = jax.random.fold_in(jax.random.key(config.seed), state.step)
   mask_key, keep_key, dropout_key = jax.random.split(key, 3)
   n_levels, n_parts = config.model.n_levels, config.optim.accumulate
-  level = asked_levels(batch["target"].shape[0], n_levels)
+  asked = asked_levels(config)
+  level = spread_levels(asked, batch["target"].shape[0])
   mask = draw_mask(mask_key, level, batch["target"].shape[1], n_levels, config.masking.schedule)
   keep = draw_keep(keep_key, batch["conditions"].shape, config)
   count = jnp.sum(losses.loss_weight(mask, level, config.masking.loss))
@@ -98,7 +100,7 @@ def train_step(
   if n_parts == 1:
     grads, metrics = gradient(0, batch, mask, keep)
   else:
-    parts = (jnp.arange(n_parts), *split_batch((batch, mask, keep), n_parts, n_levels))
+    parts = (jnp.arange(n_parts), *split_batch((batch, mask, keep), n_parts, len(asked)))
     shapes = jax.eval_shape(gradient, *jax.tree.map(lambda x: x[0], parts))
     zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
     (grads, metrics), _ = jax.lax.scan(
@@ -120,14 +122,14 @@ def train_step(
   return after.replace(step=state.step + 1), metrics
 
 
-def split_batch(tree: Any, n_parts: int, n_levels: int) -> Any:
+def split_batch(tree: Any, n_parts: int, run: int) -> Any:
   """Returns arrays 'B ...' as 'A B/A ...'; every part asks for the levels in the batch's order.
 
-  Runs of Q rows go to the parts in turn, so that each device keeps to its own rows.
+  Runs of `run` rows go to the parts in turn, so that each device keeps to its own rows.
   """
 
   def split(x: Array) -> Array:
-    runs = x.reshape(-1, n_parts, n_levels, *x.shape[1:])
+    runs = x.reshape(-1, n_parts, run, *x.shape[1:])
     return jnp.moveaxis(runs, 1, 0).reshape(n_parts, -1, *x.shape[1:])
 
   return jax.tree.map(split, tree)
@@ -148,14 +150,15 @@ def masked_loss(
   `count` is the number of tokens to divide by: that of a larger batch, where this is a part of it.
   """
   target = batch["target"]
-  level = asked_levels(target.shape[0], config.model.n_levels)
+  asked = asked_levels(config)
+  level = spread_levels(asked, target.shape[0])
   hidden = jnp.where(mask, config.model.n_codes, target)
-  head = "strided" if config.masking.loss == "level" else "all"
+  head = asked if config.masking.loss == "level" else "all"
   logits = model.apply(
     params, hidden, batch["context"], batch["conditions"], keep, head, dropout_key
   )
   weight = losses.loss_weight(mask, level, config.masking.loss)
-  if head == "strided":  # only the asked level has logits: B T V
+  if head == asked:  # only the asked level has logits: B T V
     target, weight = (take_level(x, level)[:, :, None] for x in (target, weight))
     logits = logits[:, :, None]
   nll = losses.token_nll(logits, target)
@@ -188,9 +191,14 @@ def step_metrics(
   }
 
 
-def asked_levels(batch: int, n_levels: int) -> Int[Array, " B"]:
-  """b mod Q, as the model's "strided" head has it."""
-  return jnp.arange(batch) % n_levels
+def asked_levels(config: Config) -> tuple[int, ...]:
+  """The levels that training asks of one example after another, from 0; each once by default."""
+  return tuple(q - 1 for q in config.masking.levels) or tuple(range(config.model.n_levels))
+
+
+def spread_levels(asked: tuple[int, ...], batch: int) -> Int[Array, " B"]:
+  """asked[b mod P] of each example b, as the model's head takes it."""
+  return jnp.tile(jnp.array(asked), batch // len(asked))
 
 
 def draw_keep(key: Key, shape: tuple[int, int], config: Config) -> Bool[Array, "B K"]:

@@ -10,6 +10,7 @@ from configs import demo, mingus, slakh
 from stemgen_jax.model import build, rotary_angles, rotate
 
 B, T, Q, V = 8, 20, 4, 16
+EVERY = tuple(range(Q))
 
 
 @pytest.fixture
@@ -54,19 +55,22 @@ def test_full_size_shapes(config):
   conditions = jax.ShapeDtypeStruct((size.n_levels, len(size.sources)), jnp.int32)
   keep = jax.ShapeDtypeStruct((size.n_levels, 1 + len(size.sources)), bool)
   logits = jax.eval_shape(
-    lambda p, t, c, n, k: model.apply(p, t, c, n, k, "strided"),
+    lambda p, t, c, n, k: model.apply(p, t, c, n, k, EVERY),
     *(params, codes, codes, conditions, keep),
   )
   assert logits.shape == (size.n_levels, config.data.crop_frames, size.n_codes)
   assert logits.dtype == jnp.float32
 
 
-def test_strided_and_single_level_heads_are_slices_of_all(tiny, inputs):
+def test_heads_of_a_pattern_and_of_a_single_level_are_slices_of_all(tiny, inputs):
   model, params = tiny
   everything = model.apply(params, *inputs.values(), "all")
-  strided = model.apply(params, *inputs.values(), "strided")
+  strided = model.apply(params, *inputs.values(), EVERY)
   for b in range(B):
     np.testing.assert_allclose(strided[b], everything[b, :, b % Q], atol=1e-5)
+  uneven = model.apply(params, *inputs.values(), (0, 2, 0, 1))
+  for b in range(B):
+    np.testing.assert_allclose(uneven[b], everything[b, :, (0, 2, 0, 1)[b % 4]], atol=1e-5)
   for q in range(Q):
     one = model.apply(params, *inputs.values(), jnp.int32(q))
     np.testing.assert_allclose(one, everything[:, :, q], atol=1e-5)
@@ -114,7 +118,7 @@ def test_rotation_depends_on_the_distance_alone():
 def test_remat_and_unrolling_change_no_gradient(tiny_config, inputs, loop):
   def gradient(**loop):
     model = build(tiny_config(**loop).model)
-    return jax.grad(lambda p: model.apply(p, *inputs.values(), "strided").std())(
+    return jax.grad(lambda p: model.apply(p, *inputs.values(), EVERY).std())(
       model.init(jax.random.key(0))
     )
 
@@ -125,9 +129,9 @@ def test_remat_and_unrolling_change_no_gradient(tiny_config, inputs, loop):
 
 def test_bfloat16_is_near_float32(tiny, tiny_config, inputs):
   model, params = tiny
-  exact = model.apply(params, *inputs.values(), "strided")
+  exact = model.apply(params, *inputs.values(), EVERY)
   low = build(tiny_config(compute_dtype="bfloat16").model)
-  rough = low.apply(params, *inputs.values(), "strided")
+  rough = low.apply(params, *inputs.values(), EVERY)
   assert rough.dtype == jnp.float32
   assert 0 < jnp.abs(rough - exact).max() < 0.05 * jnp.abs(exact).max()
 
@@ -135,10 +139,10 @@ def test_bfloat16_is_near_float32(tiny, tiny_config, inputs):
 def test_dropout_needs_a_key_and_follows_it(tiny_config, inputs):
   model = build(tiny_config(dropout=0.5).model)
   params = model.init(jax.random.key(0))
-  plain = model.apply(params, *inputs.values(), "strided")
-  one = model.apply(params, *inputs.values(), "strided", jax.random.key(1))
+  plain = model.apply(params, *inputs.values(), EVERY)
+  one = model.apply(params, *inputs.values(), EVERY, jax.random.key(1))
   np.testing.assert_array_equal(
-    one, model.apply(params, *inputs.values(), "strided", jax.random.key(1))
+    one, model.apply(params, *inputs.values(), EVERY, jax.random.key(1))
   )
   assert (one != plain).any()
 

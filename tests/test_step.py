@@ -80,8 +80,20 @@ def test_accumulated_parts_give_the_gradient_of_the_whole_batch(tiny_config, bat
   )
 
 
+def test_levels_are_asked_as_often_as_told(tiny_config, batch):
+  config = tiny_config()
+  assert step.asked_levels(config) == (0, 1, 2, 3)
+  config.masking.levels = (1, 3, 1, 2)
+  model = build(config.model)
+  rows = {name: jnp.asarray(array) for name, array in batch.items()}
+  mask, keep = jnp.ones((B, T, Q), bool), jnp.ones((B, 2), bool)
+  params = model.init(jax.random.key(0))
+  _, metrics = step.masked_loss(config, model, params, rows, mask, keep, None)
+  np.testing.assert_array_equal(metrics["level_count"], np.array([4, 2, 2, 0]) * T)
+
+
 def test_parts_of_a_batch_ask_for_its_levels_in_order():
-  level = step.asked_levels(24, Q)
+  level = step.spread_levels(tuple(range(Q)), 24)
   rows = step.split_batch({"level": level, "row": jnp.arange(24)}, 3, Q)
   np.testing.assert_array_equal(rows["level"], np.tile(np.arange(Q), (3, 2)))
   assert sorted(np.ravel(rows["row"])) == list(range(24))
@@ -130,7 +142,7 @@ def test_loss_counts_the_hidden_tokens_of_the_asked_level(tiny_config, batch):
   """A model that is unsure of one hidden token only pays just for that one."""
   config = tiny_config()
   target = jnp.asarray(batch["target"])
-  level = step.asked_levels(B, Q)
+  level = step.spread_levels(tuple(range(Q)), B)
   mask = jnp.zeros((B, T, Q), bool).at[:, :10, :].set(True)
   sure = 40.0 * jax.nn.one_hot(step.take_level(target, level), V)
   wrong = sure.at[0, 3].set(0.0).at[1, 15].set(0.0)  # the second is not hidden: it is free

@@ -168,6 +168,16 @@ def test_config_reports_every_broken_rule_together(tiny_config):
     config.validate()
 
 
+@pytest.mark.parametrize(
+  ("levels", "complaint"), [((1, 5), "numbers from 1 to 4"), ((1, 2, 3), "multiple of the 3")]
+)
+def test_levels_that_cannot_be_asked(tiny_config, levels, complaint):
+  config = tiny_config()
+  config.masking.levels = levels
+  with pytest.raises(UserError, match=complaint):
+    config.validate()
+
+
 def test_unigram_entropy_of_even_codes_is_log_v():
   codes = np.stack([np.arange(32) % 16, np.zeros(32, int)], axis=1)
   np.testing.assert_allclose(unigram_entropy([codes, codes], 16), [np.log(16), 0], atol=1e-9)

@@ -18,7 +18,7 @@ from stemgen_jax.losses import token_nll
 from stemgen_jax.model import Model
 from stemgen_jax.records import Dataset
 from stemgen_jax.sharding import batch_share, everywhere, put_batch
-from stemgen_jax.step import asked_levels, take_level
+from stemgen_jax.step import spread_levels, take_level
 from stemgen_jax.types import Array, Bool, Float, Params
 
 CONTEXTS = ("true", "foreign", "none")
@@ -66,7 +66,8 @@ def level_nll(
 ) -> Float[Array, " Q"]:
   """Mean nats a token of each fully hidden level; `heard` False drops the context."""
   target, n_levels = batch["target"], config.model.n_levels
-  level = asked_levels(len(target), n_levels)
+  every = tuple(range(n_levels))
+  level = spread_levels(every, len(target))
   hidden = jnp.arange(n_levels)[None, None, :] >= level[:, None, None]
   keep = jnp.ones((len(target), 1 + batch["conditions"].shape[1]), bool).at[:, 0].set(heard)
   logits = model.apply(
@@ -75,7 +76,7 @@ def level_nll(
     batch["context"],
     batch["conditions"],
     keep,
-    "strided",
+    every,
   )
   nll = jnp.mean(token_nll(logits, take_level(target, level)), axis=1)
   return jnp.mean(nll.reshape(-1, n_levels), axis=0)

@@ -15,7 +15,7 @@ from stemgen_jax.metrics import name_bins
 from stemgen_jax.model import Model
 from stemgen_jax.records import Dataset
 from stemgen_jax.sharding import everywhere, put_batch
-from stemgen_jax.step import asked_levels, masked_loss
+from stemgen_jax.step import asked_levels, masked_loss, spread_levels
 from stemgen_jax.types import Array, Key, Params
 
 
@@ -58,7 +58,7 @@ def _masked_metrics(
 ) -> dict[str, Array]:
   """The sums of `step.step_metrics` for one batch under the mask of a key."""
   rows, frames, n_levels = batch["target"].shape
-  level = asked_levels(rows, n_levels)
+  level = spread_levels(asked_levels(config), rows)
   mask = draw_mask(key, level, frames, n_levels, config.masking.schedule)
   keep = jnp.ones((rows, 1 + batch["conditions"].shape[1]), bool)
   return masked_loss(config, model, params, batch, mask, keep, None)[1]
