@@ -21,6 +21,7 @@ BASE = [  # trains and samples; no torch
   "scipy",
   "pyloudnorm",
   "librosa>=0.11",
+  "scikit-learn>=1.5",
   "mir_eval>=0.8",
   "matplotlib",
   "jinja2",
@@ -28,8 +29,8 @@ BASE = [  # trains and samples; no torch
   "rich",
 ]
 EXTRAS = {
-  # `encodec` and `tinysoundfont` belong here too, but must be installed with --no-deps
-  # (requirements-nodeps.lock says why).
+  # `encodec` and `tinysoundfont` belong to "data" too, `basic-pitch` and `musicnn` to "eval", but
+  # must be installed with --no-deps (requirements-nodeps.lock says why).
   "data": [
     "torch==2.13.0",
     "av>=14",
@@ -40,8 +41,9 @@ EXTRAS = {
     "python-stretch",
     "pyyaml",
   ],
+  "eval": ["onnxruntime>=1.27"],  # runs basic-pitch, and embeddings that are given
   "beam": ["apache-beam>=2.70"],  # asks for protobuf < 7
-  "dev": ["pytest", "pytest-xdist", "hypothesis", "beartype", "ruff", "transformers"],
+  "dev": ["pytest", "pytest-xdist", "hypothesis", "beartype", "ruff", "selenium", "transformers"],
   "wandb": ["wandb"],
   "compile": ["libtpu==0.0.52"],  # best apart: with it, JAX looks for a TPU wherever it starts
   "tpu": ["jax[tpu]>=0.10.2,<0.11"],
@@ -57,7 +59,7 @@ setup(
   license="Apache-2.0",
   packages=find_packages(include=["stemgen_jax*", "data_prep*", "configs*"]),
   package_data={
-    "stemgen_jax": ["py.typed", "codec/demo_bundle/*", "templates/*"],
+    "stemgen_jax": ["py.typed", "codec/demo_bundle/*", "shipped/*", "templates/*"],
     "data_prep": ["categories.yaml", "chorale_splits.yaml", "corpora/*.yaml"],
   },
   python_requires=">=3.11",

@@ -2,7 +2,9 @@
 import numpy as np
 import pytest
 from scipy import linalg
+from sklearn.metrics.pairwise import euclidean_distances, rbf_kernel
 
+from stemgen_jax.errors import UserError
 from stemgen_jax.evaluation.frechet import frechet_distance, frechet_infinity, kernel_distance
 
 
@@ -18,6 +20,18 @@ def test_equals_the_equation_as_scipy_computes_it():
   assert frechet_distance(a, b) == pytest.approx(want, rel=1e-6)
   assert frechet_distance(a, a) == pytest.approx(0, abs=1e-8)
   assert frechet_distance(a, b) == pytest.approx(frechet_distance(b, a), rel=1e-6)
+
+
+@pytest.mark.parametrize("n", [2, 30, 300])
+def test_few_embeddings_of_many_dimensions_leave_no_rounding_errors(n):
+  a = draw(0, n, d=200)
+  assert frechet_distance(a, a) == pytest.approx(0, abs=1e-11)
+  assert frechet_distance(a, a + 0.001) == pytest.approx(200 * 1e-6, abs=1e-11)
+  few_1, few_2 = draw(1, 60), draw(2, 80, 0.5, 2.0)
+  turn = np.linalg.qr(draw(3, 200))[0].T  # five dimensions, turned into two hundred
+  assert frechet_distance(few_1 @ turn, few_2 @ turn) == pytest.approx(
+    frechet_distance(few_1, few_2), rel=1e-12
+  )
 
 
 def test_of_known_gaussians_it_is_the_known_distance():
@@ -38,3 +52,22 @@ def test_the_kernel_distance_is_unbiased_and_grows_with_the_distance():
   assert abs(np.mean(same)) < 3 * np.std(same) / np.sqrt(60)
   none, near, far = (kernel_distance(draw(0, 200), draw(1, 200, mean)) for mean in (0, 0.3, 1))
   assert none < near < far
+
+
+def test_the_kernel_distance_equals_the_equation_as_scikit_learn_computes_it():
+  a, b = draw(0, 50, spread=3.0), draw(1, 40, 0.5)
+  width = np.median(euclidean_distances(a)[np.triu_indices(50, 1)])
+  aa, bb, ab = (rbf_kernel(x, y, gamma=0.5 / width**2) for x, y in ((a, a), (b, b), (a, b)))
+  same = (aa.sum() - 50) / (50 * 49) + (bb.sum() - 40) / (40 * 39)
+  assert kernel_distance(a, b) == pytest.approx(100 * (same - 2 * ab.mean()), rel=1e-9)
+
+
+def test_too_few_embeddings_are_an_error():
+  for distance, n, m in (
+    (frechet_distance, 1, 9), (frechet_distance, 9, 1), (frechet_infinity, 9, 2),
+    (kernel_distance, 1, 9), (kernel_distance, 9, 1),
+  ):  # fmt: skip
+    with pytest.raises(UserError, match=f"must have at least .* got {n} and {m}"):
+      distance(draw(0, n), draw(1, m))
+  with pytest.raises(UserError, match="reference embeddings must differ; got a median"):
+    kernel_distance(np.ones((4, 2)), draw(0, 4, d=2))
