@@ -23,6 +23,7 @@ from stemgen_jax.config import Config, from_dict
 from stemgen_jax.digests import find_damage, set_aside, write_digest
 from stemgen_jax.errors import UserError
 from stemgen_jax.model import build
+from stemgen_jax.model_bundle import SHIPPED, is_model, load_model
 from stemgen_jax.step import TrainState
 from stemgen_jax.types import Params
 
@@ -143,11 +144,15 @@ class Checkpoints:
 def load_average(workdir: str | os.PathLike, mesh: Mesh) -> tuple[Config, Params, dict[str, Any]]:
   """Returns the run's config, its averaged weights on the mesh, its step and other settings.
 
-  A damaged checkpoint is named on stderr and passed over for the one before.
+  `workdir` may also be a folder of `model_bundle.save_model`, or "shipped", the model of this
+  package. A damaged checkpoint is named on stderr and passed over for the one before.
 
   Raises:
     UserError: if the folder holds no checkpoint, or none that is whole.
   """
+  workdir = SHIPPED if os.fspath(workdir) == "shipped" else workdir
+  if is_model(workdir):
+    return load_model(workdir, mesh)
   folder = Path(workdir).resolve() / "checkpoints"
   manager = None
   if folder.is_dir():

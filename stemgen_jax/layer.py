@@ -32,7 +32,7 @@ from stemgen_jax.files import make_folder, write_text
 from stemgen_jax.loudness import amplify
 from stemgen_jax.request import Request
 from stemgen_jax.request_files import PARTS, SETTINGS, build_request
-from stemgen_jax.sample import add_model_flags, write_result
+from stemgen_jax.sample import add_model_flags, add_take_flags, write_result
 from stemgen_jax.stemgen import StemGen
 
 PLAN, LAYER = "layers.json", "layer.json"
@@ -196,6 +196,7 @@ def main(argv: list[str] | None = None) -> None:
   start.add_argument("--silence_s", type=float, help="begin with silence of this many seconds")
   add("--instruments", required=True, help="the layers in their order, as drums,bass,piano")
   add("--loop", action="store_true", default=None, help="the end is followed by the start")
+  add_take_flags(parser)
   add_model_flags(parser)
   print(layer(parser.parse_args(argv)))
 

@@ -108,16 +108,23 @@ def whole_numbers(word: str) -> tuple[int, ...]:
     ) from error
 
 
+def add_take_flags(parser: argparse.ArgumentParser) -> None:
+  """Adds the flags that say how many stems, how loud, and on which devices."""
+  add = parser.add_argument
+  add("--takes", type=int, help="how many stems to write, in one batch (default 1)")
+  add("--level", help=f"LU over the context's loudness, or none (default {LEVEL_LU:g})")
+  add("--devices", type=int, default=1, help="how many devices share the takes (default 1)")
+
+
 def add_model_flags(parser: argparse.ArgumentParser) -> None:
   """Adds the flags that say which model, and how it decodes."""
   add = parser.add_argument
-  add("--checkpoint", required=True, type=Path, help="a workdir of stemgen_jax.train")
+  add("--checkpoint", default="shipped", metavar="DIR",
+      help="workdir of stemgen_jax.train, folder of stemgen_jax.export, or shipped, the model of"
+      " this package (default)")  # fmt: skip
   add("--codec", type=Path, help="codec bundle (default: where training had it, or the demo codec)")
-  add("--devices", type=int, default=1, help="how many devices share the takes (default 1)")
   add("--out", required=True, type=Path, help="folder for what is written")
-  add("--takes", type=int, help="how many stems to write, in one batch (default 1)")
   add("--seed", type=int, help="the same seed gives the same bytes (default 0)")
-  add("--level", help=f"LU over the context's loudness, or none (default {LEVEL_LU:g})")
   add("--preset", choices=sorted(PRESETS), help="fast: a quarter of the model's own steps")
   add("--guidance", action="append", type=scale, metavar="SOURCE=SCALE",
       help="how strongly a source steers, as context=3; repeat for more sources")  # fmt: skip
@@ -152,6 +159,7 @@ def main(argv: list[str] | None = None) -> None:
   add("--vary", type=float, help="share of --stem's frames to write anew, 0 to 1")
   add("--loop", action="store_true", default=None, help="the end is followed by the start")
   add("--rows", type=int, default=8, help="takes computed at once over a --batch (default 8)")
+  add_take_flags(parser)
   add_model_flags(parser)
   for path in sample(parser.parse_args(argv)):
     print(path)

@@ -1,42 +1,59 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How well a stem fits its context, by the model itself: what hearing the context is worth."""
+"""How likely the model finds a finished stem, level by level, with a context or without one.
+
+From it come two numbers that say whether a context is heard:
+
+  listening score   mean_t [log p(s_t | context, conditions) - log p(s_t | conditions)], s_t the
+                    tokens of level 1: the pointwise mutual information of stem and context
+  listening gain    the same with another song's context in the place of none, for any level
+
+both in nats a token, and above 0 where the context makes the stem likelier.
+"""
 
 from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from stemgen_jax.losses import token_nll
 from stemgen_jax.model import Model
-from stemgen_jax.types import Array, Float, Int, Params
+from stemgen_jax.types import Array, Bool, Float, Int, Params
 
 
-def build_score(model: Model, n_codes: int) -> Callable[..., Float[Array, " B"]]:
-  """Returns a jitted function that scores finished stems against a context.
+def build_nll(model: Model, n_codes: int, most: int) -> Callable[..., Float[np.ndarray, " B"]]:
+  """Returns a function that gives the mean nats a token of one level of finished stems.
 
-  score = mean_t [log p(s_t | context, conditions) - log p(s_t | conditions)], over the tokens s_t
-  of level 1, all hidden: the pointwise mutual information of stem and context in nats a token. It
-  is the listening gain of this one stem; above 0, the context makes the stem likelier.
+  It takes parameters, context, stems, conditions, the level from 0, and whether the context is
+  heard. The level and those above it are hidden, those below are seen. Stems of more than `most`
+  frames are taken window by window.
   """
 
-  def score(
+  def nll(
     params: Params,
     context: Int[Array, "B T Q"],
     stems: Int[Array, "B T Q"],
     conditions: Int[Array, "B C"],
+    level: Int[Array, ""],
+    heard: Bool[Array, ""],
   ) -> Float[Array, " B"]:
-    hidden = jnp.full_like(stems, n_codes)
-    batch, sources = len(stems), 1 + conditions.shape[1]
+    hidden = jnp.arange(stems.shape[-1]) >= level
+    seen = jnp.where(hidden[None, None, :], n_codes, stems)
+    keep = jnp.ones((len(stems), 1 + conditions.shape[1]), bool).at[:, 0].set(heard)
+    logits = model.apply(params, seen, context, conditions, keep, level)
+    return jnp.mean(token_nll(logits, jnp.take(stems, level, axis=2)), axis=1)
 
-    def twice(x):
-      return jnp.concatenate([x, x])
+  compiled = jax.jit(nll)
 
-    keep = jnp.ones((2 * batch, sources), bool).at[batch:, 0].set(False)
-    logits = model.apply(
-      params, twice(hidden), twice(context), twice(conditions), keep, jnp.int32(0)
-    )
-    nll = token_nll(logits, twice(stems[..., 0]))
-    heard, deaf = jnp.split(nll.mean(axis=1), 2)
-    return deaf - heard
+  def over_windows(params, context, stems, conditions, level, heard):
+    frames, parts = stems.shape[1], []
+    for start in range(0, frames, most):
+      at = slice(max(0, min(start, frames - most)), start + most)
+      parts.append(
+        compiled(
+          params, context[:, at], stems[:, at], conditions, jnp.int32(level), jnp.bool_(heard)
+        )
+      )
+    return np.mean(parts, axis=0)
 
-  return jax.jit(score)
+  return over_windows

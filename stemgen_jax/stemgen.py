@@ -27,7 +27,7 @@ from stemgen_jax.generate import build_generate, steering_of, take_keys
 from stemgen_jax.job import Job
 from stemgen_jax.model import build
 from stemgen_jax.request import LEVEL_LU, Request
-from stemgen_jax.score import build_score
+from stemgen_jax.score import build_nll
 from stemgen_jax.types import Bool, Keys, Params
 from stemgen_jax.windows import fill_windows
 
@@ -64,19 +64,20 @@ class StemGen:
     self._params, self._mesh, self._meta = params, mesh, dict(meta)
     model = build(config.model, mesh if mesh.size > 1 else None)
     self._generate = build_generate(model, config.model.n_codes, mesh if mesh.size > 1 else None)
-    self._score = build_score(model, config.model.n_codes)
+    self._nll = build_nll(model, config.model.n_codes, config.data.crop_frames)
 
   @classmethod
   def from_checkpoint(
     cls,
-    path: str | os.PathLike,
+    path: str | os.PathLike = "shipped",
     codec: str | os.PathLike | None = None,
     devices: int = 1,
   ) -> "StemGen":
     """Loads the averaged weights of a training run.
 
     Args:
-      path: a workdir of `stemgen_jax.train`.
+      path: a workdir of `stemgen_jax.train`, a folder of `stemgen_jax.export`, or "shipped", the
+        model of this package.
       codec: the bundle of the codec it was trained on; None looks where training had it, then
         takes the demo codec.
       devices: how many share the takes of a batch.
@@ -100,8 +101,16 @@ class StemGen:
         f"codec must be the one the checkpoint was trained on, {wanted[:12]}; got {codec} with"
         f" fingerprint {loaded.fingerprint[:12]}. Give that codec's bundle as --codec."
       )
-    about = {"checkpoint": str(path), "step": meta["step"], "codec": loaded.fingerprint}
+    about = {
+      "checkpoint": str(path),
+      "step": meta["step"],
+      "codec": loaded.fingerprint,
+    }
     return cls(config, params, loaded, mesh, about)
+
+  def describe(self) -> dict[str, Any]:
+    """Returns where the model is from: checkpoint, step, codec."""
+    return dict(self._meta)
 
   def generate(
     self,
@@ -245,7 +254,9 @@ class StemGen:
 
   def _finish(self, job: Job, heard: transcode.Heard, codes: Int[np.ndarray, "n T Q"]) -> Result:
     request, rate_hz = job.request, job.request.rate_hz
-    scores = self.score(heard.codes, codes, job.indices)
+    scores = self.score(
+      np.broadcast_to(heard.codes, codes.shape), codes, np.tile(job.indices, (len(codes), 1))
+    )
     context = mixing.Context.measure(request.context, rate_hz)
     stems, mixes, takes = [], [], []
     for own, score in zip(codes, scores):
@@ -271,25 +282,26 @@ class StemGen:
     }
     return Result(np.stack(stems), np.stack(mixes), codes, rate_hz, metadata)
 
+  def nll(
+    self,
+    context: Int[np.ndarray, "n T Q"],
+    stems: Int[np.ndarray, "n T Q"],
+    conditions: Int[np.ndarray, "n C"],
+    level: int = 0,
+    heard: bool = True,
+  ) -> Float[np.ndarray, " n"]:
+    """Returns the mean nats a token of one level of stems, from 0; see `score.build_nll`."""
+    return self._nll(self._params, context, stems, conditions.astype(np.int32), level, heard)
+
   def score(
     self,
-    context: Int[np.ndarray, "T Q"],
+    context: Int[np.ndarray, "n T Q"],
     stems: Int[np.ndarray, "n T Q"],
-    conditions: Int[np.ndarray, " C"],
+    conditions: Int[np.ndarray, "n C"],
   ) -> Float[np.ndarray, " n"]:
-    """Returns what the context is worth for each stem in nats a token; see `score.build_score`."""
-    most, frames = self.config.data.crop_frames, len(context)
-    cuts = range(0, frames, most)
-    parts = []
-    for start in cuts:
-      at = slice(max(0, min(start, frames - most)), start + most)
-      parts.append(
-        self._score(
-          self._params, np.broadcast_to(context[at], stems[:, at].shape), stems[:, at],
-          np.tile(conditions, (len(stems), 1)).astype(np.int32),
-        )
-      )  # fmt: skip
-    return np.mean(parts, axis=0)
+    """Returns the listening score of each stem: what its context is worth, in nats a token."""
+    deaf, heard = (self.nll(context, stems, conditions, heard=h) for h in (False, True))
+    return deaf - heard
 
 
 def _as_samples(audio: Any, name: str) -> Samples:

@@ -30,14 +30,22 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from rich.console import Console
 
 from stemgen_jax.cli import build_parser
 from stemgen_jax.codec import Codec
-from stemgen_jax.data import make_loader
 from stemgen_jax.errors import UserError, run_cli
+from stemgen_jax.evaluate.examples import (
+  AT_ONCE,
+  decode_stems,
+  draw_with_pool,
+  find_others,
+  write_stems,
+)
+from stemgen_jax.evaluation.embeddings import embed_latents
 from stemgen_jax.evaluation.frechet import frechet_distance
+from stemgen_jax.evaluation.intervals import bootstrap
 from stemgen_jax.files import make_folder, write_text
 from stemgen_jax.generate import take_keys
 from stemgen_jax.records import Dataset
@@ -45,7 +53,7 @@ from stemgen_jax.request import resolve_settings
 from stemgen_jax.request_files import read_lines
 from stemgen_jax.stemgen import StemGen
 
-ROWS, REFERENCE, AT_ONCE = "rows.jsonl", 4, 8
+ROWS = "rows.jsonl"
 SILENT_DB = -50.0
 COLUMNS = ("setting", "s a stem", "score", "95 %", "FAD-encodec", "silent")
 
@@ -58,14 +66,17 @@ def sweep(arguments: argparse.Namespace) -> Path:
   """
   model = StemGen.from_checkpoint(arguments.checkpoint, arguments.codec)
   settings = list(read_settings(arguments.settings, model))
-  batch, reference = read_examples(model, arguments)
+  batch, pool = draw_with_pool(
+    model, Dataset.open(arguments.data), arguments.split, arguments.examples, arguments.seed
+  )
+  batch["foreign"] = find_others(batch, pool)
   out = arguments.out
   make_folder(out, "--out")
   path = out / ROWS
   done = dict(read_rows(path))
   with Console(stderr=True).status("") as status:
     status.update("embedding true stems")
-    far = embed(model.codec, decode_all(model.codec, reference))
+    far = embed(model.codec, decode_stems(model.codec, pool["target"]))
     for name, options in settings:
       if name in done:
         continue
@@ -74,7 +85,8 @@ def sweep(arguments: argparse.Namespace) -> Path:
         codes, took_s = batch["target" if name == "true stems" else "foreign"], float("nan")
       else:
         began_s = time.perf_counter()
-        codes = generate(model, batch, options)
+        keys = take_keys(0, len(batch["context"]))
+        codes = write_stems(model, batch["context"], batch["conditions"], keys, options)
         took_s = (time.perf_counter() - began_s) / len(codes)
       row = {"name": name, "stem_s": took_s, **measure(model, batch, codes, far)}
       done[name] = row
@@ -103,59 +115,23 @@ def read_rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
       yield row["name"], row
 
 
-def read_examples(
-  model: StemGen, arguments: argparse.Namespace
-) -> tuple[dict[str, np.ndarray], Int[np.ndarray, "n T Q"]]:
-  """Returns windows of held-out songs with a stem of another song each, and more true stems.
-
-  The other song's stem is of the same category where the windows have one.
-  """
-  data, count = model.config.data, arguments.examples
-  loader = make_loader(
-    Dataset.open(arguments.data), arguments.split, crop_frames=data.crop_frames,
-    batch_size=count * (1 + REFERENCE), seed=arguments.seed, silence_gate_db=data.silence_gate_db,
-    silence_prob=0.0, sources=list(model.config.model.sources),
-  )  # fmt: skip
-  rows = next(iter(loader))
-  kinds, clips = rows["conditions"], rows["clip"]
-  foreign = np.empty_like(rows["target"][:count])
-  for i in range(count):
-    others = [j for j in range(len(clips)) if clips[j] != clips[i]]
-    same = [j for j in others if (kinds[j] == kinds[i]).all()]
-    foreign[i] = rows["target"][(same or others)[0]]
-  batch = {name: array[:count] for name, array in rows.items()} | {"foreign": foreign}
-  return batch, rows["target"][count:]
-
-
-def generate(model: StemGen, batch: dict[str, np.ndarray], options: Any) -> np.ndarray:
-  """Returns a stem for each window."""
-  stems = []
-  keys = take_keys(0, len(batch["context"]))
-  for start in range(0, len(batch["context"]), AT_ONCE):
-    at = slice(start, start + AT_ONCE)
-    context = batch["context"][at]
-    nothing = np.zeros(context.shape, bool)
-    stems.append(
-      model.fill(
-        context, batch["conditions"][at], np.zeros_like(context), nothing, keys[at], options
-      )
-    )
-  return np.concatenate(stems)
-
-
 def measure(
   model: StemGen, batch: dict[str, np.ndarray], codes: np.ndarray, far: np.ndarray
 ) -> dict[str, Any]:
   """Returns the figures of one set of stems."""
   scores = np.concatenate(
     [
-      model.score(context, stem[None], conditions)
-      for context, stem, conditions in zip(batch["context"], codes, batch["conditions"])
+      model.score(
+        batch["context"][i : i + AT_ONCE],
+        codes[i : i + AT_ONCE],
+        batch["conditions"][i : i + AT_ONCE],
+      )
+      for i in range(0, len(codes), AT_ONCE)
     ]
   )
-  audio = decode_all(model.codec, codes)
+  audio = decode_stems(model.codec, codes)
   level_db = 10 * np.log10(np.square(audio).mean(axis=(1, 2)) + 1e-12)
-  low, high = bootstrap(scores, batch["clip"])
+  low, high = bootstrap(scores, batch["song"])
   return {
     "score": float(scores.mean()),
     "low": low,
@@ -166,34 +142,10 @@ def measure(
   }
 
 
-def bootstrap(
-  values: Float[np.ndarray, " n"], groups: Int[np.ndarray, " n"], draws: int = 2000
-) -> tuple[float, float]:
-  """Returns the 2.5 and 97.5 % points of the mean, when whole groups (songs) are drawn again."""
-  rng, found = np.random.default_rng(0), np.unique(groups)
-  sums = np.array([values[groups == group].sum() for group in found])
-  counts = np.array([(groups == group).sum() for group in found])
-  at = rng.integers(0, len(found), (draws, len(found)))
-  low, high = np.quantile(sums[at].sum(axis=1) / counts[at].sum(axis=1), [0.025, 0.975])
-  return float(low), float(high)
-
-
-def decode_all(codec: Codec, codes: np.ndarray) -> np.ndarray:
-  """Returns the audio of stems, a few at once."""
-  return np.concatenate(
-    [codec.decode(codes[i : i + AT_ONCE]) for i in range(0, len(codes), AT_ONCE)]
-  )
-
-
 def embed(codec: Codec, audio: np.ndarray) -> Float[np.ndarray, "n D"]:
-  """Returns the codec's latents, averaged over each second."""
-  second = round(codec.spec.frame_rate_hz)
-  parts = []
-  for start in range(0, len(audio), AT_ONCE):
-    latents = codec.latents(audio[start : start + AT_ONCE])
-    whole = latents[:, : latents.shape[1] // second * second]
-    parts.append(whole.reshape(-1, second, whole.shape[-1]).mean(axis=1))
-  return np.concatenate(parts)
+  """Returns the codec's latents, averaged over each second of each stem."""
+  latents = embed_latents(codec)
+  return np.concatenate([latents(samples.mean(axis=0)) for samples in audio])
 
 
 def tabulate(rows: list[dict[str, Any]]) -> str:
@@ -243,7 +195,7 @@ def main(argv: list[str] | None = None) -> None:
   """The command."""
   parser = build_parser(__doc__)
   add = parser.add_argument
-  add("--checkpoint", required=True, type=Path, help="a workdir of stemgen_jax.train")
+  add("--checkpoint", default="shipped", metavar="DIR", help="as sample's (default shipped)")
   add("--codec", type=Path, help="codec bundle (default: where training had it, or the demo codec)")
   add("--data", required=True, help="a dataset of stemgen_jax's token shards")
   add("--split", default="test")

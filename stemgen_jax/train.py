@@ -3,7 +3,7 @@ r"""Trains a model on token shards, and goes on by itself where an earlier run s
 
 Example:
   python -m stemgen_jax.train --config configs/demo.py --workdir runs/demo/model \
-    --config.data.path=runs/demo/tokens --config.optim.steps=400
+    --init_from shipped --config.data.path=runs/demo/tokens --config.optim.steps=400
 
 Any field of the config can be set as `--config.field=value`. WORKDIR holds the checkpoints, the
 settings (config.json), metrics.jsonl and TensorBoard curves. The same command resumes a run; after
@@ -41,13 +41,13 @@ from stemgen_jax.workdir import check_fit, describe, git_commit, load_init, open
 PROFILED = range(3, 8)  # steps of this process: the first ones compile
 
 
-def train(config: Config, workdir: Path, init_from: Path | None = None) -> TrainState:
+def train(config: Config, workdir: Path, init_from: str | os.PathLike | None = None) -> TrainState:
   """Trains to `config.optim.steps`, or to a SIGTERM, and returns the state then.
 
   Args:
     config: the settings.
     workdir: where the run is kept.
-    init_from: another run's workdir, whose averaged weights a new run starts from.
+    init_from: what `load_average` reads, whose averaged weights a new run starts from.
 
   Raises:
     UserError: if the config breaks a rule, does not fit the shards, the workdir holds a run of
@@ -126,7 +126,11 @@ def due(step: int, every: int, steps: int) -> bool:
 
 
 def starting_point(
-  config: Config, model: Model, dataset: Dataset, mesh: Mesh, init_from: Path | None
+  config: Config,
+  model: Model,
+  dataset: Dataset,
+  mesh: Mesh,
+  init_from: str | os.PathLike | None,
 ) -> tuple[Callable[..., TrainState], tuple[Params, ...]]:
   """Returns a function that makes the first state, and its arguments.
 
@@ -180,7 +184,9 @@ def main(argv: list[str] | None = None) -> None:
   parser = build_parser(__doc__)
   parser.add_argument("--workdir", required=True, type=Path, help="where the run is kept")
   parser.add_argument(
-    "--init_from", type=Path, metavar="WORKDIR", help="start from another run's averaged weights"
+    "--init_from",
+    metavar="WORKDIR",
+    help="start from the averaged weights of another run, or of shipped, the model of this package",
   )
   parser.add_argument(
     "--distributed",

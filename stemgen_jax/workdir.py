@@ -93,7 +93,7 @@ def list_changes(old: dict, new: dict, prefix: str = "") -> list[tuple[str, obje
   return changes
 
 
-def load_init(workdir: Path, config: Config, mesh: Mesh, fingerprint: str) -> Params:
+def load_init(workdir: str | os.PathLike, config: Config, mesh: Mesh, fingerprint: str) -> Params:
   """Returns the averaged weights of another run, to start from.
 
   Raises:

@@ -138,7 +138,7 @@ def make_stemgen():
   config = get_config()
   config = dataclasses.replace(
     config,
-    model=dataclasses.replace(config.model, dim=32, n_layers=2, mlp_dim=64),
+    model=dataclasses.replace(config.model, dim=32, n_layers=2, n_heads=2, mlp_dim=64, unroll=1),
     data=dataclasses.replace(config.data, crop_frames=60),
     sample=dataclasses.replace(config.sample, steps=(3, 2, 1, 1)),
   )
@@ -147,7 +147,7 @@ def make_stemgen():
   def make(devices):
     mesh = sharding.build_mesh(MeshConfig(), jax.devices()[:devices])
     placed = jax.device_put(params, sharding.tree_shardings(params, mesh))
-    return StemGen(config, placed, bundle, mesh, {"step": 0})
+    return StemGen(config, placed, bundle, mesh, {"checkpoint": "tiny", "step": 0})
 
   return make
 

@@ -1,0 +1,245 @@
+# SPDX-License-Identifier: Apache-2.0
+r"""Writes stems for windows of held-out songs and measures them between floor and ceiling.
+
+Examples:
+  python -m stemgen_jax.evaluate --data runs/demo/tokens --out runs/report
+  python -m stemgen_jax.evaluate --checkpoint runs/mine --data shards/mine --out runs/report \
+    --examples 64 --embedding encodec --embedding musicnn
+  python -m stemgen_jax.evaluate listen runs/report            # a blind listening test
+  python -m stemgen_jax.evaluate listen runs/report --results  # what was rated so far
+
+Each window is one of training's: a random target stem, and a context mix without it. REPORT gets
+index.html (tables, plots, players), report.json, table.md and every stem. The same command with the
+same seed gives the same figures; stopped and started again, it goes on where it was.
+
+--embedding, for FAD, FAD-inf, KAD and APA: encodec (the codec's latents), musicnn (from the musicnn
+wheel, or musicnn=WHEEL), vggish=WEIGHTS, or NAME=MODEL.onnx, as clap=clap.onnx with clap.json.
+--cocola MODEL.onnx,MATRIX: COCOLA's encoder and bilinear matrix, from files that you have.
+"""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from stemgen_jax.cli import build_parser
+from stemgen_jax.errors import UserError, run_cli
+from stemgen_jax.evaluate import page
+from stemgen_jax.evaluate.distributions import (
+  cached,
+  embed,
+  embed_sets,
+  measure_adherence,
+  measure_coherence,
+  measure_quality,
+)
+from stemgen_jax.evaluate.examples import (
+  AT_ONCE,
+  Example,
+  decode_stems,
+  draw_windows,
+  make_examples,
+)
+from stemgen_jax.evaluate.measures import measure_examples, summarise, summarise_gain
+from stemgen_jax.evaluation.category import describe_timbre, train_classifier
+from stemgen_jax.evaluation.coherence import load_matrix
+from stemgen_jax.evaluation.embeddings import Embedding, load_embedding, load_onnx
+from stemgen_jax.evaluation.listen import listen
+from stemgen_jax.evaluation.opinions import mean_opinion_scores, tabulate_opinions
+from stemgen_jax.files import make_folder, write_text
+from stemgen_jax.records import Dataset
+from stemgen_jax.request import resolve_settings
+from stemgen_jax.request_files import SETTINGS
+from stemgen_jax.sample import add_model_flags
+from stemgen_jax.stemgen import StemGen
+
+PLAN = "plan.json"
+TRAINING_WINDOWS = 8  # true stems of training songs, for each window judged: reference, classifier
+
+
+def evaluate(arguments: argparse.Namespace) -> Path:
+  """Runs the command and returns the path of the table.
+
+  Raises:
+    UserError: if a flag is wrong, or --out holds another evaluation.
+  """
+  model = StemGen.from_checkpoint(arguments.checkpoint, arguments.codec)
+  dataset = Dataset.open(arguments.data)
+  seed = arguments.seed or 0
+  given = {name: getattr(arguments, name) for name in SETTINGS}
+  settings = resolve_settings({k: v for k, v in given.items() if v is not None}, model.config)
+  embeddings = [load_embedding(spec, model.codec) for spec in arguments.embedding or ["encodec"]]
+  cocola = read_cocola(arguments.cocola) if arguments.cocola else None
+  out = arguments.out
+  plan = {
+    "model": model.describe(), "data": str(dataset.path), "split": arguments.split,
+    "examples": arguments.examples, "seed": seed, "settings": repr(settings),
+  }  # fmt: skip
+  open_folder(out, plan)
+  count, train_split = arguments.examples, model.config.data.train_split
+  with progress() as bar:
+    step = track(bar, "stems", count)
+    examples = make_examples(
+      model, dataset, settings, out, split=arguments.split, train_split=train_split, count=count,
+      seed=seed, advance=step,
+    )  # fmt: skip
+    true = draw_windows(model, dataset, train_split, TRAINING_WINDOWS * count, seed)
+    step = track(bar, "training stems", len(true["target"]))
+    reference = decode_stems(model.codec, true["target"], step)
+    classify, accuracy = build_classifier(model, dataset, reference, true["conditions"], examples)
+    records = measure_examples(
+      model, examples, classify, out / "measures.jsonl", track(bar, "descriptors", count)
+    )
+    results: dict[str, Any] = {
+      "plan": plan, "n": count, "songs": len({e.song for e in examples}),
+      "seconds": reference.shape[-1] / model.codec.spec.sample_rate,
+      "metrics": summarise(records), "gain": summarise_gain(records),
+      "classifier": accuracy, "distances": {}, "cocola": None,
+    }  # fmt: skip
+    for embedding in embeddings:
+      results["distances"][embedding.name] = cached(
+        out / f"distances_{embedding.name}.json",
+        lambda embedding=embedding: measure_distances(model, examples, embedding, reference, bar),
+      )
+    if cocola:
+      results["cocola"] = measure_coherence(examples, *cocola)
+  write_text(out / "report.json", json.dumps(results, indent=1) + "\n")
+  write_text(out / "table.md", page.tabulate(results))
+  write_text(out / "index.html", page.draw_page(results, examples))
+  return out / "table.md"
+
+
+def measure_distances(
+  model: StemGen,
+  examples: list[Example],
+  embedding: Embedding,
+  reference: np.ndarray,
+  bar: Progress,
+) -> dict[str, Any]:
+  """Returns FAD, FAD-inf and KAD of stems, and APA of mixes, by one embedding."""
+  songs, count = np.array([e.song for e in examples]), len(examples)
+  step = track(bar, f"{embedding.name}: reference", len(reference))
+  far = []
+  for i, samples in enumerate(reference):
+    far.append(embed(embedding, samples, model.codec.spec.sample_rate))
+    step(i + 1)
+  stems = embed_sets(examples, embedding, False, track(bar, f"{embedding.name}: stems", count))
+  mixes = embed_sets(examples, embedding, True, track(bar, f"{embedding.name}: mixes", count))
+  adherence = measure_adherence(mixes, songs)
+  rows = measure_quality(stems, np.concatenate(far), songs)
+  return {
+    "seconds": embedding.seconds, "reference": sum(map(len, far)),
+    "rows": [{**row, **more} for row, more in zip(rows, adherence)],
+  }  # fmt: skip
+
+
+def build_classifier(
+  model: StemGen,
+  dataset: Dataset,
+  audio: np.ndarray,
+  conditions: np.ndarray,
+  examples: list[Example],
+):
+  """Returns a function that names the category of a set's stem of an example, and its accuracy.
+
+  The accuracy is that on the true stems of the windows, none of which it was trained on.
+  """
+  names = next(iter(dataset.metadata.sources.values()), ("stem",))
+  labels = [names[row[0]] if len(row) else "stem" for row in conditions]
+  if len(set(labels)) < 2:
+    raise UserError(
+      f"training stems must be of two categories or more; got {sorted(set(labels))}."
+      " Give a dataset of more instruments."
+    )
+  features = [describe_timbre(model.codec, audio[i : i + AT_ONCE])
+              for i in range(0, len(audio), AT_ONCE)]  # fmt: skip
+  classifier = train_classifier(np.concatenate(features), labels)
+
+  def classify(example: Example, name: str) -> str:
+    samples, _ = example.read(name)
+    return str(classifier.predict(describe_timbre(model.codec, samples[None]))[0])
+
+  right = [classify(example, "true") == example.category for example in examples]
+  return classify, {"accuracy": float(np.mean(right)), "categories": len(set(labels)),
+                    "stems": len(labels)}  # fmt: skip
+
+
+def read_cocola(word: str) -> tuple[Embedding, np.ndarray]:
+  """Returns COCOLA's encoder and matrix; `word` is MODEL.onnx,MATRIX."""
+  encoder, comma, matrix = word.partition(",")
+  if not comma:
+    raise UserError(f"--cocola must be MODEL.onnx,MATRIX; got {word!r}.")
+  return load_onnx("cocola", Path(encoder)), load_matrix(Path(matrix))
+
+
+def open_folder(out: Path, plan: dict[str, Any]) -> None:
+  """Makes the folder and notes what will be in it.
+
+  Raises:
+    UserError: if it holds an evaluation of something else.
+  """
+  make_folder(out, "--out")
+  if (out / PLAN).is_file():
+    before = json.loads((out / PLAN).read_text(encoding="utf-8"))
+    if differ := sorted(name for name in plan if before.get(name) != plan[name]):
+      raise UserError(
+        f"--out must be a new folder or hold the same evaluation; got {out}, made with other"
+        f" {', '.join(differ)}. Choose another --out."
+      )
+  write_text(out / PLAN, json.dumps(plan, indent=1) + "\n")
+
+
+def progress() -> Progress:
+  """Returns bars with the time left, on stderr."""
+  columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+  return Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True))
+
+
+def track(bar: Progress, name: str, total: int):
+  """Returns a function that says how many of a new task are done."""
+  task = bar.add_task(name, total=total)
+  return lambda done: bar.update(task, completed=done)
+
+
+def main(argv: list[str] | None = None) -> None:
+  """The command."""
+  words = sys.argv[1:] if argv is None else argv
+  if words[:1] == ["listen"]:
+    return main_listen(words[1:])
+  parser = build_parser(__doc__)
+  add = parser.add_argument
+  add("--data", required=True, help="a dataset of stemgen_jax's token shards")
+  add("--split", default="test", help="the songs judged (default test)")
+  add("--examples", type=int, default=48, help="windows (default 48)")
+  add("--embedding", action="append", metavar="SPEC", help="for FAD; repeat for more")
+  add("--cocola", metavar="MODEL.onnx,MATRIX", help="COCOLA's weights")
+  add_model_flags(parser)
+  arguments = parser.parse_args(words)
+  if arguments.examples < 2:
+    raise UserError(f"--examples must be at least 2; got {arguments.examples}.")
+  print(evaluate(arguments).read_text(encoding="utf-8"))
+
+
+def main_listen(words: list[str]) -> None:
+  """The command `listen`."""
+  parser = build_parser("Serves a blind listening test of a REPORT's stems on this machine.")
+  add = parser.add_argument
+  add("report", type=Path, help="what `python -m stemgen_jax.evaluate` wrote")
+  add("--port", type=int, default=0, help="0 takes a free one")
+  add("--rater", default="", help="who listens (default: the page asks)")
+  add("--seed", type=int, default=0, help="of the order of trials and stems")
+  add("--results", action="store_true", help="print the mean opinion scores so far, and no page")
+  arguments = parser.parse_args(words)
+  if arguments.results:
+    print(tabulate_opinions(mean_opinion_scores(arguments.report)), end="")
+  else:
+    listen(arguments.report, port=arguments.port, rater=arguments.rater, seed=arguments.seed)
+
+
+if __name__ == "__main__":
+  sys.exit(run_cli(main))

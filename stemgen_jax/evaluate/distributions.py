@@ -1,0 +1,123 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How like real music whole sets of stems are: Fréchet and kernel distances, adherence, coherence.
+
+The reference is true stems of the training songs, through the codec as all sets are. `true` and
+`other` are both real stems of held-out songs: they say how near real music comes, `chance` how far
+off noise is. What a set's stems have to do with their contexts is told by APA and COCOLA alone.
+"""
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float, Shaped
+
+from stemgen_jax.audio import Samples, convert_audio
+from stemgen_jax.evaluate.examples import SETS, Example
+from stemgen_jax.evaluate.measures import mean_of
+from stemgen_jax.evaluation.coherence import cocola_scores, prompt_adherence
+from stemgen_jax.evaluation.embeddings import Embedding
+from stemgen_jax.evaluation.frechet import (
+  fit_gaussian,
+  frechet_distance,
+  frechet_infinity,
+  gaussian_distance,
+  kernel_distance,
+)
+from stemgen_jax.evaluation.intervals import EDGES, draw_songs
+from stemgen_jax.files import write_text
+
+SUBSETS = 5  # the smallest set that `frechet_infinity` measures is a fifth
+DRAWS = 100  # of an interval whose figure takes long
+
+Parts = list[Float[np.ndarray, "_ D"]]  # the embeddings of each window
+
+
+def embed_sets(
+  examples: Sequence[Example],
+  embedding: Embedding,
+  mixed: bool,
+  advance: Callable[[int], None] = lambda done: None,
+) -> dict[str, Parts]:
+  """Returns the embeddings of each window's stems by set; `mixed`: of each over its context."""
+  found: dict[str, Parts] = {name: [] for name in SETS}
+  for i, example in enumerate(examples):
+    context, rate_hz = example.read("context")
+    for name in SETS:
+      samples, _ = example.read(name)
+      found[name].append(embed(embedding, samples + context if mixed else samples, rate_hz))
+    advance(i + 1)
+  return found
+
+
+def embed(embedding: Embedding, samples: Samples, rate_hz: int) -> Float[np.ndarray, "n D"]:
+  """Returns the embeddings of audio of any rate and channels."""
+  return embedding(convert_audio(samples, rate_hz, embedding.rate_hz, 1)[0])
+
+
+def measure_quality(
+  sets: dict[str, Parts], reference: Float[np.ndarray, "m D"], songs: Shaped[np.ndarray, " n"]
+) -> list[dict[str, Any]]:
+  """Returns FAD with its interval over songs, FAD-inf and KAD of each set to the reference.
+
+  FAD-inf is a line through smaller sets, straight only where the smallest, a fifth, has more
+  embeddings than dimensions; with fewer it is None.
+  """
+  rows, far = [], fit_gaussian(reference)
+  for name, parts in sets.items():
+    whole = np.concatenate(parts)
+    enough = len(whole) > SUBSETS * whole.shape[1]
+    drawn = [
+      gaussian_distance(far, fit_gaussian(np.concatenate([np.repeat(p, n, 0) for p, n in pairs])))
+      for pairs in ([*zip(parts, row)] for row in draw_songs(songs, DRAWS))
+    ]
+    low, high = np.quantile(drawn, EDGES)
+    rows.append({
+      "set": name, "FAD": frechet_distance(reference, whole), "low": float(low),
+      "high": float(high), "FAD-inf": frechet_infinity(reference, whole) if enough else None,
+      "KAD": kernel_distance(reference, whole), "n": len(whole),
+    })  # fmt: skip
+  return rows
+
+
+def measure_adherence(
+  sets: dict[str, Parts], songs: Shaped[np.ndarray, " n"]
+) -> list[dict[str, Any]]:
+  """Returns APA of each set's mixes between true pairs (1) and pairs of two songs (0).
+
+  The pairs are divided in halves: R and R' come from one half of the songs, what is judged from the
+  other, so that the true pairs are not compared with themselves. By the Fréchet distance.
+  """
+  first = np.isin(songs, np.unique(songs)[::2])
+
+  def half(name: str, which: Shaped[np.ndarray, " n"]) -> Float[np.ndarray, "m D"]:
+    return np.concatenate([part for part, there in zip(sets[name], which) if there])
+
+  true, mismatched = half("true", first), half("other", first)
+  return [
+    {"set": name, "APA": prompt_adherence(true, mismatched, half(name, ~first))} for name in sets
+  ]
+
+
+def measure_coherence(
+  examples: Sequence[Example], encoder: Embedding, matrix: Float[np.ndarray, "E E"]
+) -> list[dict[str, Any]]:
+  """Returns the mean COCOLA score of each set with its interval over songs."""
+  songs = np.array([example.song for example in examples])
+  scores: dict[str, list[float]] = {name: [] for name in SETS}
+  for example in examples:
+    heard = embed(encoder, *example.read("context"))
+    for name in SETS:
+      scores[name].append(
+        float(cocola_scores(embed(encoder, *example.read(name)), heard, matrix).mean())
+      )
+  return [{"set": name, **mean_of(np.array(found), songs)} for name, found in scores.items()]
+
+
+def cached(path: Path, make: Callable[[], Any]) -> Any:
+  """Returns what a JSON file holds, which `make` makes where it is missing."""
+  if not path.is_file():
+    write_text(path, json.dumps(make(), indent=1) + "\n")
+  return json.loads(path.read_text(encoding="utf-8"))

@@ -1,0 +1,238 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What is judged: a stem for each window of held-out songs, between a ceiling and floors.
+
+A window is one example as training draws them: a random target stem of a random crop, and a context
+mix without it. Everything judged has gone through the codec, the true stem too.
+
+| set | what | role |
+|---|---|---|
+| true | the window's own stem | ceiling |
+| model | what the model writes for the context | |
+| other | a stem of the same category from another song | floor: music that did not listen |
+| shifted | the true stem, turned by half a beat of the music | floor: out of time |
+| chance | codes drawn one by one, as often as in training | floor: no music |
+"""
+
+import dataclasses
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import librosa
+import numpy as np
+
+from stemgen_jax.audio import Samples, convert_audio, read_audio, write_audio
+from stemgen_jax.codec import Codec
+from stemgen_jax.config import SampleConfig
+from stemgen_jax.data import make_loader
+from stemgen_jax.errors import UserError
+from stemgen_jax.files import make_folder, write_text
+from stemgen_jax.generate import take_keys
+from stemgen_jax.records import Dataset
+from stemgen_jax.stemgen import StemGen
+from stemgen_jax.types import Float, Int, Keys
+
+SETS = ("true", "model", "other", "shifted", "chance")
+LIST = "examples.json"
+AT_ONCE = 8  # stems generated or decoded together
+POOL = 4  # windows looked through for a stem of another song, for each that is judged
+TEMPO_BPM = 120.0  # where the music has no beat
+_TEMPO_HZ = 22_050
+
+
+@dataclasses.dataclass(frozen=True)
+class Example:
+  """One window on disk.
+
+  Attributes:
+    id: its number, "0000" and so on.
+    song: where it is from.
+    category: of the target stem, by the dataset's name.
+    conditions: value of each categorical source; -1 where it is unknown.
+    folder: holds context.wav, a file for each set, and codes.npz.
+  """
+
+  id: str
+  song: str
+  category: str
+  conditions: tuple[int, ...]
+  folder: Path
+
+  def read(self, name: str) -> tuple[Samples, int]:
+    """Returns the samples and rate of "context" or of a set."""
+    return read_audio(self.folder / f"{name}.wav")
+
+  def codes(self) -> dict[str, Int[np.ndarray, "T Q"]]:
+    """Returns the codes of "context", of "foreign", another song's context, and of the sets."""
+    with np.load(self.folder / "codes.npz") as arrays:
+      return {name: arrays[name].astype(np.int32) for name in arrays.files}
+
+
+def draw_windows(
+  model: StemGen, dataset: Dataset, split: str, count: int, seed: int, foreign: bool = False
+) -> dict[str, np.ndarray]:
+  """Returns windows of a split, as `data.make_loader` has them; never with a silent context."""
+  data = model.config.data
+  loader = make_loader(
+    dataset, split, crop_frames=data.crop_frames, batch_size=count, seed=seed,
+    silence_gate_db=data.silence_gate_db, silence_prob=0.0,
+    sources=list(model.config.model.sources), foreign=foreign,
+  )  # fmt: skip
+  return next(iter(loader))
+
+
+def draw_with_pool(
+  model: StemGen, dataset: Dataset, split: str, count: int, seed: int
+) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+  """Returns `count` windows, and POOL times as many others, each with the name of its "song"."""
+  songs = np.array(dataset.source(split).songs)
+  rows, pool = (
+    draw_windows(model, dataset, split, size, of)
+    for size, of in ((count, seed), (POOL * count, seed + 1))
+  )
+  return tuple(windows | {"song": songs[windows["clip"]]} for windows in (rows, pool))
+
+
+def make_examples(
+  model: StemGen,
+  dataset: Dataset,
+  settings: SampleConfig,
+  out: Path,
+  *,
+  split: str,
+  train_split: str,
+  count: int,
+  seed: int,
+  advance: Callable[[int], None] = lambda done: None,
+) -> list[Example]:
+  """Returns the windows, generated and written to `out` unless they lie there.
+
+  Args:
+    model: writes the stems.
+    dataset: token shards of its codec.
+    settings: how it decodes.
+    out: folder of the report.
+    split: the songs judged.
+    train_split: where `chance` counts codes.
+    count: windows.
+    seed: of windows, floors and stems.
+    advance: called with the number of windows that are done.
+
+  Raises:
+    UserError: if the split has but one song, or the codec is not the dataset's.
+  """
+  if dataset.metadata.codec_fingerprint != model.codec.fingerprint:
+    raise UserError(
+      f"--data must be tokens of the model's codec, {model.codec.fingerprint[:12]}; got"
+      f" {dataset.path} of codec {dataset.metadata.codec_fingerprint[:12]}."
+    )
+  rows, pool = draw_with_pool(model, dataset, split, count, seed)
+  rows["foreign"] = draw_windows(model, dataset, split, count, seed, foreign=True)["context"]
+  rows["other"] = find_others(rows, pool)
+  rows["chance"] = draw_chance(
+    draw_windows(model, dataset, train_split, POOL * count, seed)["target"], rows["target"].shape,
+    np.random.default_rng(seed),
+  )  # fmt: skip
+  keys, sources = take_keys(seed, count), dataset.metadata.sources
+  category = next(iter(sources), None)
+  examples = []
+  for start in range(0, count, AT_ONCE):
+    at = slice(start, min(start + AT_ONCE, count))
+    batch = {name: array[at] for name, array in rows.items()}
+    made = [
+      Example(
+        id=f"{i:04d}",
+        song=str(rows["song"][i]),
+        category=sources[category][rows["conditions"][i][0]] if category else "stem",
+        conditions=tuple(map(int, rows["conditions"][i])),
+        folder=out / "examples" / f"{i:04d}",
+      )
+      for i in range(at.start, at.stop)
+    ]
+    if not all((example.folder / "codes.npz").is_file() for example in made):
+      batch["model"] = write_stems(model, batch["context"], batch["conditions"], keys[at], settings)
+      write_examples(model, made, batch)
+    examples += made
+    advance(at.stop)
+  listed = [
+    {"id": e.id, "song": e.song, "category": e.category,
+     "context": f"examples/{e.id}/context.wav",
+     "sets": {name: f"examples/{e.id}/{name}.wav" for name in SETS}}
+    for e in examples
+  ]  # fmt: skip
+  write_text(out / LIST, json.dumps(listed, indent=1) + "\n")
+  return examples
+
+
+def write_stems(
+  model: StemGen,
+  context: Int[np.ndarray, "B T Q"],
+  conditions: Int[np.ndarray, "B C"],
+  keys: Keys,
+  settings: SampleConfig,
+) -> Int[np.ndarray, "B T Q"]:
+  """Returns the codes of stems written from nothing, a few at once."""
+  parts = []
+  for start in range(0, len(context), AT_ONCE):
+    at = slice(start, start + AT_ONCE)
+    given = np.zeros_like(context[at])
+    known = np.zeros(given.shape, bool)
+    parts.append(model.fill(context[at], conditions[at], given, known, keys[at], settings))
+  return np.concatenate(parts)
+
+
+def decode_stems(
+  codec: Codec, codes: Int[np.ndarray, "B T Q"], advance: Callable[[int], None] = lambda done: None
+) -> Float[np.ndarray, "B channels samples"]:
+  """Returns the audio of codes, decoded a few at once; `advance` hears how many are done."""
+  parts = []
+  for start in range(0, len(codes), AT_ONCE):
+    parts.append(codec.decode(codes[start : start + AT_ONCE]))
+    advance(min(start + AT_ONCE, len(codes)))
+  return np.concatenate(parts)
+
+
+def write_examples(model: StemGen, examples: list[Example], batch: dict[str, np.ndarray]) -> None:
+  """Writes the audio of a few windows, and last their codes, which say that they are whole."""
+  codes = {"context": batch["context"], "foreign": batch["foreign"], "true": batch["target"]}
+  codes |= {name: batch[name] for name in ("model", "other", "chance")}
+  audio = {name: model.codec.decode(codes[name]) for name in codes if name != "foreign"}
+  rate_hz = model.codec.spec.sample_rate
+  for i, example in enumerate(examples):
+    make_folder(example.folder, "--out")
+    own = {name: samples[i] for name, samples in audio.items()}
+    own["shifted"] = shift_half_beat(own["true"], own["context"], rate_hz)
+    for name, samples in own.items():
+      write_audio(example.folder / f"{name}.wav", samples, rate_hz)
+    partial = example.folder / ".codes.partial.npz"
+    np.savez_compressed(partial, **{n: rows[i].astype(np.uint16) for n, rows in codes.items()})
+    partial.replace(example.folder / "codes.npz")
+
+
+def find_others(
+  rows: dict[str, np.ndarray], pool: dict[str, np.ndarray]
+) -> Int[np.ndarray, "B T Q"]:
+  """Returns a stem of another song for each window: of its category where the pool has one."""
+  found = []
+  for song, kind in zip(rows["song"], rows["conditions"]):
+    others = np.flatnonzero(pool["song"] != song)
+    same = others[(pool["conditions"][others] == kind).all(axis=1)]
+    found.append(pool["target"][(same if len(same) else others)[0]])
+  return np.stack(found)
+
+
+def draw_chance(
+  codes: Int[np.ndarray, "n T Q"], shape: tuple[int, ...], rng: np.random.Generator
+) -> Int[np.ndarray, "B T Q"]:
+  """Returns codes drawn one by one, each level's as often as it has them in `codes`."""
+  flat = codes.reshape(-1, codes.shape[-1])
+  levels = [rng.choice(flat[:, q], shape[:-1]) for q in range(shape[-1])]
+  return np.stack(levels, axis=-1).astype(np.int32)
+
+
+def shift_half_beat(stem: Samples, context: Samples, rate_hz: int) -> Samples:
+  """Returns the stem turned round by half a beat of the music that it and its context make."""
+  mono = convert_audio(stem + context, rate_hz, _TEMPO_HZ, 1)[0]
+  found = float(np.squeeze(librosa.beat.beat_track(y=mono, sr=_TEMPO_HZ)[0])) if mono.any() else 0.0
+  tempo_bpm = found if found > 0 else TEMPO_BPM
+  return np.roll(stem, round(30.0 / tempo_bpm * rate_hz), axis=-1)

@@ -1,0 +1,141 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What an evaluation found, as a table for a README and as a page with pictures and players."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from stemgen_jax.evaluate.examples import SETS, Example
+
+COLUMNS = ("other", "shifted", "chance", "model", "true")
+HEADINGS = {
+  "other": "another song's", "shifted": "half a beat off", "chance": "chance", "model": "model",
+  "true": "true stem",
+}  # fmt: skip
+UNITS = {"onset_offset_ms": "ms", "listening_score": "nats"}
+MOST_PLAYED = 24  # windows on the page
+
+
+def tabulate(results: dict[str, Any]) -> str:
+  """Returns the figures as Markdown tables."""
+  lines = _table(
+    ["metric", *(HEADINGS[name] for name in COLUMNS), "floor to ceiling", "fit"],
+    [
+      [label_of(row), *(interval_of(row["sets"][name]) for name in COLUMNS), way_of(row),
+       "yes" if row["fit"] else "no"]
+      for row in results["metrics"]
+    ],
+  )  # fmt: skip
+  for name, found in results["distances"].items():
+    lines += ["", f"Embedding {name}, {found['seconds']:.2g} s each; reference:"
+              f" {found['reference']} of the training songs' true stems.", ""]  # fmt: skip
+    lines += _table(
+      ["set", f"FAD-{name}", "95 %", f"FAD-inf-{name}", f"KAD-{name}", "n", f"APA-{name}"],
+      [
+        [HEADINGS[r["set"]], f"{r['FAD']:.4g}", f"{r['low']:.4g} to {r['high']:.4g}",
+         "" if r["FAD-inf"] is None else f"{r['FAD-inf']:.4g}", f"{r['KAD']:.4g}", str(r["n"]),
+         f"{r['APA']:.2f}"]
+        for r in sorted(found["rows"], key=lambda r: COLUMNS.index(r["set"]))
+      ],
+    )  # fmt: skip
+  if results["cocola"]:
+    found = [[HEADINGS[row["set"]], interval_of(row)] for row in results["cocola"]]
+    lines += ["", *_table(["set", "COCOLA"], found)]
+  gains = [[str(row["level"]), interval_of(row)] for row in results["gain"]]
+  lines += ["", *_table(["level", "listening gain, nats a token"], gains)]
+  told = results["classifier"]
+  lines += [
+    "",
+    f"{results['n']} windows of {results['seconds']:.1f} s from {results['songs']} songs. In"
+    f" brackets 95 % intervals over songs. The classifier, of {told['categories']} categories, was"
+    f" trained on {told['stems']} true stems of other songs and is right for"
+    f" {told['accuracy']:.0%} of the true stems here.",
+  ]
+  return "\n".join(lines) + "\n"
+
+
+def label_of(row: dict[str, Any]) -> str:
+  """Returns a metric's name, its unit, and which way is better."""
+  unit = f", {UNITS[row['name']]}" if row["name"] in UNITS else ""
+  return f"{row['name']}{unit} {'↑' if row['higher'] else '↓'}"
+
+
+def interval_of(found: dict[str, Any]) -> str:
+  """Returns mean and interval, or nothing where no window has the figure."""
+  if found["mean"] is None:
+    return ""
+  digits = 3 if abs(found["high"] - found["low"]) < 10 else 0
+  return " ".join([f"{found['mean']:.{digits}f}",
+                   f"({found['low']:.{digits}f}, {found['high']:.{digits}f})"])  # fmt: skip
+
+
+def way_of(row: dict[str, Any]) -> str:
+  """Returns how far from its floor to the ceiling the model comes, where the metric is fit."""
+  way = row["way"]
+  if not row["fit"] or way["mean"] is None:
+    return ""
+  return f"{way['mean']:.0%} ({way['low']:.0%}, {way['high']:.0%}) of {HEADINGS[row['floor']]}"
+
+
+def draw_page(results: dict[str, Any], examples: Sequence[Example]) -> str:
+  """Returns the page."""
+  from stemgen_jax.page import render
+
+  return render(
+    "evaluate.html",
+    results=results,
+    columns=COLUMNS,
+    headings=HEADINGS,
+    label_of=label_of,
+    interval_of=interval_of,
+    way_of=way_of,
+    picture=draw_ways(results["metrics"]),
+    distances=draw_distances(results["distances"]),
+    examples=[{"id": e.id, "song": e.song, "category": e.category} for e in examples[:MOST_PLAYED]],
+    sets=[name for name in SETS if name != "chance"],
+  )
+
+
+def draw_ways(rows: Sequence[dict[str, Any]]) -> str:
+  """Draws where the model stands between floor (0) and ceiling (1) on every metric that is fit."""
+  from stemgen_jax.page import embed_figure, pyplot
+
+  fit = [row for row in rows if row["fit"] and row["way"]["mean"] is not None][::-1]
+  figure, axes = pyplot.subplots(figsize=(9, 0.32 * len(fit) + 1), layout="constrained")
+  for i, row in enumerate(fit):
+    way = row["way"]
+    axes.plot([way["low"], way["high"]], [i, i], color="C0", linewidth=2)
+    axes.plot(way["mean"], i, "o", color="C0")
+  axes.axvline(0, color="grey", linestyle="--")
+  axes.axvline(1, color="grey", linestyle="--")
+  axes.set(
+    yticks=range(len(fit)), yticklabels=[label_of(row) for row in fit], xlim=(-1.5, 2.0),
+    xlabel="from floor (0) to true stem (1), 95 % interval over songs",
+  )  # fmt: skip
+  return embed_figure(figure)
+
+
+def draw_distances(distances: dict[str, Any]) -> str:
+  """Draws FAD of every set by every embedding."""
+  from stemgen_jax.page import embed_figure, pyplot
+
+  figure, all_axes = pyplot.subplots(
+    1, len(distances), figsize=(4 * len(distances) + 1, 2.6), layout="constrained", squeeze=False
+  )
+  for axes, (name, found) in zip(all_axes[0], distances.items()):
+    rows = {row["set"]: row for row in found["rows"]}
+    values = np.array([rows[column]["FAD"] for column in COLUMNS])
+    edges = np.array([[rows[column][edge] for column in COLUMNS] for edge in ("low", "high")])
+    spread = np.maximum(np.abs(edges - values) * [[1], [1]], 0)
+    axes.errorbar(values, range(len(COLUMNS)), xerr=spread, fmt="o", color="C0")
+    axes.set(
+      yticks=range(len(COLUMNS)), yticklabels=[HEADINGS[c] for c in COLUMNS], xscale="log",
+      xlabel=f"FAD-{name}",
+    )  # fmt: skip
+  return embed_figure(figure)
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+  lines = ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
+  return lines + ["| " + " | ".join(row) + " |" for row in rows]
