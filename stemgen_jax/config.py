@@ -38,6 +38,7 @@ class MaskingConfig:
 
   schedule: str = "cosine"  # mask rate cos(pi/2 u), or "uniform": u
   loss: str = "level"  # the asked level only, or "all_masked": the levels above it too
+  full_prob: float = 0.0  # share of examples that hide the whole level, as decoding begins
   levels: tuple[int, ...] = ()  # asked of one example after another, from 1; () asks each in turn
   context_dropout: float = 0.2  # probability of dropping the context mix
   condition_dropout: float = 0.2  # probability of dropping each categorical source
@@ -202,6 +203,7 @@ class Config:
       ("context" not in m.sources, "model.sources must not use the name 'context'", "context"),
       *_choices("masking.schedule", k.schedule, "cosine", "uniform"),
       *_choices("masking.loss", k.loss, "level", "all_masked"),
+      (0 <= k.full_prob <= 1, "masking.full_prob must lie in [0, 1]", k.full_prob),
       *_shares("masking.context_dropout", k.context_dropout),
       *_shares("masking.condition_dropout", k.condition_dropout),
       *_shares("model.dropout", m.dropout),

@@ -10,23 +10,36 @@ import jax.numpy as jnp
 from stemgen_jax.types import Array, Bool, Float, Int, Key
 
 
-def draw_mask_rate(key: Key, batch: int, schedule: str) -> Float[Array, " B"]:
+def draw_mask_rate(
+  key: Key, batch: int, schedule: str, full_prob: float = 0.0
+) -> Float[Array, " B"]:
   """Mask rate r = cos(pi/2 u) (`cosine`) or r = u (`uniform`), u ~ U(0, 1), one an example.
 
-  Source: PAPER.md 5; the cosine is MaskGIT's. StemGen's own schedule is not readable.
+  With probability `full_prob` r = 1: the whole level is hidden, as where decoding begins.
+
+  Source: PAPER.md 5; the cosine is MaskGIT's. StemGen's own schedule is not readable. `full_prob` is
+  ours: what is not yet written can be known from the context alone.
   """
-  u = jax.random.uniform(key, (batch,))
+  u_key, full_key = jax.random.split(key)
+  u = jax.random.uniform(u_key, (batch,))
   if schedule == "cosine":
-    return jnp.cos(jnp.pi / 2 * u)
-  if schedule == "uniform":
-    return u
-  raise ValueError(f"schedule must be 'cosine' or 'uniform'; got {schedule!r}.")
+    rate = jnp.cos(jnp.pi / 2 * u)
+  elif schedule == "uniform":
+    rate = u
+  else:
+    raise ValueError(f"schedule must be 'cosine' or 'uniform'; got {schedule!r}.")
+  return jnp.where(jax.random.uniform(full_key, (batch,)) < full_prob, 1.0, rate)
 
 
 def draw_mask(
-  key: Key, level: Int[Array, " B"], frames: int, n_levels: int, schedule: str
+  key: Key,
+  level: Int[Array, " B"],
+  frames: int,
+  n_levels: int,
+  schedule: str,
+  full_prob: float = 0.0,
 ) -> Bool[Array, "B T Q"]:
-  """Hides level q at a random rate: below q nothing, at q exactly max(1, floor(r T)), above q all.
+  """Hides level q at a random rate: below q nothing, at q exactly max(1, ceil(r T)), above q all.
 
   Args:
     key: JAX key.
@@ -34,13 +47,14 @@ def draw_mask(
     frames: T.
     n_levels: Q.
     schedule: of the mask rate r, see `draw_mask_rate`.
+    full_prob: how often r = 1.
 
   Source: StemGen (arXiv:2312.08723) Fig. 4.
   """
   rate_key, place_key = jax.random.split(key)
   batch = level.shape[0]
-  rate = draw_mask_rate(rate_key, batch, schedule)
-  count = jnp.maximum(1, jnp.floor(rate * frames).astype(jnp.int32))
+  rate = draw_mask_rate(rate_key, batch, schedule, full_prob)
+  count = jnp.maximum(1, jnp.ceil(rate * frames).astype(jnp.int32))
   at_level = lowest(jax.random.uniform(place_key, (batch, frames)), count)
   q = jnp.arange(n_levels)[None, None, :]
   asked = level[:, None, None]

@@ -85,7 +85,8 @@ def train_step(
   n_levels, n_parts = config.model.n_levels, config.optim.accumulate
   asked = asked_levels(config)
   level = spread_levels(asked, batch["target"].shape[0])
-  mask = draw_mask(mask_key, level, batch["target"].shape[1], n_levels, config.masking.schedule)
+  hiding = config.masking.schedule, config.masking.full_prob
+  mask = draw_mask(mask_key, level, batch["target"].shape[1], n_levels, *hiding)
   keep = draw_keep(keep_key, batch["conditions"].shape, config)
   count = jnp.sum(losses.loss_weight(mask, level, config.masking.loss))
 

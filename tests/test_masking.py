@@ -30,6 +30,15 @@ def test_mask_rates_follow_their_laws():
     draw_mask_rate(jax.random.key(0), 2, "linear")
 
 
+def test_a_share_hides_the_whole_level():
+  level = jnp.zeros(4000, int)
+  for full_prob in (0.0, 0.3, 1.0):
+    mask = draw_mask(jax.random.key(0), level, 20, 2, "cosine", full_prob)
+    whole = float(np.asarray(mask)[..., 0].all(axis=1).mean())
+    by_chance = 2 / np.pi * np.arccos(19 / 20)  # the share of rates that round up to all
+    assert abs(whole - (full_prob + (1 - full_prob) * by_chance)) < 0.03
+
+
 def test_lowest_marks_exactly_count_and_breaks_ties_by_time():
   score = jnp.array([[3.0, 1.0, 2.0, 1.0], [0.0, 0.0, 0.0, 0.0]])
   marked = lowest(score, jnp.array([2, 3]))
