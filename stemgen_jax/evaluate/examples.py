@@ -222,7 +222,7 @@ def find_others(
 
 
 def draw_chance(
-  codes: Int[np.ndarray, "n T Q"], shape: tuple[int, ...], rng: np.random.Generator
+  codes: Int[np.ndarray, "n _ Q"], shape: tuple[int, ...], rng: np.random.Generator
 ) -> Int[np.ndarray, "B T Q"]:
   """Returns codes drawn one by one, each level's as often as it has them in `codes`."""
   flat = codes.reshape(-1, codes.shape[-1])
