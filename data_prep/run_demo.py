@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-r"""Runs the whole chain: music, tokens, training, and a stem for a song the model never heard.
+r"""Runs the whole chain: music, tokens, some training, and a stem for a song never heard.
 
 Example:
   python -m data_prep.run_demo --out runs/demo
@@ -60,7 +60,7 @@ def run_demo(out: Path, songs: int, seed: int, instrument: str, overrides: list[
   )  # fmt: skip
   stages.run(
     "train", "stemgen_jax.train", "--config", "configs/demo.py", "--workdir", model,
-    f"--config.data.path={tokens}", f"--config.seed={seed}", *overrides,
+    "--init_from", "shipped", f"--config.data.path={tokens}", f"--config.seed={seed}", *overrides,
   )  # fmt: skip
   track = choose_track(music, instrument)
   write_excerpt(track, instrument, out)
@@ -153,7 +153,7 @@ def main(argv: list[str] | None = None) -> None:
   """The command."""
   parser = build_parser(__doc__)
   parser.add_argument("--out", type=Path, default=Path("runs/demo"))
-  parser.add_argument("--songs", type=int, default=128)
+  parser.add_argument("--songs", type=int, default=60)
   parser.add_argument("--seed", type=int, default=0)
   parser.add_argument("--instrument", default="bass")
   arguments, overrides = parser.parse_known_args(argv)

@@ -18,7 +18,7 @@ import pytest
 import soundfile
 from tensorboardX.proto import event_pb2
 
-from stemgen_jax import sample
+from stemgen_jax import export, sample
 from stemgen_jax.codec import DEMO_BUNDLE
 from stemgen_jax.errors import run_cli
 
@@ -47,8 +47,9 @@ def chain(tmp_path_factory):
   run(
     "stemgen_jax.train", "--config", "configs/demo.py", "--workdir", root / "model",
     f"--config.data.path={root / 'tokens'}", "--config.data.crop_frames=100",
-    "--config.data.batch_size=4", "--config.model.dim=32", "--config.model.n_layers=2",
-    "--config.model.n_heads=2", "--config.model.mlp_dim=64", "--config.optim.steps=4",
+    "--config.data.batch_size=12", "--config.model.dim=32", "--config.model.n_layers=2",
+    "--config.model.n_heads=2", "--config.model.mlp_dim=64", "--config.model.unroll=1",
+    "--config.optim.steps=4",
     "--config.optim.warmup_steps=1", "--config.eval_batches=0", "--config.sample.steps=3,2,1,1",
   )  # fmt: skip
   time_s = np.arange(int(5.03 * RATE_HZ)) / RATE_HZ
@@ -82,6 +83,24 @@ def test_a_stem_for_a_stereo_loop_at_its_own_rate(chain, tmp_path):
     np.testing.assert_allclose(mix, gain * (context + stem[:, None]), atol=1e-3)
 
 
+def test_without_a_checkpoint_the_shipped_model_plays(chain, tmp_path):
+  sample.main(words_of(chain, tmp_path / "a", checkpoint=None, takes=1))
+  settings = json.loads((tmp_path / "a/settings.json").read_text())
+  assert settings["checkpoint"] == "shipped"
+  assert (tmp_path / "a/take_00.wav").is_file()
+
+
+def test_an_exported_model_plays_as_its_run_does(chain, tmp_path):
+  export.main(["--checkpoint", str(chain / "model"), "--out", str(tmp_path / "model")])
+  for name, checkpoint in (("run", chain / "model"), ("exported", tmp_path / "model")):
+    sample.main(words_of(chain, tmp_path / name, checkpoint=checkpoint, takes=1))
+  a, b = (soundfile.read(tmp_path / f"{name}/take_00.wav")[0] for name in ("run", "exported"))
+  assert a.shape == b.shape
+  told = json.loads((tmp_path / "model/model.json").read_text())
+  assert told["step"] == 4
+  assert str(chain) not in json.dumps(told)
+
+
 def read_tags(workdir):
   """Returns the kind of value of every tag in a run's TensorBoard files."""
   tags = {}
@@ -106,8 +125,9 @@ def test_training_lets_one_hear_what_it_generates(chain, tmp_path):
   run(
     "stemgen_jax.train", "--config", "configs/demo.py", "--workdir", tmp_path / "model",
     f"--config.data.path={tmp_path / 'tokens'}", "--config.data.crop_frames=100",
-    "--config.data.batch_size=4", "--config.model.dim=32", "--config.model.n_layers=2",
-    "--config.model.n_heads=2", "--config.model.mlp_dim=64", "--config.optim.steps=5",
+    "--config.data.batch_size=12", "--config.model.dim=32", "--config.model.n_layers=2",
+    "--config.model.n_heads=2", "--config.model.mlp_dim=64", "--config.model.unroll=1",
+    "--config.optim.steps=5",
     "--config.optim.warmup_steps=1", "--config.eval_batches=1",
     "--config.data.eval_split=train", "--config.sample.steps=3,2,1,1",
     f"--config.data.codec={DEMO_BUNDLE}", "--config.train.audio_examples=1",
@@ -305,8 +325,7 @@ def test_a_checkpoint_of_another_codec_is_refused(chain, tmp_path, capsys):
 @pytest.mark.slow
 def test_the_demo_leaves_its_files_and_a_page_that_needs_no_other(tmp_path):
   run(
-    "data_prep.run_demo", "--out", tmp_path / "demo", "--songs", 20, "--config.model.dim=32",
-    "--config.model.n_layers=2", "--config.model.mlp_dim=64", "--config.optim.steps=6",
+    "data_prep.run_demo", "--out", tmp_path / "demo", "--songs", 20, "--config.optim.steps=6",
     "--config.optim.warmup_steps=1", "--config.eval_batches=1", "--config.sample.steps=3,2,1,1",
   )  # fmt: skip
   for name in ("context", "stem", "mix", "target"):
