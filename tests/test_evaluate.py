@@ -72,13 +72,13 @@ def test_report_resumes_and_repeats(run, tmp_path, monkeypatch, capsys):
 
 
 def test_floors_are_what_they_say():
-  rows = {"song": np.array(["a", "b"]), "conditions": np.array([[0], [1]])}
+  rows = {"song": np.array(["a", "a", "b"]), "conditions": np.array([[0], [0], [1]])}
   pool = {
     "song": np.array(["a", "b", "b", "c"]),
     "conditions": np.array([[0], [1], [0], [0]]),
     "target": np.arange(4)[:, None, None],
   }
-  assert examples.find_others(rows, pool).ravel().tolist() == [2, 0]  # no other song has category 1
+  assert examples.find_others(rows, pool).ravel().tolist() == [2, 3, 0]  # no other song has 1
   codes = np.stack([np.full((50, 3), 1), np.full((50, 3), 2)]) * [1, 10, 100]
   chance = examples.draw_chance(codes, (4, 60, 3), np.random.default_rng(0))
   assert chance.shape == (4, 60, 3)

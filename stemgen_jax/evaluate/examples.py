@@ -212,12 +212,16 @@ def write_examples(model: StemGen, examples: list[Example], batch: dict[str, np.
 def find_others(
   rows: dict[str, np.ndarray], pool: dict[str, np.ndarray]
 ) -> Int[np.ndarray, "B T Q"]:
-  """Returns a stem of another song for each window: of its category where the pool has one."""
+  """Returns a stem of another song for each window: of its category where the pool has one.
+
+  Windows take the candidates in turn, so that the same few stems do not stand for all songs.
+  """
   found = []
-  for song, kind in zip(rows["song"], rows["conditions"]):
+  for i, (song, kind) in enumerate(zip(rows["song"], rows["conditions"])):
     others = np.flatnonzero(pool["song"] != song)
     same = others[(pool["conditions"][others] == kind).all(axis=1)]
-    found.append(pool["target"][(same if len(same) else others)[0]])
+    choice = same if len(same) else others
+    found.append(pool["target"][choice[i % len(choice)]])
   return np.stack(found)
 
 
