@@ -17,8 +17,8 @@ def draw_mask_rate(
 
   With probability `full_prob` r = 1: the whole level is hidden, as where decoding begins.
 
-  Source: PAPER.md 5; the cosine is MaskGIT's. StemGen's own schedule is not readable. `full_prob` is
-  ours: what is not yet written can be known from the context alone.
+  Source: PAPER.md 5; the cosine is MaskGIT's. StemGen's own schedule is not readable. `full_prob`
+  is ours: what is not yet written can be known from the context alone.
   """
   u_key, full_key = jax.random.split(key)
   u = jax.random.uniform(u_key, (batch,))
