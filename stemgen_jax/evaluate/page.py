@@ -20,10 +20,10 @@ MOST_PLAYED = 24  # windows on the page
 def tabulate(results: dict[str, Any]) -> str:
   """Returns the figures as Markdown tables."""
   lines = _table(
-    ["metric", *(HEADINGS[name] for name in COLUMNS), "floor to ceiling", "fit"],
+    ["metric", *(HEADINGS[name] for name in COLUMNS), "floor to ceiling", "fit", "n"],
     [
       [label_of(row), *(interval_of(row["sets"][name]) for name in COLUMNS), way_of(row),
-       "yes" if row["fit"] else "no"]
+       "yes" if row["fit"] else "no", count_of(row)]
       for row in results["metrics"]
     ],
   )  # fmt: skip
@@ -46,6 +46,9 @@ def tabulate(results: dict[str, Any]) -> str:
   lines += ["", *_table(["level", "listening gain, nats a token"], gains)]
   told = results["classifier"]
   lines += [
+    "",
+    "n: to how many stems of the model, and to how many true ones, the metric applies; a stem"
+    " without pitch has no harmony, and one with fewer than two onsets no rhythm.",
     "",
     f"{results['n']} windows of {results['seconds']:.1f} s from {results['songs']} songs. In"
     f" brackets 95 % intervals over songs. The classifier, of {told['categories']} categories, was"
@@ -78,6 +81,11 @@ def way_of(row: dict[str, Any]) -> str:
   return f"{way['mean']:.0%} ({way['low']:.0%}, {way['high']:.0%}) of {HEADINGS[row['floor']]}"
 
 
+def count_of(row: dict[str, Any]) -> str:
+  """Returns to how many stems of the model, and to how many true ones, a metric applies."""
+  return f"{row['sets']['model']['n']}, {row['sets']['true']['n']}"
+
+
 def draw_page(results: dict[str, Any], examples: Sequence[Example]) -> str:
   """Returns the page."""
   from stemgen_jax.page import render
@@ -90,6 +98,7 @@ def draw_page(results: dict[str, Any], examples: Sequence[Example]) -> str:
     label_of=label_of,
     interval_of=interval_of,
     way_of=way_of,
+    count_of=count_of,
     picture=draw_ways(results["metrics"]),
     distances=draw_distances(results["distances"]),
     examples=[{"id": e.id, "song": e.song, "category": e.category} for e in examples[:MOST_PLAYED]],
