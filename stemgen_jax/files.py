@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Folders and small text files, written so that a reader never meets half of one."""
 
+import json
 import os
 from pathlib import Path
+from typing import Any
 
 from stemgen_jax.errors import UserError
 
@@ -29,3 +31,20 @@ def write_text(path: Path, text: str) -> None:
   partial = path.with_name(f".{path.name}.partial")
   partial.write_text(text, encoding="utf-8")
   partial.replace(path)
+
+
+def claim_folder(out: Path, file: str, plan: dict[str, Any], what: str) -> None:
+  """Makes --out and notes in `file` what will be in it: a `what`, made as `plan` says.
+
+  Raises:
+    UserError: if it holds a `what` that was asked for otherwise.
+  """
+  make_folder(out, "--out")
+  if (out / file).is_file():
+    before = json.loads((out / file).read_text(encoding="utf-8"))
+    if differ := sorted(name for name in plan if before.get(name) != plan[name]):
+      raise UserError(
+        f"--out must be a new folder or hold the same {what}; got {out}, made with other"
+        f" {', '.join(differ)}. Choose another --out."
+      )
+  write_text(out / file, json.dumps(plan, indent=1) + "\n")

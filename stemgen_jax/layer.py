@@ -27,8 +27,8 @@ from rich.console import Console
 from stemgen_jax.audio import Samples, read_audio, write_audio
 from stemgen_jax.categories import category_index
 from stemgen_jax.cli import build_parser
-from stemgen_jax.errors import UserError, run_cli
-from stemgen_jax.files import make_folder, write_text
+from stemgen_jax.errors import run_cli
+from stemgen_jax.files import claim_folder, make_folder, write_text
 from stemgen_jax.loudness import amplify
 from stemgen_jax.request import Request
 from stemgen_jax.request_files import PARTS, SETTINGS, build_request
@@ -61,7 +61,7 @@ def layer(arguments: argparse.Namespace) -> Path:
   }
   out = arguments.out
   model.run([first])  # checks the settings
-  open_folder(out, plan)
+  claim_folder(out, PLAN, plan, "arrangement")
   if not (out / "00_start.wav").is_file():
     write_audio(out / "00_start.wav", first.context, first.rate_hz)
   layers: list[dict[str, Any]] = []
@@ -75,23 +75,6 @@ def layer(arguments: argparse.Namespace) -> Path:
       write_stems(out, layers, first.rate_hz)
       write_text(out / "index.html", draw_page(out, source, layers))
   return out / "index.html"
-
-
-def open_folder(out: Path, plan: dict[str, Any]) -> None:
-  """Makes the folder and notes what will be in it.
-
-  Raises:
-    UserError: if it holds an arrangement that was asked for otherwise.
-  """
-  make_folder(out, "--out")
-  if (out / PLAN).is_file():
-    before = json.loads((out / PLAN).read_text(encoding="utf-8"))
-    if differ := sorted(name for name in plan if before.get(name) != plan[name]):
-      raise UserError(
-        f"--out must be a new folder or hold the same arrangement; got {out}, made with other"
-        f" {', '.join(differ)}. Choose another --out."
-      )
-  write_text(out / PLAN, json.dumps(plan, indent=1) + "\n")
 
 
 def read_layer(folder: Path) -> dict[str, Any] | None:

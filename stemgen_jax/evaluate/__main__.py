@@ -51,7 +51,7 @@ from stemgen_jax.evaluation.coherence import load_matrix
 from stemgen_jax.evaluation.embeddings import Embedding, load_embedding, load_onnx
 from stemgen_jax.evaluation.listen import listen
 from stemgen_jax.evaluation.opinions import mean_opinion_scores, tabulate_opinions
-from stemgen_jax.files import make_folder, write_text
+from stemgen_jax.files import claim_folder, write_text
 from stemgen_jax.records import Dataset
 from stemgen_jax.request import resolve_settings
 from stemgen_jax.request_files import SETTINGS
@@ -80,7 +80,7 @@ def evaluate(arguments: argparse.Namespace) -> Path:
     "model": model.describe(), "data": str(dataset.path), "split": arguments.split,
     "examples": arguments.examples, "seed": seed, "settings": repr(settings),
   }  # fmt: skip
-  open_folder(out, plan)
+  claim_folder(out, PLAN, plan, "evaluation")
   count, train_split = arguments.examples, model.config.data.train_split
   with progress() as bar:
     step = track(bar, "stems", count)
@@ -175,23 +175,6 @@ def read_cocola(word: str) -> tuple[Embedding, np.ndarray]:
   if not comma:
     raise UserError(f"--cocola must be MODEL.onnx,MATRIX; got {word!r}.")
   return load_onnx("cocola", Path(encoder)), load_matrix(Path(matrix))
-
-
-def open_folder(out: Path, plan: dict[str, Any]) -> None:
-  """Makes the folder and notes what will be in it.
-
-  Raises:
-    UserError: if it holds an evaluation of something else.
-  """
-  make_folder(out, "--out")
-  if (out / PLAN).is_file():
-    before = json.loads((out / PLAN).read_text(encoding="utf-8"))
-    if differ := sorted(name for name in plan if before.get(name) != plan[name]):
-      raise UserError(
-        f"--out must be a new folder or hold the same evaluation; got {out}, made with other"
-        f" {', '.join(differ)}. Choose another --out."
-      )
-  write_text(out / PLAN, json.dumps(plan, indent=1) + "\n")
 
 
 def progress() -> Progress:
