@@ -30,6 +30,11 @@ from stemgen_jax.types import Params
 logging.getLogger("absl").setLevel(logging.CRITICAL)  # Orbax tells of every save
 
 
+def _is_first(record: logging.LogRecord) -> bool:
+  """Whether asyncio says more than that a write failed after the one that is reported."""
+  return "exception was never retrieved" not in record.getMessage()
+
+
 class Checkpoints:
   """The checkpoints of one workdir, newest last."""
 
@@ -39,6 +44,7 @@ class Checkpoints:
     Damaged ones are set aside, and named on stderr.
     """
     self._workdir = Path(workdir).resolve()
+    logging.getLogger("asyncio").addFilter(_is_first)
     options = ocp.CheckpointManagerOptions(max_to_keep=kept)
     self._manager = ocp.CheckpointManager(self._workdir / "checkpoints", options=options)
     while (step := self.latest_step()) is not None:

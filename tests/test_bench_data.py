@@ -86,15 +86,26 @@ def test_scale(tmp_path):
   assert [p.name for p in tmp_path.iterdir()] == ["rows.json"]
 
 
-def test_training_steps_are_timed_over_width_length_and_batch(tmp_path):
+@pytest.mark.parametrize(
+  ("dims", "frames", "batches", "sizes"),
+  [
+    ("64", "20", "4", [(64, 20, 4)]),
+    pytest.param(
+      "64 128", "20 40", "4 8", [(64, 20, 4), (128, 20, 4), (64, 40, 4), (64, 20, 8)],
+      marks=pytest.mark.slow,
+    ),
+  ],
+)  # fmt: skip
+def test_training_steps_are_timed_over_width_length_and_batch(
+  tmp_path, dims, frames, batches, sizes
+):
   out, plot = tmp_path / "rows.json", tmp_path / "new/train.svg"
   main([
-    "train", "--dim", "64", "128", "--frames", "20", "40", "--batch", "4", "8", "--layers", "1",
-    "--steps", "2", "--matmul", "256", "--plot", str(plot), "--json", str(out),
+    "train", "--dim", *dims.split(), "--frames", *frames.split(), "--batch", *batches.split(),
+    "--layers", "1", "--steps", "2", "--matmul", "256", "--plot", str(plot), "--json", str(out),
   ])  # fmt: skip
   rows = json.loads(out.read_text())
-  sizes = [(row["dim"], row["frames"], row["batch"]) for row in rows]
-  assert sizes == [(64, 20, 4), (128, 20, 4), (64, 40, 4), (64, 20, 8)]
+  assert [(row["dim"], row["frames"], row["batch"]) for row in rows] == sizes
   for row in rows:
     assert row["compilations"] == 1
     assert 0 <= row["wait_share"] < 1

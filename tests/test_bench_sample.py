@@ -25,6 +25,21 @@ def run(tmp_path, *flags):
   return json.loads(out.read_text())
 
 
+def check(row):
+  assert math.isclose(row["times_torch"], row["torch_s"] / row["stem_s"])
+  assert row["stem_s"] > 0
+  assert math.isclose(row["overhead"], row["iteration_ms"] / row["forward_ms"] - 1)
+  assert row["gflops_per_s"] > 0
+
+
+@pytest.mark.torch
+def test_a_row_stands_beside_torch(tmp_path):
+  (row,) = run(tmp_path, "--only_base")
+  assert row["case"] == "base"
+  check(row)
+
+
+@pytest.mark.slow
 @pytest.mark.torch
 def test_each_row_changes_one_number_of_the_first(tmp_path):
   rows = run(tmp_path)
@@ -33,10 +48,7 @@ def test_each_row_changes_one_number_of_the_first(tmp_path):
     "2 takes", "4 takes",
   ]  # fmt: skip
   for row in rows:
-    assert math.isclose(row["times_torch"], row["torch_s"] / row["stem_s"])
-    assert row["stem_s"] > 0
-    assert math.isclose(row["overhead"], row["iteration_ms"] / row["forward_ms"] - 1)
-    assert row["gflops_per_s"] > 0
+    check(row)
 
 
 def test_without_torch_its_columns_are_empty(tmp_path, monkeypatch):

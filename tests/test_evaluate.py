@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 import dataclasses
 import json
+import math
 
 import numpy as np
 import pytest
@@ -150,3 +151,10 @@ def test_listen_prints_what_was_rated(tmp_path, capsys):
     write_audio(tmp_path / f"examples/0000/{name}.wav", samples, RATE_HZ)
   assert run_cli(lambda: evaluate.main(["listen", str(tmp_path / "none"), "--results"])) == 2
   assert "must" in capsys.readouterr().err
+
+
+def test_stems_without_pitch_count_where_the_true_one_has_it():
+  high, none = {"harmony": 0.7}, {"harmony": math.nan}
+  assert measures.find_pitched(high, high) == 1.0
+  assert measures.find_pitched(none, high) == 0.0
+  assert math.isnan(measures.find_pitched(high, none))

@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Float, Shaped
 
 from stemgen_jax.errors import UserError
-from stemgen_jax.evaluate.examples import Example
+from stemgen_jax.evaluate.examples import SETS, Example
 from stemgen_jax.evaluation.descriptors import Descriptors, describe
 from stemgen_jax.evaluation.intervals import EDGES, draw_songs
 from stemgen_jax.evaluation.mirdd import WEIGHTS, align, distances, mirdd
@@ -54,6 +54,7 @@ METRICS = (
   Metric("listening_score", "model", True),
   Metric("category", "category", True, "chance"),
   Metric("sounds", "level", True, "chance"),
+  Metric("pitched", "level", True, "chance"),
 )
 
 
@@ -92,7 +93,7 @@ def measure(
   codes, conditions = example.codes(), np.array([example.conditions], np.int32)
   heard = describe(*example.read("context"))
   sets = {}
-  for name in ("true", "model", "other", "shifted", "chance"):
+  for name in SETS:
     samples, rate_hz = example.read(name)
     found = compare(describe(samples, rate_hz), heard)
     found["sounds"] = float(measure_lufs(samples, rate_hz) > SILENT_LUFS)
@@ -100,7 +101,9 @@ def measure(
     if name in WITH_CODES:
       (score,) = model.score(codes["context"][None], codes[name][None], conditions)
       found["listening_score"] = float(score)
-    sets[name] = {k: None if math.isnan(v) else v for k, v in found.items()}
+    sets[name] = found
+  for found in sets.values():
+    found["pitched"] = find_pitched(found, sets["true"])
   gain = [
     float(np.diff([
       model.nll(codes[context][None], codes["true"][None], conditions, level)[0]
@@ -109,7 +112,13 @@ def measure(
     for level in range(codes["true"].shape[1])
   ]  # fmt: skip
   return {"id": example.id, "song": example.song, "category": example.category,
-          "sets": sets, "gain": gain}  # fmt: skip
+          "sets": {name: {k: None if math.isnan(v) else v for k, v in found.items()}
+                   for name, found in sets.items()}, "gain": gain}  # fmt: skip
+
+
+def find_pitched(stem: dict[str, float], true: dict[str, float]) -> float:
+  """Returns 1 if harmony applies to a stem, else 0; NaN where it does not to the true one."""
+  return math.nan if math.isnan(true["harmony"]) else float(not math.isnan(stem["harmony"]))
 
 
 def compare(stem: Descriptors, context: Descriptors) -> dict[str, float]:
