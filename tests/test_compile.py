@@ -84,6 +84,7 @@ def compile_tiny(tiny_dataset, out, *words):
   return json.loads(out.read_text()), done.stdout
 
 
+@pytest.mark.slow
 def test_this_machines_programs_are_compiled_without_times(tiny_dataset, tmp_path):
   words = ("--topology", "cpu", "--mesh", "1x2x1", "--batch_chip", "2")
   (train, sample), text = compile_tiny(tiny_dataset, tmp_path / "new/rows.json", *words)

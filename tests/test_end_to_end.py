@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+from conftest import FAST_COMPILE
 from tensorboardX.proto import event_pb2
 
 from stemgen_jax import export, sample
@@ -29,7 +30,7 @@ RATE_HZ = 22_050
 
 def run(module, *words):
   command = [sys.executable, "-m", module, *map(str, words)]
-  env = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"}  # one device
+  env = os.environ | {"XLA_FLAGS": FAST_COMPILE}  # one device
   done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=env, check=False)
   assert done.returncode == 0, done.stderr
   return done
@@ -114,6 +115,7 @@ def read_tags(workdir):
   return tags
 
 
+@pytest.mark.slow
 def test_training_lets_one_hear_what_it_generates(chain, tmp_path):
   shutil.copytree(chain / "model", tmp_path / "model")
   for song in (chain / "music").glob("*/*/"):

@@ -12,6 +12,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+from conftest import FAST_COMPILE
 
 from stemgen_jax import losses
 from stemgen_jax.checkpoint import load_average
@@ -26,15 +27,11 @@ TIMES = ("frames_per_s", "data_wait_share")
 
 
 @pytest.fixture(scope="module")
-def environment(tiny_dataset, tmp_path_factory):
+def environment(tiny_dataset):
   return os.environ | {
     "TINY_DATASET": str(tiny_dataset),
-    "JAX_PLATFORMS": "cpu",
-    "XLA_FLAGS": "",
+    "XLA_FLAGS": FAST_COMPILE,
     "PYTHON": sys.executable,
-    "JAX_COMPILATION_CACHE_DIR": str(tmp_path_factory.mktemp("cache")),
-    "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-    "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "0",
   }
 
 
