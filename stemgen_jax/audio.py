@@ -70,7 +70,8 @@ def _open(path: str | os.PathLike) -> soundfile.SoundFile:
   """Returns an audio file, open, with at least one sample and all that its header says."""
   path = Path(path)
   if not path.is_file():
-    raise UserError(f"audio file must exist; got path={path}. Check the path.")
+    found = "a folder" if path.is_dir() else "none"
+    raise UserError(f"audio file must exist; got path={path}, {found}. Check the path.")
   try:
     file = soundfile.SoundFile(path)
   except soundfile.LibsndfileError as error:
@@ -165,5 +166,6 @@ def write_blocks(
   partial = path.with_name(f".{path.stem}.partial{path.suffix}")
   with soundfile.SoundFile(partial, "w", rate_hz, channels, "PCM_16") as file:
     for samples in blocks:
-      file.write(np.clip(samples.T, -1.0, 1.0))
+      # Rounded here: libsndfile rounds down, and what was read would not be written again.
+      file.write(np.clip(np.rint(samples.T * 2.0**15), -(2**15), 2**15 - 1).astype(np.int16))
   os.replace(partial, path)

@@ -144,7 +144,7 @@ class SampleConfig:
       (
         set(self.guidance) <= {"context", *model.sources},
         f"{prefix}guidance must name sources among {['context', *model.sources]}",
-        sorted(self.guidance),
+        sorted(set(self.guidance) - {"context", *model.sources}),
       ),
     ]
 

@@ -20,7 +20,7 @@ def make_folder(path: Path, what: str) -> None:
     writable = os.access(path, os.W_OK)
   except OSError as error:
     raise UserError(
-      f"{what} must be a folder that can be written; got {path} ({error})."
+      f"{what} must be a folder that can be written; got {path} ({error.strerror}). Choose another."
     ) from error
   if not writable:
     raise UserError(f"{what} must be a folder that can be written; got {path}, which cannot.")

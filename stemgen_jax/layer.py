@@ -2,15 +2,15 @@
 r"""Builds an arrangement layer by layer: each new stem listens to the mix of all before it.
 
 Examples:
-  python -m stemgen_jax.layer --checkpoint runs/demo/model --start loop.wav \
-    --instruments drums,bass,piano,woodwind --out song --takes 3
-  python -m stemgen_jax.layer --checkpoint runs/demo/model --silence_s 10 \
-    --instruments drums,bass --out song
+  python -m stemgen_jax.layer --start loop.wav --instruments drums,bass,piano,woodwind --out song \
+    --takes 3
+  python -m stemgen_jax.layer --silence_s 10 --instruments drums,bass --out song
 
 Of each layer's takes the one with the highest listening score goes into the mix: how much likelier
 the model finds the stem with its context than without, in nats a token; a take that hardly sounds
 is passed over. Writes mix.wav, stems/ (which add up to it), index.html to hear and see it all, and
-a folder for each layer with every take. Stopped and started again, it goes on where it was.
+a folder for each layer with every take; layer i takes seed + i. Stopped and started again, it goes
+on where it was, also with more or other instruments: layers before the first that differs stay.
 """
 
 import argparse
@@ -70,35 +70,41 @@ def layer(arguments: argparse.Namespace) -> Path:
       status.update(f"layer {number} of {len(names)}: {name}")
       context, _ = read_audio(layers[-1]["mix"] if layers else out / "00_start.wav")
       folder = out / f"{number:02d}_{name}"
-      record = read_layer(folder) or add_layer(model, first, context, folder, name, number)
+      before = names[:number]
+      record = read_layer(folder, before) or add_layer(model, first, context, folder, before)
       layers.append({**record, "mix": folder / record["files"][1]})
       write_stems(out, layers, first.rate_hz)
       write_text(out / "index.html", draw_page(out, source, layers))
   return out / "index.html"
 
 
-def read_layer(folder: Path) -> dict[str, Any] | None:
-  """Returns what is known of a layer that is done."""
+def read_layer(folder: Path, names: list[str]) -> dict[str, Any] | None:
+  """Returns what is known of a layer that is done: the last of these, over the others."""
   path = folder / LAYER
-  return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+  record = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+  return record if record.get("layers") == names else None
 
 
 def add_layer(
-  model: StemGen, first: Request, context: Samples, folder: Path, name: str, number: int
+  model: StemGen, first: Request, context: Samples, folder: Path, names: list[str]
 ) -> dict[str, Any]:
-  """Writes the takes of a layer and which of them was chosen; returns the latter's record."""
+  """Writes the takes of the last of these layers and which was chosen; returns its record."""
+  name, number = names[-1], len(names)
   conditions = {**first.conditions, "instrument": name}
   request = dataclasses.replace(
     first, context=context, conditions=conditions, seed=first.seed + number
   )
+  (folder / LAYER).unlink(missing_ok=True)  # of other layers before it
   (result,) = model.run([request])
   make_folder(folder, "--out")
   for _ in write_result(result, folder, "the mix of all layers before"):
     pass
   takes = json.loads((folder / "settings.json").read_text(encoding="utf-8"))["takes"]
   chosen = choose(takes)
-  record = {**takes[chosen], "instrument": name, "seed": request.seed, "chosen": chosen,
-            "scores": [take["listening_score_nats"] for take in takes]}  # fmt: skip
+  print(f"layer {number}, {name}: take {chosen} stays", file=sys.stderr)
+  scores = [take["listening_score_nats"] for take in takes]
+  record = {**takes[chosen], "instrument": name, "layers": names, "seed": request.seed,
+            "chosen": chosen, "scores": scores}  # fmt: skip
   write_text(folder / LAYER, json.dumps(record, indent=1) + "\n")
   return record
 
@@ -127,6 +133,10 @@ def write_stems(out: Path, layers: list[dict[str, Any]], rate_hz: int) -> None:
   for i, (file, name, gain_db) in enumerate(zip(files, names, gains_db)):
     samples, _ = read_audio(file)
     write_audio(out / "stems" / f"{i:02d}_{name}.wav", amplify(samples, float(gain_db)), rate_hz)
+  written = {f"{i:02d}_{name}.wav" for i, name in enumerate(names)}
+  for path in (out / "stems").glob("[0-9][0-9]_*.wav"):
+    if path.name not in written:  # of an arrangement of other instruments
+      path.unlink()
   mix, _ = read_audio(layers[-1]["mix"])
   write_audio(out / "mix.wav", mix, rate_hz)
 

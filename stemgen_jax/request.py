@@ -4,6 +4,7 @@
 import dataclasses
 import math
 from collections.abc import Callable, Mapping, Sequence
+from numbers import Integral, Real
 from typing import Any
 
 from stemgen_jax.audio import Samples
@@ -32,7 +33,8 @@ class Request:
     keep_s: stretches (from, to) of the stem that stay.
     vary: share of the other frames to write anew; 0 for all.
     loop: the end is followed by the start.
-    level_lu: loudness over the context's; None leaves the stem as the codec gives it.
+    level_lu: loudness over the context's; None leaves the stem as the codec gives it, as it must
+      be where one is given.
     settings: of `config.SampleConfig`, in the place of the model's own; "preset" names several.
   """
 
@@ -52,6 +54,14 @@ class Request:
 def check(request: Request) -> None:
   """Raises a UserError that lists every rule the request breaks."""
   given = request.stem is not None
+  for name, kind, word in (
+    ("takes", Integral, "a whole number"),
+    ("seed", Integral, "a whole number"),
+    ("vary", Real, "a number"),
+    ("loop", bool, "true or false"),
+  ):
+    if not isinstance(value := getattr(request, name), kind):
+      raise UserError(f"{name} must be {word}; got {value!r}.")
   length_s = request.context.shape[1] / request.rate_hz if request.rate_hz > 0 else 0.0
   rules = [
     (request.rate_hz > 0, "sample_rate must be positive", request.rate_hz),
@@ -65,12 +75,26 @@ def check(request: Request) -> None:
       request.level_lu,
     ),
     (
-      given == bool(request.keep_s or request.vary),
-      "stem, an existing one, and what to keep of it or how far to vary it, go together",
-      f"stem={'one' if given else 'none'}, keep={list(request.keep_s)}, vary={request.vary}",
+      given or not (request.keep_s or request.vary),
+      "keep, continue and vary must be given with an existing stem",
+      "none",
+    ),
+    (
+      not given or bool(request.keep_s or request.vary),
+      "stem must be given with what becomes of it: keep, continue or vary",
+      "none of them",
+    ),
+    (
+      not given or request.level_lu is None,
+      "level must be left out with a stem, which keeps its own",
+      request.level_lu,
     ),
     *(
-      (0 <= a < b and a < length_s, "keep must be stretches inside of the context", (a, b))
+      (
+        0 <= a < b and a < length_s,
+        f"keep must be from an earlier to a later time, inside the context's {length_s:.2f} s",
+        f"{a:g} s to {b:g} s",
+      )
       for a, b in request.keep_s
     ),
   ]
@@ -99,7 +123,7 @@ def resolve_settings(settings: Mapping[str, Any], config: Config) -> SampleConfi
     rules = resolved.rules(config.model)
   except (TypeError, ValueError) as error:
     raise UserError(
-      f"settings must be numbers and words as config.py has them: {error}."
+      f"settings must be of the kinds that --help tells; got {settings} ({error})."
     ) from error
   if broken := [f"{rule}; got {value!r}" for kept, rule, value in rules if not kept]:
     raise UserError(". ".join(broken) + ". See --help.")
@@ -125,7 +149,7 @@ def resolve_conditions(conditions: Mapping[str, str], model: ModelConfig) -> dic
 def _convert(own: Any, value: Any) -> Any:
   """Returns a setting as a number, words or numbers of the kind of the model's own."""
   if isinstance(own, tuple):
-    return tuple(int(number) for number in value)
+    return tuple(int(n) for n in (value.split(",") if isinstance(value, str) else value))
   if isinstance(own, dict):
     return {name: float(scale) for name, scale in dict(value).items()}
   return value if isinstance(own, str) else type(own)(value)

@@ -51,7 +51,8 @@ def plan_requests(
     names.add(name)
     try:
       if unknown := sorted(set(line) - {*PARTS, *SETTINGS}):
-        raise UserError(f"its fields must be among {[*PARTS, *SETTINGS]}; got {unknown}")
+        fields = ["name", *PARTS, *SETTINGS]
+        raise UserError(f"its fields must be among {fields}; got {unknown}.")
       for file in {"context", "stem"} & set(line):
         line[file] = batch.parent / str(line[file])
       yield name, *build_request({**given, **line})
@@ -93,11 +94,10 @@ def build_request(given: dict[str, Any]) -> tuple[str, Request]:
     conditions = dict(given.get("condition", {}))
     if "instrument" in given:
       conditions["instrument"] = given["instrument"]
-    level = given.get("level", LEVEL_LU)
     request = Request(
       context=context, rate_hz=rate_hz, conditions=conditions, takes=given.get("takes", 1),
       seed=given.get("seed", 0), stem=stem, keep_s=keep, vary=given.get("vary", 0.0),
-      loop=given.get("loop", False), level_lu=None if level == "none" else float(level),
+      loop=given.get("loop", False), level_lu=read_level(given),
       settings={
         name: dict(given[name]) if name == "guidance" else given[name]
         for name in SETTINGS
@@ -121,6 +121,19 @@ def read_context(given: dict[str, Any]) -> tuple[Samples, int, str]:
     raise UserError(f"--silence_s must be positive; got {seconds}.")
   silence = np.zeros((1, max(1, round(seconds * SILENCE_HZ))), np.float32)
   return silence, SILENCE_HZ, f"silence of {seconds} s"
+
+
+def read_level(given: dict[str, Any]) -> float | None:
+  """Returns the level in LU, or None for that of the codec or of the stem that is given.
+
+  Raises:
+    UserError: if it is no number.
+  """
+  level = given.get("level", "none" if "stem" in given else LEVEL_LU)
+  try:
+    return None if level == "none" else float(level)
+  except (TypeError, ValueError) as error:
+    raise UserError(f"--level must be a number of LU, or none; got {level!r}.") from error
 
 
 def span_of(stem: Samples | None, context: Samples, rate_hz: int) -> tuple[float, float]:

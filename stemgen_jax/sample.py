@@ -2,19 +2,20 @@
 r"""Listens to a piece of music and writes one more instrument for it.
 
 Examples:
-  python -m stemgen_jax.sample --checkpoint runs/demo/model --context loop.wav --instrument bass \
-    --out takes --takes 2 --seed 1 --guidance context=3 --guidance instrument=1.5
+  python -m stemgen_jax.sample --context loop.wav --instrument bass --out takes --takes 2 --seed 1
+  python -m stemgen_jax.sample ... --guidance context=3 --guidance instrument=1.5
   python -m stemgen_jax.sample ... --loop                           # closes without a click
   python -m stemgen_jax.sample ... --stem bass.wav --keep 0:00-0:08 # writes the rest anew
   python -m stemgen_jax.sample ... --stem bass.wav --continue       # from where it ends
   python -m stemgen_jax.sample ... --stem bass.wav --vary 0.3       # a variation of it
-  python -m stemgen_jax.sample --checkpoint runs/demo/model --batch contexts.jsonl --out takes
+  python -m stemgen_jax.sample --batch contexts.jsonl --out takes
 
 Writes take_00.wav (the stem), take_00_mix.wav (the stem over the context), ... and settings.json,
-at the context's sample rate and length. The same command gives the same bytes. Each line of a
---batch file is an object of "context" and any of the flags below, as {"context": "a.wav", "name":
-"a", "instrument": "bass", "takes": 2, "guidance": {"context": 3}}, and writes into a folder of its
-own.
+at the context's sample rate and length, in the place of those that an earlier command left there.
+The same command gives the same bytes. Each line of a --batch file is an object of "context" and any
+of the flags below, as {"context": "a.wav", "name": "a", "instrument": "bass", "takes": 2, "keep":
+["0:00-0:08"], "guidance": {"context": 3}}, and writes into a folder of its own; its files are
+looked for beside the batch file.
 """
 
 import argparse
@@ -33,6 +34,8 @@ from stemgen_jax.files import make_folder, write_text
 from stemgen_jax.request import LEVEL_LU, PRESETS
 from stemgen_jax.request_files import PARTS, SETTINGS, plan_requests
 from stemgen_jax.stemgen import Result, StemGen
+
+SETTINGS_FILE = "settings.json"
 
 
 def sample(arguments: argparse.Namespace) -> Iterator[Path]:
@@ -54,15 +57,27 @@ def sample(arguments: argparse.Namespace) -> Iterator[Path]:
 def write_result(result: Result, folder: Path, source: str) -> Iterator[Path]:
   """Writes the takes of one context and their settings, and yields the paths."""
   record = {"context": source, **result.metadata}
+  earlier = read_files(folder)
   for i, (stem, mix) in enumerate(zip(result.stems, result.mixes)):
     paths = [folder / f"take_{i:02d}.wav", folder / f"take_{i:02d}_mix.wav"]
     for path, samples in zip(paths, (stem, mix)):
       write_audio(path, samples, result.sample_rate)
       yield path
     record["takes"][i] = {"files": [path.name for path in paths], **record["takes"][i]}
-  write_text(folder / "settings.json", json.dumps(record, indent=1, allow_nan=False) + "\n")
-  yield folder / "settings.json"
+  for name in earlier - {name for take in record["takes"] for name in take["files"]}:
+    (folder / name).unlink(missing_ok=True)
+  write_text(folder / SETTINGS_FILE, json.dumps(record, indent=1, allow_nan=False) + "\n")
+  yield folder / SETTINGS_FILE
   tell(record)
+
+
+def read_files(folder: Path) -> set[str]:
+  """Returns the files of the takes that an earlier command wrote to a folder."""
+  try:
+    record = json.loads((folder / SETTINGS_FILE).read_text(encoding="utf-8"))
+    return {Path(name).name for take in record["takes"] for name in take["files"]}
+  except (OSError, ValueError, KeyError, TypeError):
+    return set()
 
 
 def tell(record: dict[str, Any]) -> None:
@@ -71,6 +86,7 @@ def tell(record: dict[str, Any]) -> None:
     onsets = take["onsets"]
     loud = "silent" if take["lufs"] is None else f"{take['lufs']:.1f} LUFS"
     words = f"take {i}, seed {record['seed']}: {loud}"
+    words += f", listening score {take['listening_score_nats']:+.3f} nats"
     if onsets["offset_ms"] is not None:
       words += (
         f", {onsets['matched']} of {onsets['stem']} onsets on the context's, median"
@@ -112,7 +128,7 @@ def add_take_flags(parser: argparse.ArgumentParser) -> None:
   """Adds the flags that say how many stems, how loud, and on which devices."""
   add = parser.add_argument
   add("--takes", type=int, help="how many stems to write, in one batch (default 1)")
-  add("--level", help=f"LU over the context's loudness, or none (default {LEVEL_LU:g})")
+  add("--level", help=f"loudness against the context's, in LU, or none (default {LEVEL_LU:g})")
   add("--devices", type=int, default=1, help="how many devices share the takes (default 1)")
 
 

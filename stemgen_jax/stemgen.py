@@ -141,7 +141,8 @@ class StemGen:
       keep: stretches (from_s, to_s) of it that stay to the sample.
       vary: share of its other frames to write anew; 0 for all of them.
       loop: the end is followed by the start: what comes back closes without a click.
-      level: loudness in LU over the context's; None leaves it as the codec gives it.
+      level: loudness in LU over the context's; None leaves it as the codec gives it. A stem that
+        is given keeps its own.
       settings: of `config.SampleConfig`: steps, w_conf, w_causal, w_noise, temperature, top_p,
         guidance={"context": 3.0}, guidance_mode, ..., or preset.
 
@@ -154,7 +155,7 @@ class StemGen:
     request = Request(
       context=_as_samples(context, "context"), rate_hz=sample_rate, conditions=named, takes=takes,
       seed=seed, stem=None if stem is None else _as_samples(stem, "stem"), keep_s=list(keep),
-      vary=vary, loop=loop, level_lu=level, settings=settings,
+      vary=vary, loop=loop, level_lu=level if stem is None else None, settings=settings,
     )  # fmt: skip
     return next(self.run([request]))
 
@@ -261,11 +262,9 @@ class StemGen:
     stems, mixes, takes = [], [], []
     for own, score in zip(codes, scores):
       stem = transcode.decode(self.codec, own, heard)
-      level_lu = request.level_lu
-      if request.stem is not None:  # its level is that of what is kept
-        level_lu = None
+      if request.stem is not None:
         stem = mixing.splice(stem, request.stem, list(request.keep_s), rate_hz)
-      stem, placed = mixing.place_stem(stem, context, level_lu)
+      stem, placed = mixing.place_stem(stem, context, request.level_lu)
       mix, mixed = mixing.mix_stem(stem, context)
       report = mixing.describe(stem, context, request.loop)
       takes.append({**placed, **mixed, "listening_score_nats": float(score), **report})

@@ -262,9 +262,11 @@ def bad_files(tmp_path):
     ({}, ["--top_p", "0"], "top_p must lie in"),
     ({}, ["--w_causal", "nan"], "w_causal must be finite"),
     ({}, ["--guidance", "context=nan"], "guidance of 'context' must be finite"),
-    ({}, ["--level", "loud"], "kinds"),
+    ({}, ["--level", "loud"], "--level must be a number of LU, or none; got 'loud'"),
+    ({}, ["--stem", "loop.wav", "--vary", "0.5", "--level", "-3"], "level must be left out"),
+    ({"context": "."}, [], "a folder"),
     ({}, ["--devices", "99"], "devices must be"),
-    ({}, ["--keep", "0:00-0:02"], "go together"),
+    ({}, ["--keep", "0:00-0:02"], "must be given with an existing stem"),
     ({}, ["--continue"], "--stem"),
     ({}, ["--stem", "loop.wav", "--continue"], "longer than the stem"),
     ({}, ["--stem", "loop.wav", "--keep", "now"], "FROM-TO"),
@@ -289,6 +291,16 @@ def test_a_users_mistake_is_one_line_and_leaves_nothing(
   assert error.startswith("error: ")
   assert complaint in error
   assert not (bad_files / "out").exists()
+
+
+def test_takes_of_an_earlier_command_are_replaced(chain, tmp_path):
+  out = tmp_path / "out"
+  (tmp_path / "out").mkdir()
+  (out / "mine.wav").touch()
+  sample.main(words_of(chain, out, takes=2))
+  sample.main(words_of(chain, out, takes=1, seed=2))
+  found = sorted(path.name for path in out.iterdir())
+  assert found == ["mine.wav", "settings.json", "take_00.wav", "take_00_mix.wav"]
 
 
 def test_an_out_folder_that_is_a_file_is_refused(chain, tmp_path, capsys):

@@ -28,7 +28,7 @@ def run(stemgen, start, monkeypatch):
   add = layer.add_layer
 
   def count(*arguments):
-    made.append(arguments[4])
+    made.append(arguments[4][-1])
     return add(*arguments)
 
   monkeypatch.setattr(StemGen, "from_checkpoint", lambda *_: stemgen)
@@ -88,6 +88,9 @@ def test_stopped_it_goes_on_and_comes_to_the_same(run, tmp_path):
     other = tmp_path / "cut" / path.relative_to(tmp_path / "whole")
     assert path.read_bytes() == other.read_bytes(), path
   assert run(tmp_path / "whole", instruments="drums,bass,piano,strings") == ["strings"]
+  assert run(tmp_path / "whole", instruments="drums,organ,piano") == ["organ", "piano"]
+  names = [path.name for path in sorted((tmp_path / "whole/stems").iterdir())]
+  assert names == ["00_start.wav", "01_drums.wav", "02_organ.wav", "03_piano.wav"]
 
 
 def test_it_can_begin_with_silence(run, tmp_path):

@@ -218,7 +218,7 @@ def test_a_loss_that_stays_infinite_ends_the_run(tiny_config, tmp_path, monkeypa
   assert int(train(config, tmp_path).step) == 9
 
 
-@pytest.mark.parametrize("count", [2, 4])
+@pytest.mark.parametrize("count", [2, pytest.param(4, marks=pytest.mark.slow)])
 def test_processes_together_are_one_run(environment, tmp_path, count):
   flags = ("--config.optim.steps=12", "--config.eval_batches=1", "--config.eval_every_steps=6")
   alone, together = tmp_path / "alone", tmp_path / "together"
