@@ -128,6 +128,7 @@ def test_a_variation_keeps_the_share_that_it_does_not_write_anew(stemgen, loop):
   )
 
 
+@pytest.mark.slow
 def test_several_requests_share_batches_and_come_back_in_order(stemgen, loop):
   asked = [
     Request(context=loop, rate_hz=RATE_HZ, conditions={"instrument": name}, seed=seed, takes=takes)
