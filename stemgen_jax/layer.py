@@ -70,8 +70,8 @@ def layer(arguments: argparse.Namespace) -> Path:
       status.update(f"layer {number} of {len(names)}: {name}")
       context, _ = read_audio(layers[-1]["mix"] if layers else out / "00_start.wav")
       folder = out / f"{number:02d}_{name}"
-      before = names[:number]
-      record = read_layer(folder, before) or add_layer(model, first, context, folder, before)
+      so_far = names[:number]
+      record = read_layer(folder, so_far) or add_layer(model, first, context, folder, so_far)
       layers.append({**record, "mix": folder / record["files"][1]})
       write_stems(out, layers, first.rate_hz)
       write_text(out / "index.html", draw_page(out, source, layers))

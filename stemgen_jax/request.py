@@ -84,6 +84,7 @@ def check(request: Request) -> None:
       "stem must be given with what becomes of it: keep, continue or vary",
       "none of them",
     ),
+    (not given or request.stem.shape[1] > 0, "stem must hold at least one sample", 0),
     (
       not given or request.level_lu is None,
       "level must be left out with a stem, which keeps its own",

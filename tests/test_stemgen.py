@@ -188,6 +188,7 @@ def test_odd_contexts(stemgen, context, rate_hz, round_about):
     ({"vary": 0.5}, "must be given with an existing stem"),
     ({"keep": [(0.0, 1.0)]}, "must be given with an existing stem"),
     ({"stem": np.zeros(10, np.float32)}, "stem must be given with what becomes of it"),
+    ({"stem": np.zeros(0, np.float32), "vary": 0.5}, "stem must hold at least one sample"),
     ({"stem": np.zeros(10, np.float32), "keep": [(2.0, 1.0)]}, "earlier to a later.*2 s to 1 s"),
     ({"stem": np.zeros(10, np.float32), "keep": [(99.0, 100.0)]}, r"inside the context's 2.50 s"),
     ({"stem": np.zeros(10, np.float32), "vary": 1.5}, "vary must lie in"),
