@@ -8,7 +8,7 @@ audio it reads.
 import dataclasses
 import itertools
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Protocol
@@ -99,7 +99,9 @@ class Tokenizer:
       UserError: if a stem cannot be read; the line names its file.
     """
     spec, settings = self._codec.spec, self._settings
-    stems, song = self._read_stems(track.stems), track.id
+    stems, low = read_stems(track.stems, spec.sample_rate, spec.channels, self._readers.map)
+    self.low_rates |= {rate: path for rate, path in low.items() if rate not in self.low_rates}
+    song = track.id
     if augmentation is not None:
       stems = augment_stems(stems, spec.sample_rate, augmentation)
       song = name_version(track, augmentation)
@@ -131,17 +133,6 @@ class Tokenizer:
         mix_codes=mix_codes,
         mix_gain_db=gain_db,
       )
-
-  def _read_stems(self, stems: tuple[Stem, ...]) -> Float[np.ndarray, "S channels samples"]:
-    """Returns the stems at the codec's format, padded to the longest."""
-    spec = self._codec.spec
-    audio = []
-    for stem, (samples, rate_hz) in zip(stems, self._readers.map(read_stem, stems)):
-      if rate_hz < spec.sample_rate:
-        self.low_rates.setdefault(rate_hz, stem.files[0].path)
-      audio.append(convert_audio(samples, rate_hz, spec.sample_rate, spec.channels))
-    length = max(a.shape[-1] for a in audio)
-    return np.stack([np.pad(a, ((0, 0), (0, length - a.shape[-1]))) for a in audio])
 
   def _encode(self, audio: Float[np.ndarray, "B channels samples"]) -> UInt16[np.ndarray, "B T Q"]:
     """Returns uint16 codes; checks that they are what the spec says."""
@@ -175,6 +166,19 @@ class Tokenizer:
       alone = members[row].any()
       codes[row] = stem_codes[members[row].argmax()] if alone else self._silence[frames]
     return codes, gain_db
+
+
+def read_stems(
+  stems: Sequence[Stem], rate_hz: int, channels: int, mapper: Callable = map
+) -> tuple[Float[np.ndarray, "S channels samples"], dict[int, Path]]:
+  """Returns the stems in one format, padded to the longest, and a file of each rate below it."""
+  audio, low = [], {}
+  for stem, (samples, own_hz) in zip(stems, mapper(read_stem, stems)):
+    if own_hz < rate_hz:
+      low.setdefault(own_hz, stem.files[0].path)
+    audio.append(convert_audio(samples, own_hz, rate_hz, channels))
+  length = max(a.shape[-1] for a in audio)
+  return np.stack([np.pad(a, ((0, 0), (0, length - a.shape[-1]))) for a in audio]), low
 
 
 def name_version(track: Track, augmentation: Augmentation) -> str:

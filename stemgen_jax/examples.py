@@ -52,7 +52,10 @@ class PairTarget:
       )
 
   def __call__(self, index: int, rng: np.random.Generator) -> dict[str, np.ndarray]:
-    """Returns the example; with `foreign` every draw but those for the context stays the same."""
+    """Returns the example; with `foreign` every draw but those for the context stays the same.
+
+    `stem` is the target's row in the clip, `start_frame` where the window begins in the song.
+    """
     clip = int(self.usable[index])
     row = self._read(clip, int(rng.integers(self.source.stems[clip])))
     start, target = choose_target(
@@ -78,6 +81,8 @@ class PairTarget:
       "context": context.astype(np.int32),
       "conditions": conditions[self.columns].astype(np.int32),
       "clip": np.int32(clip),
+      "stem": np.int32(target),
+      "start_frame": np.int32(row.start_frame + start),
     }
 
   def _read(self, clip: int, row: int, have: Row | None = None) -> Row:

@@ -60,7 +60,7 @@ def layer(arguments: argparse.Namespace) -> Path:
     "flags": json.loads(json.dumps({k: v for k, v in given.items() if k != "context"})),
   }
   out = arguments.out
-  model.run([first])  # checks the settings
+  model.check(first)
   claim_folder(out, PLAN, plan, "arrangement")
   if not (out / "00_start.wav").is_file():
     write_audio(out / "00_start.wav", first.context, first.rate_hz)
@@ -101,7 +101,8 @@ def add_layer(
     pass
   takes = json.loads((folder / "settings.json").read_text(encoding="utf-8"))["takes"]
   chosen = choose(takes)
-  print(f"layer {number}, {name}: take {chosen} stays", file=sys.stderr)
+  seed = f"seed {first.seed} + {number}"
+  print(f"layer {number}, {name}, {seed}: take {chosen} stays", file=sys.stderr)
   scores = [take["listening_score_nats"] for take in takes]
   record = {**takes[chosen], "instrument": name, "layers": names, "seed": request.seed,
             "chosen": chosen, "scores": scores}  # fmt: skip

@@ -3,7 +3,7 @@
 
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -26,19 +26,22 @@ PARTS = (
 
 
 def plan_requests(
-  given: dict[str, Any], batch: Path | None = None
+  given: dict[str, Any], batch: Path | None, check_request: Callable[[Request], None]
 ) -> Iterator[tuple[str, str, Request]]:
   """Yields requests, each with the name of its folder ("" if it is the only one) and its context.
 
   Args:
     given: what the flags say, by the names of PARTS and SETTINGS.
     batch: a JSONL file whose lines add to that, or go before it.
+    check_request: raises a UserError where the model cannot meet a request.
 
   Raises:
     UserError: if a request cannot be met; of a file it names the line.
   """
   if batch is None:
-    yield "", *build_request(given)
+    source, request = build_request(given)
+    check_request(request)
+    yield "", source, request
     return
   names: set[str] = set()
   for number, line in read_lines(batch):
@@ -55,9 +58,11 @@ def plan_requests(
         raise UserError(f"its fields must be among {fields}; got {unknown}.")
       for file in {"context", "stem"} & set(line):
         line[file] = batch.parent / str(line[file])
-      yield name, *build_request({**given, **line})
+      source, request = build_request({**given, **line})
+      check_request(request)
     except UserError as error:
       raise UserError(f"{where}: {error}") from error
+    yield name, source, request
 
 
 def read_lines(path: Path) -> Iterator[tuple[int, Any]]:

@@ -43,7 +43,7 @@ def sample(arguments: argparse.Namespace) -> Iterator[Path]:
   model = StemGen.from_checkpoint(arguments.checkpoint, arguments.codec, arguments.devices)
   flags = {name: getattr(arguments, name) for name in (*PARTS, *SETTINGS)}
   given = {name: value for name, value in flags.items() if value is not None}
-  named = list(plan_requests(given, arguments.batch))
+  named = list(plan_requests(given, arguments.batch, model.check))
   out = arguments.out
   with Console(stderr=True).status("") as status:
     results = model.run([request for _, _, request in named], arguments.rows, status.update)
@@ -84,7 +84,9 @@ def tell(record: dict[str, Any]) -> None:
   """Prints what a person wants to know of the takes, on stderr."""
   for i, take in enumerate(record["takes"]):
     onsets = take["onsets"]
-    loud = "silent" if take["lufs"] is None else f"{take['lufs']:.1f} LUFS"
+    loud = "silent; another --seed, --temperature 1 or fewer --steps may sound"
+    if take["lufs"] is not None:
+      loud = f"{take['lufs']:.1f} LUFS"
     words = f"take {i}, seed {record['seed']}: {loud}"
     words += f", listening score {take['listening_score_nats']:+.3f} nats"
     if onsets["offset_ms"] is not None:

@@ -159,6 +159,10 @@ class StemGen:
     )  # fmt: skip
     return next(self.run([request]))
 
+  def check(self, request: Request) -> None:
+    """Raises a UserError if this model cannot meet a request."""
+    Job.plan(request, self.config, self.codec)
+
   def run(
     self,
     requests: Sequence[Request],

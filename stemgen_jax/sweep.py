@@ -15,6 +15,10 @@ with the same seeds. The table has
   FAD-encodec    Fréchet distance of the codec's latents (means over a second) to those of other
                  songs' true stems: smaller is nearer to real music; biased, but by as much in each
                  row of one table
+  harmony        distance of the stem's harmony from its context's, 0 to 1: a part of MIRDD, over
+                 the stems to which it applies (`stemgen_jax/evaluation/mirdd.py`)
+  rhythm         likewise
+  pitched        share of stems in which harmony applies, they have notes
   silent         share of stems below -50 dB
 
 beside the true stems (the most there is) and stems of other songs (what not listening gives).
@@ -25,7 +29,7 @@ import argparse
 import json
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +47,8 @@ from stemgen_jax.evaluate.examples import (
   find_others,
   write_stems,
 )
+from stemgen_jax.evaluate.measures import compare, mean_of
+from stemgen_jax.evaluation.descriptors import Descriptors, describe
 from stemgen_jax.evaluation.embeddings import embed_latents
 from stemgen_jax.evaluation.frechet import frechet_distance
 from stemgen_jax.evaluation.intervals import bootstrap
@@ -55,7 +61,9 @@ from stemgen_jax.stemgen import StemGen
 
 ROWS = "rows.jsonl"
 SILENT_DB = -50.0
-COLUMNS = ("setting", "s a stem", "score", "95 %", "FAD-encodec", "silent")
+COLUMNS = (
+  "setting", "s a stem", "score", "95 %", "FAD-encodec", "harmony", "rhythm", "pitched", "silent",
+)  # fmt: skip
 
 
 def sweep(arguments: argparse.Namespace) -> Path:
@@ -77,6 +85,8 @@ def sweep(arguments: argparse.Namespace) -> Path:
   with Console(stderr=True).status("") as status:
     status.update("embedding true stems")
     far = embed(model.codec, decode_stems(model.codec, pool["target"]))
+    rate_hz = model.codec.spec.sample_rate
+    heard = [describe(x, rate_hz) for x in decode_stems(model.codec, batch["context"])]
     for name, options in settings:
       if name in done:
         continue
@@ -88,7 +98,7 @@ def sweep(arguments: argparse.Namespace) -> Path:
         keys = take_keys(0, len(batch["context"]))
         codes = write_stems(model, batch["context"], batch["conditions"], keys, options)
         took_s = (time.perf_counter() - began_s) / len(codes)
-      row = {"name": name, "stem_s": took_s, **measure(model, batch, codes, far)}
+      row = {"name": name, "stem_s": took_s, **measure(model, batch, heard, codes, far)}
       done[name] = row
       write_text(path, "".join(json.dumps(row) + "\n" for row in done.values()))
   rows = [done[name] for name, _ in settings]
@@ -116,9 +126,13 @@ def read_rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def measure(
-  model: StemGen, batch: dict[str, np.ndarray], codes: np.ndarray, far: np.ndarray
+  model: StemGen,
+  batch: dict[str, np.ndarray],
+  heard: Sequence[Descriptors],
+  codes: np.ndarray,
+  far: np.ndarray,
 ) -> dict[str, Any]:
-  """Returns the figures of one set of stems."""
+  """Returns the figures of one set of stems; `heard` describes their contexts."""
   scores = np.concatenate(
     [
       model.score(
@@ -132,11 +146,16 @@ def measure(
   audio = decode_stems(model.codec, codes)
   level_db = 10 * np.log10(np.square(audio).mean(axis=(1, 2)) + 1e-12)
   low, high = bootstrap(scores, batch["song"])
+  rate_hz = model.codec.spec.sample_rate
+  fits = [compare(describe(samples, rate_hz), own) for samples, own in zip(audio, heard)]
+  families = {name: np.array([fit[name] for fit in fits]) for name in ("harmony", "rhythm")}
   return {
     "score": float(scores.mean()),
     "low": low,
     "high": high,
     "fad_encodec": frechet_distance(far, embed(model.codec, audio)),
+    **{name: mean_of(values, batch["song"])["mean"] for name, values in families.items()},
+    "pitched": float(np.isfinite(families["harmony"]).mean()),
     "silent": float((level_db < SILENT_DB).mean()),
     "n": len(codes),
   }
@@ -154,9 +173,13 @@ def tabulate(rows: list[dict[str, Any]]) -> str:
   for row in rows:
     took = "" if np.isnan(row["stem_s"]) else f"{row['stem_s']:.2f}"
     interval = f"{row['low']:+.3f} to {row['high']:+.3f}"
+    harmony, rhythm = (
+      "" if row[name] is None else f"{row[name]:.3f}" for name in ("harmony", "rhythm")
+    )
     lines.append(
       f"| {row['name']} | {took} | {row['score']:+.3f} | {interval} |"
-      f" {row['fad_encodec']:.2f} | {row['silent']:.0%} |"
+      f" {row['fad_encodec']:.2f} | {harmony} | {rhythm} | {row['pitched']:.0%} |"
+      f" {row['silent']:.0%} |"
     )
   return "\n".join(lines) + "\n"
 

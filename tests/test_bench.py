@@ -12,7 +12,7 @@ from stemgen_jax.bench import codec as bench_codec
 from stemgen_jax.bench import worker
 from stemgen_jax.bench.__main__ import main
 from stemgen_jax.bench.codec import PUBLISHED, save_random
-from stemgen_jax.bench.table import count_threads, print_rows
+from stemgen_jax.bench.table import count_threads, show_rows
 from stemgen_jax.codec.architecture import CodecSpec
 from stemgen_jax.errors import UserError
 
@@ -119,9 +119,20 @@ def test_table_tells_shared_values_once(capsys):
     {"name": "one", "call": "come", "note": "ill", "cores": 2},
     {"name": "two", "call": "come", "x": 3.0, "cores": 2},
   ]
-  print_rows(rows, columns)
+  assert show_rows(iter(rows), columns) == rows
   first, *lines = capsys.readouterr().out.splitlines()
   assert first == "cores 2"
   assert [line.split() for line in lines if line.split()[1:]] == [
     ["name", "call", "x"], ["one", "go", "1.2"], ["come", "ill"], ["two", "come", "3.0"],
   ]  # fmt: skip
+
+
+def test_rows_are_saved_as_they_come(tmp_path, capsys):
+  def measure():
+    yield {"name": "one"}
+    raise KeyboardInterrupt
+
+  with pytest.raises(KeyboardInterrupt):
+    show_rows(measure(), {"name": ("name", "")}, tmp_path / "rows.json")
+  assert json.loads((tmp_path / "rows.json").read_text()) == [{"name": "one"}]
+  assert "one" in capsys.readouterr().out

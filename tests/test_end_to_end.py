@@ -214,6 +214,8 @@ def test_a_batch_of_contexts_is_what_each_gives_alone(chain, tmp_path):
     ('{"context": "nowhere.wav"}', "line 2 of .*nowhere.wav"),
     ('{"context": "loop.wav", "takse": 2}', "line 2 of .*takse"),
     ('{"context": "loop.wav", "takes": "two"}', "line 2 of .*kinds"),
+    ('{"context": "loop.wav", "top_p": 2}', "line 2 of .*top_p"),
+    ('{"context": "loop.wav", "instrument": "cake"}', "line 2 of .*cake"),
     ('{"context": "loop.wav", "name": "../a"}', "line 2 of .*without '/'"),
     ('{"context": "loop.wav", "name": "one"}', "line 2 of .*no other has"),
     ('{"instrument": "bass"}', "line 2 of .*exactly one of"),

@@ -43,6 +43,8 @@ def test_rows_tables_and_what_is_done_is_not_done_again(run, tmp_path, capsys, m
     assert row["low"] <= row["score"] <= row["high"]
     assert row["fad_encodec"] > 0
     assert row["n"] == 3
+    assert 0 <= row["rhythm"] <= 1
+    assert 0 <= row["pitched"] <= 1
   made = []
   write = sweep.write_stems
   monkeypatch.setattr(sweep, "write_stems", lambda *a: made.append(a) or write(*a))

@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 
 from stemgen_jax.bench import codec, data, sample, scale, train
-from stemgen_jax.bench.table import print_rows, save_rows
+from stemgen_jax.bench.table import show_rows
 from stemgen_jax.cli import build_parser
 from stemgen_jax.errors import run_cli
 from stemgen_jax.files import make_folder
@@ -39,10 +39,7 @@ def main(argv: list[str] | None = None) -> None:
   if arguments.json:
     make_folder(arguments.json.parent, "the folder of --json")
   part = PARTS[arguments.part]
-  rows = list(part.measure_all(arguments))
-  print_rows(rows, part.COLUMNS)
-  if arguments.json:
-    save_rows(arguments.json, rows)
+  show_rows(part.measure_all(arguments), part.COLUMNS, arguments.json)
 
 
 if __name__ == "__main__":

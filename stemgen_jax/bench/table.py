@@ -4,13 +4,15 @@
 import json
 import os
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import jax
 from rich import box
-from rich.console import Console
+from rich.console import Console, Group
+from rich.live import Live
 from rich.table import Table
+from rich.text import Text
 
 from stemgen_jax.files import write_text
 
@@ -34,18 +36,34 @@ def count_threads() -> int:
   return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def print_rows(rows: Sequence[Row], columns: Mapping[str, tuple[str, str]]) -> None:
-  """Prints what all rows share, then a table of the rows; a value as in the row above is left out.
+def show_rows(
+  measured: Iterable[Row], columns: Mapping[str, tuple[str, str]], save: Path | None = None
+) -> list[Row]:
+  """Prints a table that grows as rows come, saves and returns them; a stop loses none that came.
+
+  Above it stands what all rows share; a leading text as in the row above is left out. Not on a
+  terminal, the table is printed once, at the end.
 
   Args:
-    rows: measurements, at least one.
+    measured: measurements, maybe still to be made.
     columns: key in a row -> (heading, format of its numbers, "" for text). A row may lack some.
+    save: a JSON file, written anew with each row.
   """
   console = Console(highlight=False)
   if not console.is_terminal:
     console.width = 120  # a file or a pipe has no width of its own
+  rows: list[Row] = []
+  with Live(console=console, auto_refresh=False, vertical_overflow="visible") as live:
+    for row in measured:
+      rows.append(row)
+      live.update(_draw(rows, columns), refresh=True)
+      if save:
+        write_text(save, json.dumps(rows, indent=1) + "\n")
+  return rows
+
+
+def _draw(rows: Sequence[Row], columns: Mapping[str, tuple[str, str]]) -> Group:
   shared = [k for k, v in rows[0].items() if k not in columns and all(r.get(k) == v for r in rows)]
-  console.print(", ".join(f"{key} {rows[0][key]}" for key in shared), soft_wrap=True)
   table = Table(box=box.SIMPLE)
   for heading, form in columns.values():
     table.add_column(heading, justify="right" if form else "left", overflow="fold")
@@ -58,12 +76,8 @@ def print_rows(rows: Sequence[Row], columns: Mapping[str, tuple[str, str]]) -> N
       same += 1
     table.add_row(*[""] * same, *cells[same:])
     above = cells
-  console.print(table)
-
-
-def save_rows(path: Path, rows: Sequence[Row]) -> None:
-  """Writes the rows as a JSON list, by rename."""
-  write_text(path, json.dumps(rows, indent=1) + "\n")
+  line = ", ".join(f"{key} {rows[0][key]}" for key in shared)
+  return Group(Text(line, no_wrap=True, overflow="ignore"), table)
 
 
 def _show(value: str | int | float | None, form: str) -> str:

@@ -22,6 +22,7 @@ import argparse
 import dataclasses
 import os
 import sys
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")  # before JAX starts: no TPU is to be looked for
@@ -31,7 +32,7 @@ os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")  # there is no TPU to s
 import jax
 from jax.experimental import topologies
 
-from stemgen_jax.bench.table import print_rows, save_rows
+from stemgen_jax.bench.table import Row, show_rows
 from stemgen_jax.cli import build_parser, parse_config
 from stemgen_jax.compile.chips import CHIPS, Chip
 from stemgen_jax.compile.measure import measure
@@ -84,11 +85,19 @@ def main(argv: list[str] | None = None) -> None:
   )
   parser.add_argument("--json", type=Path, metavar="FILE", help="write the rows here too")
   arguments = parse_config(parser, Config, argv)
-  config: Config = arguments.config
   if arguments.json:
     make_folder(arguments.json.parent, "the folder of --json")
   devices, chip = find_devices(arguments.topology)
-  rows = []
+  measured = _measure_all(arguments, devices, chip)
+  rows = show_rows(measured, NEEDS, arguments.json)
+  if chip:
+    show_rows([{name: row.get(name) for name in TIMES} for row in rows], TIMES)
+
+
+def _measure_all(
+  arguments: argparse.Namespace, devices: Sequence[jax.Device], chip: Chip | None
+) -> Iterator[Row]:
+  config: Config = arguments.config
   for mesh_config in arguments.mesh or [config.mesh]:
     mesh = build_mesh(mesh_config, devices)
     for batch_chip in arguments.batch_chip or [None]:
@@ -98,12 +107,7 @@ def main(argv: list[str] | None = None) -> None:
       asked.validate()
       for program in arguments.program:
         row = measure(program, asked, mesh, chip)
-        rows.append({"config": config.name, "topology": arguments.topology, **row})
-  print_rows(rows, NEEDS)
-  if chip:
-    print_rows([{name: row.get(name) for name in TIMES} for row in rows], TIMES)
-  if arguments.json:
-    save_rows(arguments.json, rows)
+        yield {"config": config.name, "topology": arguments.topology, **row}
 
 
 def parse_mesh(text: str) -> MeshConfig:

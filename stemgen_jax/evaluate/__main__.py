@@ -79,6 +79,7 @@ def evaluate(arguments: argparse.Namespace) -> Path:
   plan = {
     "model": model.describe(), "data": str(dataset.path), "split": arguments.split,
     "examples": arguments.examples, "seed": seed, "settings": repr(settings),
+    "originals": arguments.originals and str(arguments.originals),
   }  # fmt: skip
   claim_folder(out, PLAN, plan, "evaluation")
   count, train_split = arguments.examples, model.config.data.train_split
@@ -86,7 +87,7 @@ def evaluate(arguments: argparse.Namespace) -> Path:
     step = track(bar, "stems", count)
     examples = make_examples(
       model, dataset, settings, out, split=arguments.split, train_split=train_split, count=count,
-      seed=seed, advance=step,
+      seed=seed, originals=arguments.originals, advance=step,
     )  # fmt: skip
     true = draw_windows(model, dataset, train_split, TRAINING_WINDOWS * count, seed)
     step = track(bar, "training stems", len(true["target"]))
@@ -199,6 +200,8 @@ def main(argv: list[str] | None = None) -> None:
   add("--data", required=True, help="a dataset of stemgen_jax's token shards")
   add("--split", default="test", help="the songs judged (default test)")
   add("--examples", type=int, default=48, help="windows (default 48)")
+  add("--originals", type=Path, metavar="DIR",
+      help="what data_prep.originals wrote: adds the true stems before the codec")  # fmt: skip
   add("--embedding", action="append", metavar="SPEC", help="for FAD; repeat for more")
   add("--cocola", metavar="MODEL.onnx,MATRIX", help="COCOLA's weights")
   add_model_flags(parser)

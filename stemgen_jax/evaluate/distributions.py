@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """How like real music whole sets of stems are: Fréchet and kernel distances, adherence, coherence.
 
-The reference is true stems of the training songs, through the codec as all sets are. `true` and
-`other` are both real stems of held-out songs: they say how near real music comes, `chance` how far
-off noise is. What a set's stems have to do with their contexts is told by APA and COCOLA alone.
+The reference is true stems of the training songs, through the codec as all sets but `original` are.
+`true` and `other` are both real stems of held-out songs: they say how near real music comes,
+`chance` how far off noise is. What a set's stems have to do with their contexts is told by APA and
+COCOLA alone.
 """
 
 import json
@@ -15,7 +16,7 @@ import numpy as np
 from jaxtyping import Float, Shaped
 
 from stemgen_jax.audio import Samples, convert_audio
-from stemgen_jax.evaluate.examples import SETS, Example
+from stemgen_jax.evaluate.examples import Example
 from stemgen_jax.evaluate.measures import mean_of
 from stemgen_jax.evaluation.coherence import cocola_scores, prompt_adherence
 from stemgen_jax.evaluation.embeddings import Embedding
@@ -42,10 +43,10 @@ def embed_sets(
   advance: Callable[[int], None] = lambda done: None,
 ) -> dict[str, Parts]:
   """Returns the embeddings of each window's stems by set; `mixed`: of each over its context."""
-  found: dict[str, Parts] = {name: [] for name in SETS}
+  found: dict[str, Parts] = {name: [] for name in examples[0].sets}
   for i, example in enumerate(examples):
     context, rate_hz = example.read("context")
-    for name in SETS:
+    for name in found:
       samples, _ = example.read(name)
       found[name].append(embed(embedding, samples + context if mixed else samples, rate_hz))
     advance(i + 1)
@@ -106,10 +107,10 @@ def measure_coherence(
 ) -> list[dict[str, Any]]:
   """Returns the mean COCOLA score of each set with its interval over songs."""
   songs = np.array([example.song for example in examples])
-  scores: dict[str, list[float]] = {name: [] for name in SETS}
+  scores: dict[str, list[float]] = {name: [] for name in examples[0].sets}
   for example in examples:
     heard = embed(encoder, *example.read("context"))
-    for name in SETS:
+    for name in scores:
       scores[name].append(
         float(cocola_scores(embed(encoder, *example.read(name)), heard, matrix).mean())
       )

@@ -2,10 +2,11 @@
 """What is judged: a stem for each window of held-out songs, between a ceiling and floors.
 
 A window is one example as training draws them: a random target stem of a random crop, and a context
-mix without it. Everything judged has gone through the codec, the true stem too.
+mix without it. Everything judged has gone through the codec, but for the original stem.
 
 | set | what | role |
 |---|---|---|
+| original | the window's own stem before the codec, if its audio is given | ceiling |
 | true | the window's own stem | ceiling |
 | model | what the model writes for the context | |
 | other | a stem of the same category from another song | floor: music that did not listen |
@@ -23,6 +24,7 @@ import numpy as np
 
 from stemgen_jax.audio import Samples, convert_audio, read_audio, write_audio
 from stemgen_jax.codec import Codec
+from stemgen_jax.codec.architecture import CodecSpec
 from stemgen_jax.config import SampleConfig
 from stemgen_jax.data import make_loader
 from stemgen_jax.errors import UserError
@@ -33,6 +35,7 @@ from stemgen_jax.stemgen import StemGen
 from stemgen_jax.types import Float, Int, Keys
 
 SETS = ("true", "model", "other", "shifted", "chance")
+ORIGINAL = "original"
 LIST = "examples.json"
 AT_ONCE = 8  # stems generated or decoded together
 POOL = 4  # windows looked through for a stem of another song, for each that is judged
@@ -50,6 +53,7 @@ class Example:
     category: of the target stem, by the dataset's name.
     conditions: value of each categorical source; -1 where it is unknown.
     folder: holds context.wav, a file for each set, and codes.npz.
+    sets: what is judged: SETS, and ORIGINAL where there is its audio.
   """
 
   id: str
@@ -57,6 +61,7 @@ class Example:
   category: str
   conditions: tuple[int, ...]
   folder: Path
+  sets: tuple[str, ...] = SETS
 
   def read(self, name: str) -> tuple[Samples, int]:
     """Returns the samples and rate of "context" or of a set."""
@@ -103,6 +108,7 @@ def make_examples(
   train_split: str,
   count: int,
   seed: int,
+  originals: Path | None = None,
   advance: Callable[[int], None] = lambda done: None,
 ) -> list[Example]:
   """Returns the windows, generated and written to `out` unless they lie there.
@@ -116,6 +122,7 @@ def make_examples(
     train_split: where `chance` counts codes.
     count: windows.
     seed: of windows, floors and stems.
+    originals: a folder of `data_prep.originals`; None leaves that set out.
     advance: called with the number of windows that are done.
 
   Raises:
@@ -133,6 +140,9 @@ def make_examples(
     draw_windows(model, dataset, train_split, POOL * count, seed)["target"], rows["target"].shape,
     np.random.default_rng(seed),
   )  # fmt: skip
+  if originals is not None:
+    rows[ORIGINAL] = read_originals(model.codec.spec, rows, originals)
+  sets = SETS if originals is None else (*SETS, ORIGINAL)
   keys, sources = take_keys(seed, count), dataset.metadata.sources
   category = next(iter(sources), None)
   examples = []
@@ -146,6 +156,7 @@ def make_examples(
         category=sources[category][rows["conditions"][i][0]] if category else "stem",
         conditions=tuple(map(int, rows["conditions"][i])),
         folder=out / "examples" / f"{i:04d}",
+        sets=sets,
       )
       for i in range(at.start, at.stop)
     ]
@@ -157,7 +168,7 @@ def make_examples(
   listed = [
     {"id": e.id, "song": e.song, "category": e.category,
      "context": f"examples/{e.id}/context.wav",
-     "sets": {name: f"examples/{e.id}/{name}.wav" for name in SETS}}
+     "sets": {name: f"examples/{e.id}/{name}.wav" for name in e.sets}}
     for e in examples
   ]  # fmt: skip
   write_text(out / LIST, json.dumps(listed, indent=1) + "\n")
@@ -201,12 +212,41 @@ def write_examples(model: StemGen, examples: list[Example], batch: dict[str, np.
   for i, example in enumerate(examples):
     make_folder(example.folder, "--out")
     own = {name: samples[i] for name, samples in audio.items()}
+    if ORIGINAL in batch:
+      own[ORIGINAL] = batch[ORIGINAL][i]
     own["shifted"] = shift_half_beat(own["true"], own["context"], rate_hz)
     for name, samples in own.items():
       write_audio(example.folder / f"{name}.wav", samples, rate_hz)
     partial = example.folder / ".codes.partial.npz"
     np.savez_compressed(partial, **{n: rows[i].astype(np.uint16) for n, rows in codes.items()})
     partial.replace(example.folder / "codes.npz")
+
+
+def read_originals(
+  spec: CodecSpec, windows: dict[str, np.ndarray], folder: Path
+) -> Float[np.ndarray, "B channels samples"]:
+  """Returns each window of the audio of its target stem, which never went through the codec.
+
+  Raises:
+    UserError: if a file is missing or is not of the codec's rate and channels.
+  """
+  found = []
+  length = spec.frame_starts(windows["target"].shape[1])[-1] + spec.hop_samples
+  for song, stem, start in zip(windows["song"], windows["stem"], windows["start_frame"]):
+    path = folder / song / f"{stem:02d}.wav"
+    samples, rate_hz = read_audio(path)
+    if (rate_hz, len(samples)) != (spec.sample_rate, spec.channels):
+      raise UserError(
+        f"--originals must have the codec's {spec.sample_rate} Hz and {spec.channels} channels; got"
+        f" {path} at {rate_hz} Hz with {len(samples)}. Make them with data_prep.originals."
+      )
+    first = int(start) * spec.hop_samples
+    if spec.segment_s is not None:
+      segment, frame = divmod(int(start), spec.segment_frames)
+      first = segment * spec.segment_stride_samples + frame * spec.hop_samples
+    window = samples[:, first : first + length]
+    found.append(np.pad(window, ((0, 0), (0, length - window.shape[1]))))
+  return np.stack(found)
 
 
 def find_others(

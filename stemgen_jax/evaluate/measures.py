@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Float, Shaped
 
 from stemgen_jax.errors import UserError
-from stemgen_jax.evaluate.examples import SETS, Example
+from stemgen_jax.evaluate.examples import Example
 from stemgen_jax.evaluation.descriptors import Descriptors, describe
 from stemgen_jax.evaluation.intervals import EDGES, draw_songs
 from stemgen_jax.evaluation.mirdd import WEIGHTS, align, distances, mirdd
@@ -93,7 +93,7 @@ def measure(
   codes, conditions = example.codes(), np.array([example.conditions], np.int32)
   heard = describe(*example.read("context"))
   sets = {}
-  for name in SETS:
+  for name in example.sets:
     samples, rate_hz = example.read(name)
     found = compare(describe(samples, rate_hz), heard)
     found["sounds"] = float(measure_lufs(samples, rate_hz) > SILENT_LUFS)

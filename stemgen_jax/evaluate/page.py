@@ -6,12 +6,12 @@ from typing import Any
 
 import numpy as np
 
-from stemgen_jax.evaluate.examples import SETS, Example
+from stemgen_jax.evaluate.examples import Example
 
-COLUMNS = ("other", "shifted", "chance", "model", "true")
+COLUMNS = ("other", "shifted", "chance", "model", "true", "original")
 HEADINGS = {
   "other": "another song's", "shifted": "half a beat off", "chance": "chance", "model": "model",
-  "true": "true stem",
+  "true": "true stem", "original": "before the codec",
 }  # fmt: skip
 UNITS = {"onset_offset_ms": "ms", "listening_score": "nats"}
 MOST_PLAYED = 24  # windows on the page
@@ -19,10 +19,11 @@ MOST_PLAYED = 24  # windows on the page
 
 def tabulate(results: dict[str, Any]) -> str:
   """Returns the figures as Markdown tables."""
+  columns = columns_of(results)
   lines = _table(
-    ["metric", *(HEADINGS[name] for name in COLUMNS), "floor to ceiling", "fit", "n"],
+    ["metric", *(HEADINGS[name] for name in columns), "floor to ceiling", "fit", "n"],
     [
-      [label_of(row), *(interval_of(row["sets"][name]) for name in COLUMNS), way_of(row),
+      [label_of(row), *(interval_of(row["sets"][name]) for name in columns), way_of(row),
        "yes" if row["fit"] else "no", count_of(row)]
       for row in results["metrics"]
     ],
@@ -56,6 +57,11 @@ def tabulate(results: dict[str, Any]) -> str:
     f" {told['accuracy']:.0%} of the true stems here.",
   ]
   return "\n".join(lines) + "\n"
+
+
+def columns_of(results: dict[str, Any]) -> list[str]:
+  """Returns the sets that there are, floors first."""
+  return [name for name in COLUMNS if name in results["metrics"][0]["sets"]]
 
 
 def label_of(row: dict[str, Any]) -> str:
@@ -93,16 +99,16 @@ def draw_page(results: dict[str, Any], examples: Sequence[Example]) -> str:
   return render(
     "evaluate.html",
     results=results,
-    columns=COLUMNS,
+    columns=columns_of(results),
     headings=HEADINGS,
     label_of=label_of,
     interval_of=interval_of,
     way_of=way_of,
     count_of=count_of,
     picture=draw_ways(results["metrics"]),
-    distances=draw_distances(results["distances"]),
+    distances=draw_distances(results["distances"], columns_of(results)),
     examples=[{"id": e.id, "song": e.song, "category": e.category} for e in examples[:MOST_PLAYED]],
-    sets=[name for name in SETS if name != "chance"],
+    sets=[name for name in examples[0].sets if name != "chance"],
   )
 
 
@@ -125,7 +131,7 @@ def draw_ways(rows: Sequence[dict[str, Any]]) -> str:
   return embed_figure(figure)
 
 
-def draw_distances(distances: dict[str, Any]) -> str:
+def draw_distances(distances: dict[str, Any], columns: Sequence[str]) -> str:
   """Draws FAD of every set by every embedding."""
   from stemgen_jax.page import embed_figure, pyplot
 
@@ -134,12 +140,12 @@ def draw_distances(distances: dict[str, Any]) -> str:
   )
   for axes, (name, found) in zip(all_axes[0], distances.items()):
     rows = {row["set"]: row for row in found["rows"]}
-    values = np.array([rows[column]["FAD"] for column in COLUMNS])
-    edges = np.array([[rows[column][edge] for column in COLUMNS] for edge in ("low", "high")])
+    values = np.array([rows[column]["FAD"] for column in columns])
+    edges = np.array([[rows[column][edge] for column in columns] for edge in ("low", "high")])
     spread = np.maximum(np.abs(edges - values) * [[1], [1]], 0)
-    axes.errorbar(values, range(len(COLUMNS)), xerr=spread, fmt="o", color="C0")
+    axes.errorbar(values, range(len(columns)), xerr=spread, fmt="o", color="C0")
     axes.set(
-      yticks=range(len(COLUMNS)), yticklabels=[HEADINGS[c] for c in COLUMNS], xscale="log",
+      yticks=range(len(columns)), yticklabels=[HEADINGS[c] for c in columns], xscale="log",
       xlabel=f"FAD-{name}",
     )  # fmt: skip
   return embed_figure(figure)

@@ -1,0 +1,70 @@
+# SPDX-License-Identifier: Apache-2.0
+r"""Writes the stems of a dataset's songs as audio, as the codec would hear them: a second ceiling.
+
+Example:
+  python -m data_prep.originals --root my_songs --data shards/mine --split test --out originals
+  python -m stemgen_jax.evaluate --data shards/mine --originals originals --out report
+
+Shards hold no audio, so a model can only be held against true stems that went through the codec.
+DIR/SONG/00.wav and so on are float files at the codec's rate and channels, in the order of the
+dataset's rows.
+"""
+
+import sys
+from pathlib import Path
+
+import soundfile
+from rich.console import Console
+from rich.progress import track as show_progress
+
+from data_prep.corpora import AUTO, CORPORA, open_corpus
+from data_prep.corpora.types import Corpus
+from data_prep.tokenizer import read_stems
+from stemgen_jax.cli import build_parser
+from stemgen_jax.errors import UserError, run_cli
+from stemgen_jax.files import make_folder
+from stemgen_jax.records import Dataset
+
+
+def write_originals(corpus: Corpus, dataset: Dataset, split: str, out: Path) -> Path:
+  """Writes the songs of a split to `out`, and returns it.
+
+  Raises:
+    UserError: if a song is not in the corpus, has other stems there, or cannot be read.
+  """
+  tracks = {track.id: track for track in corpus.tracks()}
+  source = dataset.source(split)
+  stems = dict(zip(source.songs, source.stems))
+  for song, count in stems.items():
+    found = len(tracks[song].stems) if song in tracks else 0
+    if found != count:
+      raise UserError(
+        f"--root must hold the music that --data was made of; got {found} stems of {song} there,"
+        f" {count} in the dataset. Give that folder and its --corpus."
+      )
+  metadata = dataset.metadata
+  for song in show_progress(stems, "songs", console=Console(stderr=True)):
+    audio, _ = read_stems(tracks[song].stems, metadata.sample_rate_hz, metadata.channels)
+    make_folder(out / song, "--out")
+    for row, samples in enumerate(audio):
+      path = out / song / f"{row:02d}.wav"
+      soundfile.write(path, samples.T, metadata.sample_rate_hz, subtype="FLOAT")
+  return out
+
+
+def main(argv: list[str] | None = None) -> None:
+  """The command."""
+  parser = build_parser(__doc__)
+  add = parser.add_argument
+  add("--root", required=True, help="the corpus' folder")
+  add("--corpus", default=AUTO, choices=(AUTO, *CORPORA), help="its layout (default auto)")
+  add("--data", required=True, help="the dataset that was made of it")
+  add("--split", default="test", help="whose songs (default test)")
+  add("--out", required=True, type=Path, metavar="DIR")
+  args = parser.parse_args(argv)
+  corpus = open_corpus(args.corpus, args.root)
+  print(write_originals(corpus, Dataset.open(args.data), args.split, args.out))
+
+
+if __name__ == "__main__":
+  sys.exit(run_cli(main))
