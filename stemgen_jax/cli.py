@@ -73,6 +73,11 @@ class Parser(argparse.ArgumentParser):
 
 def build_parser(doc: str | None) -> argparse.ArgumentParser:
   """Returns a parser whose help is the module's docstring, which opens with an example."""
+  spec = getattr(sys.modules["__main__"], "__spec__", None)
+  module = spec.name.removesuffix(".__main__") if spec else None
   return Parser(
-    description=doc, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    prog=f"python -m {module}" if module else None,
+    description=doc,
+    formatter_class=argparse.RawDescriptionHelpFormatter,
+    allow_abbrev=False,
   )

@@ -36,15 +36,26 @@ def write_text(path: Path, text: str) -> None:
 def claim_folder(out: Path, file: str, plan: dict[str, Any], what: str) -> None:
   """Makes --out and notes in `file` what will be in it: a `what`, made as `plan` says.
 
+  A folder in which nothing else lies yet is anyone's.
+
   Raises:
     UserError: if it holds a `what` that was asked for otherwise.
   """
   make_folder(out, "--out")
-  if (out / file).is_file():
+  plan = json.loads(json.dumps(plan))  # tuples are lists there
+  if (out / file).is_file() and len(list(out.iterdir())) > 1:
     before = json.loads((out / file).read_text(encoding="utf-8"))
-    if differ := sorted(name for name in plan if before.get(name) != plan[name]):
+    differ = sorted(name for name in plan if before.get(name) != plan[name])
+    if differ:
+      told = ", ".join(_tell(name, before.get(name), plan[name]) for name in differ)
       raise UserError(
-        f"--out must be a new folder or hold the same {what}; got {out}, made with other"
-        f" {', '.join(differ)}. Choose another --out."
+        f"--out must be a new folder or hold the same {what}; got {out}, made with other {told}."
+        " Choose another --out."
       )
   write_text(out / file, json.dumps(plan, indent=1) + "\n")
+
+
+def _tell(name: str, before: Any, now: Any) -> str:
+  if isinstance(before, dict | list) or isinstance(now, dict | list):
+    return name  # too long to show
+  return f"{name} ({before}, not {now})"

@@ -56,8 +56,8 @@ def layer(arguments: argparse.Namespace) -> Path:
   plan = {
     "start": source,
     "start_sha256": hashlib.sha256(np.ascontiguousarray(first.context).tobytes()).hexdigest(),
-    "checkpoint": str(arguments.checkpoint),
-    "flags": json.loads(json.dumps({k: v for k, v in given.items() if k != "context"})),
+    "checkpoint": model.describe()["checkpoint"],
+    "flags": {k: v for k, v in given.items() if k != "context"},
   }
   out = arguments.out
   model.check(first)

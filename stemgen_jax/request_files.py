@@ -44,7 +44,7 @@ def plan_requests(
     yield "", source, request
     return
   names: set[str] = set()
-  for number, line in read_lines(batch):
+  for number, line in read_lines(batch, "--batch"):
     where = f"line {number} of {batch}"
     if not isinstance(line, dict):
       raise UserError(f"{where} must be an object as {{...}}; got {type(line).__name__}.")
@@ -65,15 +65,15 @@ def plan_requests(
     yield name, source, request
 
 
-def read_lines(path: Path) -> Iterator[tuple[int, Any]]:
-  """Yields the number and the value of every line of a JSONL file that is not empty."""
+def read_lines(path: Path, flag: str) -> Iterator[tuple[int, Any]]:
+  """Yields the number and the value of every line of a JSONL file, a flag's, that is not empty."""
   try:
     lines = path.read_text(encoding="utf-8").splitlines()
   except (OSError, UnicodeDecodeError) as error:
-    raise UserError(f"--batch must be a text file of JSON lines; got {path} ({error}).") from error
+    raise UserError(f"{flag} must be a text file of JSON lines; got {path} ({error}).") from error
   found = [(number, line) for number, line in enumerate(lines, 1) if line.strip()]
   if not found:
-    raise UserError(f"--batch must hold at least one line; got {path} with none.")
+    raise UserError(f"{flag} must hold at least one line; got {path} with none.")
   for number, line in found:
     try:
       yield number, json.loads(line)

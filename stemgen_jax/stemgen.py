@@ -102,7 +102,7 @@ class StemGen:
         f" fingerprint {loaded.fingerprint[:12]}. Give that codec's bundle as --codec."
       )
     about = {
-      "checkpoint": str(path),
+      "checkpoint": "shipped" if os.fspath(path) == "shipped" else str(Path(path).resolve()),
       "step": meta["step"],
       "codec": loaded.fingerprint,
     }

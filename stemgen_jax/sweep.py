@@ -22,7 +22,8 @@ with the same seeds. The table has
   silent         share of stems below -50 dB
 
 beside the true stems (the most there is) and stems of other songs (what not listening gives).
-Writes rows.jsonl, table.md and pareto.png; stopped and started again, it goes on.
+Writes rows.jsonl, table.md and pareto.png; stopped and started again, it goes on, and takes what it
+has of a name whose settings are the same.
 """
 
 import argparse
@@ -42,6 +43,7 @@ from stemgen_jax.codec import Codec
 from stemgen_jax.errors import UserError, run_cli
 from stemgen_jax.evaluate.examples import (
   AT_ONCE,
+  check_windows,
   decode_stems,
   draw_with_pool,
   find_others,
@@ -52,14 +54,15 @@ from stemgen_jax.evaluation.descriptors import Descriptors, describe
 from stemgen_jax.evaluation.embeddings import embed_latents
 from stemgen_jax.evaluation.frechet import frechet_distance
 from stemgen_jax.evaluation.intervals import bootstrap
-from stemgen_jax.files import make_folder, write_text
+from stemgen_jax.files import claim_folder, write_text
 from stemgen_jax.generate import take_keys
 from stemgen_jax.records import Dataset
 from stemgen_jax.request import resolve_settings
 from stemgen_jax.request_files import read_lines
 from stemgen_jax.stemgen import StemGen
 
-ROWS = "rows.jsonl"
+PLAN, ROWS = "plan.json", "rows.jsonl"
+TRUE, OTHER = "true stems", "other songs' stems"
 SILENT_DB = -50.0
 COLUMNS = (
   "setting", "s a stem", "score", "95 %", "FAD-encodec", "harmony", "rhythm", "pitched", "silent",
@@ -72,14 +75,18 @@ def sweep(arguments: argparse.Namespace) -> Path:
   Raises:
     UserError: if a setting, the checkpoint or the dataset cannot be used.
   """
+  check_windows(arguments.examples, arguments.seed)
   model = StemGen.from_checkpoint(arguments.checkpoint, arguments.codec)
   settings = list(read_settings(arguments.settings, model))
-  batch, pool = draw_with_pool(
-    model, Dataset.open(arguments.data), arguments.split, arguments.examples, arguments.seed
-  )
+  dataset, count = Dataset.open(arguments.data), arguments.examples
+  batch, pool = draw_with_pool(model, dataset, arguments.split, count, arguments.seed)
   batch["foreign"] = find_others(batch, pool)
   out = arguments.out
-  make_folder(out, "--out")
+  plan = {
+    "model": model.describe(), "data": str(dataset.path.resolve()), "split": arguments.split,
+    "examples": count, "seed": arguments.seed,
+  }  # fmt: skip
+  claim_folder(out, PLAN, plan, "sweep")
   path = out / ROWS
   done = dict(read_rows(path))
   with Console(stderr=True).status("") as status:
@@ -88,18 +95,20 @@ def sweep(arguments: argparse.Namespace) -> Path:
     rate_hz = model.codec.spec.sample_rate
     heard = [describe(x, rate_hz) for x in decode_stems(model.codec, batch["context"])]
     for name, options in settings:
-      if name in done:
+      if name in done and done[name].get("settings") == repr(options):
         continue
       status.update(f"setting {len(done) + 1} of {len(settings) + 2}: {name}")
       if options is None:
-        codes, took_s = batch["target" if name == "true stems" else "foreign"], float("nan")
+        codes, took_s = batch["target" if name == TRUE else "foreign"], None
       else:
+        given = batch["context"], batch["conditions"], take_keys(0, count)
+        for size in {min(AT_ONCE, count), count % AT_ONCE} - {0}:  # compiles
+          write_stems(model, *(array[:size] for array in given), options)
         began_s = time.perf_counter()
-        keys = take_keys(0, len(batch["context"]))
-        codes = write_stems(model, batch["context"], batch["conditions"], keys, options)
-        took_s = (time.perf_counter() - began_s) / len(codes)
-      row = {"name": name, "stem_s": took_s, **measure(model, batch, heard, codes, far)}
-      done[name] = row
+        codes = write_stems(model, *given, options)
+        took_s = (time.perf_counter() - began_s) / count
+      figures = measure(model, batch, heard, codes, far)
+      done[name] = {"name": name, "settings": repr(options), "stem_s": took_s, **figures}
       write_text(path, "".join(json.dumps(row) + "\n" for row in done.values()))
   rows = [done[name] for name, _ in settings]
   write_text(out / "table.md", tabulate(rows))
@@ -109,19 +118,26 @@ def sweep(arguments: argparse.Namespace) -> Path:
 
 def read_settings(path: Path, model: StemGen) -> Iterator[tuple[str, Any]]:
   """Yields names with their settings; None stands for stems that are not generated."""
-  yield "true stems", None
-  yield "other songs' stems", None
-  for number, line in read_lines(path):
+  names = [TRUE, OTHER]
+  yield from ((name, None) for name in names)
+  for number, line in read_lines(path, "--settings"):
+    where = f"line {number} of {path}"
     if not isinstance(line, dict) or "name" not in line:
-      raise UserError(f"line {number} of {path} must be an object with a name; got {line!r}.")
+      raise UserError(f"{where} must be an object with a name; got {line!r}.")
     name = str(line.pop("name"))
-    yield name, resolve_settings(line, model.config)
+    if name in names:
+      raise UserError(f"{where} must have a name that no other has; got {name!r}.")
+    names.append(name)
+    try:
+      yield name, resolve_settings(line, model.config)
+    except UserError as error:
+      raise UserError(f"{where}: {error}") from error
 
 
 def read_rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
   """Yields the rows that an earlier start has written."""
   if path.is_file():
-    for _, row in read_lines(path):
+    for _, row in read_lines(path, "--out"):
       yield row["name"], row
 
 
@@ -171,7 +187,7 @@ def tabulate(rows: list[dict[str, Any]]) -> str:
   """Returns the rows as a Markdown table."""
   lines = ["| " + " | ".join(COLUMNS) + " |", "|---" * len(COLUMNS) + "|"]
   for row in rows:
-    took = "" if np.isnan(row["stem_s"]) else f"{row['stem_s']:.2f}"
+    took = "" if row["stem_s"] is None else f"{row['stem_s']:.2f}"
     interval = f"{row['low']:+.3f} to {row['high']:+.3f}"
     harmony, rhythm = (
       "" if row[name] is None else f"{row[name]:.3f}" for name in ("harmony", "rhythm")
@@ -188,7 +204,7 @@ def draw(rows: list[dict[str, Any]], path: Path) -> None:
   """Draws score and FAD over cost; the settings that no other beats in both are joined."""
   from matplotlib.figure import Figure
 
-  made = [row for row in rows if not np.isnan(row["stem_s"])]
+  made = [row for row in rows if row["stem_s"] is not None]
   figure = Figure(figsize=(13, 6), layout="constrained")
   for axes, (key, label, sign) in zip(
     figure.subplots(1, 2),
@@ -205,7 +221,7 @@ def draw(rows: list[dict[str, Any]], path: Path) -> None:
     if front:
       axes.plot(*zip(*front), color="C1", zorder=0)
     for row in rows:
-      if np.isnan(row["stem_s"]):
+      if row["stem_s"] is None:
         axes.axhline(row[key], linestyle="--", color="grey")
         axes.annotate(row["name"], (0, row[key]), xycoords=("axes fraction", "data"), fontsize=7)
     axes.set(xlabel="seconds a stem", ylabel=label, xscale="log")

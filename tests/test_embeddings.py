@@ -408,7 +408,7 @@ def test_a_useless_onnx_model_is_an_error(tmp_path):
   with pytest.raises(UserError, match="reads; got path="):
     load_embedding(spec, CODEC)
   path.unlink()
-  with pytest.raises(UserError, match="reads; got path="):
+  with pytest.raises(UserError, match="model must be a file; got"):
     load_embedding(spec, CODEC)
 
 
@@ -422,6 +422,7 @@ def test_a_useless_onnx_model_is_an_error(tmp_path):
 )  # fmt: skip
 def test_a_models_window_is_two_numbers(tmp_path, fields):
   (tmp_path / "net.json").write_text(json.dumps(fields))
+  (tmp_path / "net.onnx").touch()
   with pytest.raises(UserError, match=r"net\.json must give a positive whole"):
     load_embedding(f"net={tmp_path / 'net.onnx'}", CODEC)
 
@@ -430,6 +431,7 @@ def test_a_models_window_is_two_numbers(tmp_path, fields):
 def test_a_models_window_is_a_json_file(tmp_path, text):
   if text is not None:
     (tmp_path / "net.json").write_text(text)
+  (tmp_path / "net.onnx").touch()
   with pytest.raises(UserError, match=r"net\.json must be a JSON file like"):
     load_embedding(f"net={tmp_path / 'net.onnx'}", CODEC)
 

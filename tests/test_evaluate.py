@@ -11,7 +11,7 @@ from stemgen_jax.bench import random_shards
 from stemgen_jax.errors import run_cli
 from stemgen_jax.evaluate import __main__ as evaluate
 from stemgen_jax.evaluate import examples, measures
-from stemgen_jax.evaluate.distributions import measure_adherence, measure_quality
+from stemgen_jax.evaluate.distributions import find_fit, measure_adherence, measure_quality
 from stemgen_jax.evaluation.category import train_classifier
 from stemgen_jax.stemgen import StemGen
 
@@ -68,6 +68,11 @@ def test_report_resumes_and_repeats(run, tmp_path, monkeypatch, capsys):
   assert "made with other seed" in capsys.readouterr().err
   assert run_cli(lambda: run(examples=1)) == 2
   assert "at least 2; got 1" in capsys.readouterr().err
+  assert run_cli(lambda: run(out="new", split="dev")) == 2
+  assert "dev" in capsys.readouterr().err
+  assert sorted(path.name for path in (tmp_path / "new").iterdir()) == ["plan.json"]
+  assert run_cli(lambda: run(out="new", seed=-1)) == 2
+  assert "seed must lie in [0, 2^32); got -1" in capsys.readouterr().err
   assert run_cli(lambda: run(out="new", cocola="a.onnx")) == 2
   assert "MODEL.onnx,MATRIX" in capsys.readouterr().err
 
@@ -128,12 +133,28 @@ def test_distances_to_real_music_order_the_sets():
   songs = np.array([str(i // 2) for i in range(12)])
   sets = {"true": near, "model": far, "other": far, "shifted": near, "chance": far}
   rows = {r["set"]: r for r in measure_quality(sets, rng.normal(size=(300, 4)), songs)}
-  assert rows["true"]["FAD"] < 1 < rows["model"]["FAD"]
-  assert rows["model"]["low"] <= rows["model"]["FAD"] <= rows["model"]["high"] * 1.05
-  assert rows["true"]["KAD"] < rows["model"]["KAD"]
-  adherence = {r["set"]: r["APA"] for r in measure_adherence(sets, songs)}
+  assert rows["true"]["FAD"]["mean"] < 1 < rows["model"]["FAD"]["mean"]
+  for row in rows.values():
+    for figure in (row["FAD"], row["KAD"]):
+      assert figure["low"] < figure["mean"] < figure["high"]
+  assert rows["true"]["KAD"]["mean"] < rows["model"]["KAD"]["mean"]
+  found = measure_adherence(sets, songs)
+  adherence = {r["set"]: r["APA"]["mean"] for r in found}
   assert adherence["true"] > 0.8
   assert adherence["model"] < 0.2
+  both = [{**rows[row["set"]], **row} for row in found]
+  assert find_fit(both) == {"FAD": True, "KAD": True, "APA": True}
+  upside_down = [{**row, "set": {"true": "chance", "chance": "true"}.get(row["set"], row["set"])}
+                 for row in both]  # fmt: skip
+  assert not find_fit(upside_down)["FAD"]
+
+
+def test_few_songs_are_not_judged():
+  records = [record(str(i), 0.2, 0.6, 0.3) for i in range(4)]
+  (row, *_) = measures.summarise(records)
+  assert row["few"]
+  assert not row["fit"]
+  assert row["way"]["mean"] is None
 
 
 def test_the_classifier_tells_categories_apart():

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 import dataclasses
 import json
+import re
 
 import pytest
 
@@ -49,7 +50,7 @@ def test_rows_tables_and_what_is_done_is_not_done_again(run, tmp_path, capsys, m
   write = sweep.write_stems
   monkeypatch.setattr(sweep, "write_stems", lambda *a: made.append(a) or write(*a))
   again = run(*LINES)
-  assert len(made) == 1
+  assert len(made) == 2  # once to compile
   assert {name: str(row) for name, row in rows.items()}.items() <= {
     name: str(row) for name, row in again.items()
   }.items()
@@ -62,7 +63,25 @@ def test_mistakes_are_one_line(run, capsys):
   for lines, complaint in (
     ([{"steps": [1, 1, 1, 1]}], "object with a name"),
     ([{"name": "a", "heat": 1}], "settings must be among"),
-    ([{"name": "a", "steps": [1]}], "4 positive numbers"),
+    ([{"name": "a", "steps": [1]}], "line 1 of .*4 positive numbers"),
+    ([{"name": "a"}, {"name": "a"}], "line 2 of .*no other has; got 'a'"),
+    ([{"name": "true stems"}], "line 1 of .*no other has"),
   ):
     assert run_cli(lambda lines=lines: run(*lines)) == 2
+    assert re.search(complaint, capsys.readouterr().err)
+  for changes, complaint in (
+    ({"examples": 1}, "--examples must be at least 2; got 1"),
+    ({"seed": -1}, "seed must lie in"),
+    ({"settings": "nowhere.jsonl"}, "--settings must be a text file"),
+  ):
+    assert run_cli(lambda changes=changes: run({"name": "a"}, **changes)) == 2
     assert complaint in capsys.readouterr().err
+
+
+def test_other_windows_are_not_mixed_and_changed_settings_are_measured_anew(run, capsys):
+  first = run(LINES[0])
+  assert run_cli(lambda: run(LINES[0], seed=1)) == 2
+  assert "made with other seed (0, not 1)" in capsys.readouterr().err
+  again = run({"name": "own", "temperature": 2.0})
+  assert again["own"]["settings"] != first["own"]["settings"]
+  assert again["true stems"] == first["true stems"]

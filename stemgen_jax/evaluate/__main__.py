@@ -18,6 +18,7 @@ wheel, or musicnn=WHEEL), vggish=WEIGHTS, or NAME=MODEL.onnx, as clap=clap.onnx 
 """
 
 import argparse
+import dataclasses
 import json
 import sys
 from pathlib import Path
@@ -34,6 +35,7 @@ from stemgen_jax.evaluate.distributions import (
   cached,
   embed,
   embed_sets,
+  find_fit,
   measure_adherence,
   measure_coherence,
   measure_quality,
@@ -41,6 +43,7 @@ from stemgen_jax.evaluate.distributions import (
 from stemgen_jax.evaluate.examples import (
   AT_ONCE,
   Example,
+  check_windows,
   decode_stems,
   draw_windows,
   make_examples,
@@ -68,18 +71,19 @@ def evaluate(arguments: argparse.Namespace) -> Path:
   Raises:
     UserError: if a flag is wrong, or --out holds another evaluation.
   """
+  seed = arguments.seed or 0
+  check_windows(arguments.examples, seed)
   model = StemGen.from_checkpoint(arguments.checkpoint, arguments.codec)
   dataset = Dataset.open(arguments.data)
-  seed = arguments.seed or 0
   given = {name: getattr(arguments, name) for name in SETTINGS}
   settings = resolve_settings({k: v for k, v in given.items() if v is not None}, model.config)
   embeddings = [load_embedding(spec, model.codec) for spec in arguments.embedding or ["encodec"]]
   cocola = read_cocola(arguments.cocola) if arguments.cocola else None
   out = arguments.out
   plan = {
-    "model": model.describe(), "data": str(dataset.path), "split": arguments.split,
-    "examples": arguments.examples, "seed": seed, "settings": repr(settings),
-    "originals": arguments.originals and str(arguments.originals),
+    "model": model.describe(), "data": str(dataset.path.resolve()), "split": arguments.split,
+    "examples": arguments.examples, "seed": seed, "settings": dataclasses.asdict(settings),
+    "originals": arguments.originals and str(arguments.originals.resolve()),
   }  # fmt: skip
   claim_folder(out, PLAN, plan, "evaluation")
   count, train_split = arguments.examples, model.config.data.train_split
@@ -132,11 +136,10 @@ def measure_distances(
   stems = embed_sets(examples, embedding, False, track(bar, f"{embedding.name}: stems", count))
   mixes = embed_sets(examples, embedding, True, track(bar, f"{embedding.name}: mixes", count))
   adherence = measure_adherence(mixes, songs)
-  rows = measure_quality(stems, np.concatenate(far), songs)
-  return {
-    "seconds": embedding.seconds, "reference": sum(map(len, far)),
-    "rows": [{**row, **more} for row, more in zip(rows, adherence)],
-  }  # fmt: skip
+  quality = measure_quality(stems, np.concatenate(far), songs)
+  rows = [{**row, **more} for row, more in zip(quality, adherence)]
+  return {"seconds": embedding.seconds, "reference": sum(map(len, far)), "rows": rows,
+          "fit": find_fit(rows)}  # fmt: skip
 
 
 def build_classifier(
@@ -206,8 +209,6 @@ def main(argv: list[str] | None = None) -> None:
   add("--cocola", metavar="MODEL.onnx,MATRIX", help="COCOLA's weights")
   add_model_flags(parser)
   arguments = parser.parse_args(words)
-  if arguments.examples < 2:
-    raise UserError(f"--examples must be at least 2; got {arguments.examples}.")
   print(evaluate(arguments).read_text(encoding="utf-8"))
 
 

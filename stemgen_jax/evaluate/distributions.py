@@ -22,7 +22,6 @@ from stemgen_jax.evaluation.coherence import cocola_scores, prompt_adherence
 from stemgen_jax.evaluation.embeddings import Embedding
 from stemgen_jax.evaluation.frechet import (
   fit_gaussian,
-  frechet_distance,
   frechet_infinity,
   gaussian_distance,
   kernel_distance,
@@ -61,7 +60,7 @@ def embed(embedding: Embedding, samples: Samples, rate_hz: int) -> Float[np.ndar
 def measure_quality(
   sets: dict[str, Parts], reference: Float[np.ndarray, "m D"], songs: Shaped[np.ndarray, " n"]
 ) -> list[dict[str, Any]]:
-  """Returns FAD with its interval over songs, FAD-inf and KAD of each set to the reference.
+  """Returns FAD and KAD of each set to the reference, with their intervals over songs, and FAD-inf.
 
   FAD-inf is a line through smaller sets, straight only where the smallest, a fifth, has more
   embeddings than dimensions; with fewer it is None.
@@ -70,17 +69,32 @@ def measure_quality(
   for name, parts in sets.items():
     whole = np.concatenate(parts)
     enough = len(whole) > SUBSETS * whole.shape[1]
-    drawn = [
-      gaussian_distance(far, fit_gaussian(np.concatenate([np.repeat(p, n, 0) for p, n in pairs])))
-      for pairs in ([*zip(parts, row)] for row in draw_songs(songs, DRAWS))
-    ]
-    low, high = np.quantile(drawn, EDGES)
+    distance = resampled(lambda x: gaussian_distance(far, fit_gaussian(x)), parts, songs)
     rows.append({
-      "set": name, "FAD": frechet_distance(reference, whole), "low": float(low),
-      "high": float(high), "FAD-inf": frechet_infinity(reference, whole) if enough else None,
-      "KAD": kernel_distance(reference, whole), "n": len(whole),
+      "set": name,
+      "FAD": {key: max(x, 0.0) for key, x in distance.items()},
+      "FAD-inf": frechet_infinity(reference, whole) if enough else None,
+      "KAD": resampled(lambda x: kernel_distance(reference, x), parts, songs),
+      "n": len(whole),
     })  # fmt: skip
   return rows
+
+
+def resampled(
+  figure: Callable[[Float[np.ndarray, "n D"]], float], parts: Parts, songs: Shaped[np.ndarray, " n"]
+) -> dict[str, float]:
+  """Returns a figure of a set of windows, and its 95 % interval over songs.
+
+  A resample repeats songs, so it looks poorer than the set it is drawn from: the interval is moved
+  by the mean of that, and lies around the figure.
+  """
+  value = figure(np.concatenate(parts))
+  drawn = [
+    figure(np.concatenate([np.repeat(part, n, 0) for part, n in zip(parts, row)]))
+    for row in draw_songs(songs, DRAWS)
+  ]
+  low, high = np.quantile(drawn, EDGES) - np.mean(drawn) + value
+  return {"mean": float(value), "low": float(low), "high": float(high)}
 
 
 def measure_adherence(
@@ -89,17 +103,33 @@ def measure_adherence(
   """Returns APA of each set's mixes between true pairs (1) and pairs of two songs (0).
 
   The pairs are divided in halves: R and R' come from one half of the songs, what is judged from the
-  other, so that the true pairs are not compared with themselves. By the Fréchet distance.
+  other, so that the true pairs are not compared with themselves. By the Fréchet distance; the
+  interval is over the songs judged.
   """
   first = np.isin(songs, np.unique(songs)[::2])
+  true, mismatched = (
+    np.concatenate([part for part, there in zip(sets[name], first) if there])
+    for name in ("true", "other")
+  )
+  rows = []
+  for name, parts in sets.items():
+    judged = [part for part, there in zip(parts, first) if not there]
+    found = resampled(lambda x: prompt_adherence(true, mismatched, x), judged, songs[~first])
+    rows.append({"set": name, "APA": {k: float(np.clip(x, 0, 1)) for k, x in found.items()}})
+  return rows
 
-  def half(name: str, which: Shaped[np.ndarray, " n"]) -> Float[np.ndarray, "m D"]:
-    return np.concatenate([part for part, there in zip(sets[name], which) if there])
 
-  true, mismatched = half("true", first), half("other", first)
-  return [
-    {"set": name, "APA": prompt_adherence(true, mismatched, half(name, ~first))} for name in sets
-  ]
+def find_fit(rows: Sequence[dict[str, Any]]) -> dict[str, bool]:
+  """Returns whether true stems are surely better by each figure than its floor.
+
+  The floor of FAD and KAD is chance, that of APA another song's stems.
+  """
+  of = {row["set"]: row for row in rows}
+  return {
+    "FAD": of["true"]["FAD"]["high"] < of["chance"]["FAD"]["low"],
+    "KAD": of["true"]["KAD"]["high"] < of["chance"]["KAD"]["low"],
+    "APA": of["true"]["APA"]["low"] > of["other"]["APA"]["high"],
+  }
 
 
 def measure_coherence(

@@ -73,6 +73,14 @@ class Example:
       return {name: arrays[name].astype(np.int32) for name in arrays.files}
 
 
+def check_windows(count: int, seed: int) -> None:
+  """Raises a UserError if so many windows, or that seed, cannot be."""
+  if count < 2:
+    raise UserError(f"--examples must be at least 2; got {count}.")
+  if not 0 <= seed < 2**32:
+    raise UserError(f"seed must lie in [0, 2^32); got {seed}.")
+
+
 def draw_windows(
   model: StemGen, dataset: Dataset, split: str, count: int, seed: int, foreign: bool = False
 ) -> dict[str, np.ndarray]:

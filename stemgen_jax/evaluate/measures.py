@@ -24,6 +24,7 @@ from stemgen_jax.loudness import measure_lufs
 from stemgen_jax.stemgen import StemGen
 
 SILENT_LUFS = -50.0
+LEAST_SONGS = 5  # behind an interval
 HARMONY = ("key", "chords", "consonance", "chord_changes")
 RHYTHM = tuple(name for name in WEIGHTS if name not in HARMONY)
 WITH_CODES = ("true", "model", "other", "chance")  # a shifted stem has no codes of its own
@@ -136,8 +137,9 @@ def summarise(records: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
   """Returns a row a metric: every set's mean with its interval, and how far floor and ceiling part.
 
   `separation` is how much better the true stems are than the floor's, window by window; a metric is
-  `fit` if its 95 % interval over songs lies above 0. `way` is how far from the floor (0) to the
-  ceiling (1) the model comes, over the windows where all three have a figure.
+  `fit` if its 95 % interval over songs lies above 0, and `few` if there are too few songs to tell.
+  `way` is how far from the floor (0) to the ceiling (1) the model comes, over the windows where all
+  three have a figure.
   """
   songs = np.array([record["song"] for record in records])
   rows = []
@@ -153,7 +155,8 @@ def summarise(records: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
       **dataclasses.asdict(metric),
       "sets": {name: mean_of(found, songs) for name, found in values.items()},
       "separation": apart,
-      "fit": bool(apart["n"] and apart["low"] > 0),
+      "few": is_few(songs[~np.isnan(true - floor)]),
+      "fit": bool(not is_few(songs[~np.isnan(true - floor)]) and apart["low"] > 0),
       "way": way_of(values["model"], floor, true, songs),
     })  # fmt: skip
   return rows
@@ -179,15 +182,23 @@ def mean_of(
           "n": int(there.sum())}  # fmt: skip
 
 
+def is_few(songs: Shaped[np.ndarray, " n"]) -> bool:
+  """Returns whether windows are of too few songs for an interval over songs to mean anything."""
+  return len(np.unique(songs)) < LEAST_SONGS
+
+
 def way_of(
   model: Float[np.ndarray, " n"],
   floor: Float[np.ndarray, " n"],
   ceiling: Float[np.ndarray, " n"],
   songs: Shaped[np.ndarray, " n"],
 ) -> dict[str, float | int | None]:
-  """Returns (mean model - mean floor) / (mean ceiling - mean floor), with its interval."""
+  """Returns (mean model - mean floor) / (mean ceiling - mean floor), with its interval.
+
+  None of both where the songs are few.
+  """
   there = ~np.isnan(model + floor + ceiling)
-  if not there.any():
+  if is_few(songs[there]):
     return {"mean": None, "low": None, "high": None, "n": 0}
   model, floor, ceiling = model[there], floor[there], ceiling[there]
   counts = draw_songs(songs[there])

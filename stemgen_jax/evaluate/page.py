@@ -15,6 +15,7 @@ HEADINGS = {
 }  # fmt: skip
 UNITS = {"onset_offset_ms": "ms", "listening_score": "nats"}
 MOST_PLAYED = 24  # windows on the page
+WAY_SHOWN = (-1.5, 2.0)  # of the picture
 
 
 def tabulate(results: dict[str, Any]) -> str:
@@ -32,14 +33,15 @@ def tabulate(results: dict[str, Any]) -> str:
     lines += ["", f"Embedding {name}, {found['seconds']:.2g} s each; reference:"
               f" {found['reference']} of the training songs' true stems.", ""]  # fmt: skip
     lines += _table(
-      ["set", f"FAD-{name}", "95 %", f"FAD-inf-{name}", f"KAD-{name}", "n", f"APA-{name}"],
+      ["set", f"FAD-{name}", f"FAD-inf-{name}", f"KAD-{name}", f"APA-{name}", "n"],
       [
-        [HEADINGS[r["set"]], f"{r['FAD']:.4g}", f"{r['low']:.4g} to {r['high']:.4g}",
-         "" if r["FAD-inf"] is None else f"{r['FAD-inf']:.4g}", f"{r['KAD']:.4g}", str(r["n"]),
-         f"{r['APA']:.2f}"]
+        [HEADINGS[r["set"]], distance_of(r["FAD"]),
+         "" if r["FAD-inf"] is None else f"{r['FAD-inf']:.4g}", distance_of(r["KAD"]),
+         distance_of(r["APA"]), str(r["n"])]
         for r in sorted(found["rows"], key=lambda r: COLUMNS.index(r["set"]))
       ],
     )  # fmt: skip
+    lines += ["", tell_fit(found)]
   if results["cocola"]:
     found = [[HEADINGS[row["set"]], interval_of(row)] for row in results["cocola"]]
     lines += ["", *_table(["set", "COCOLA"], found)]
@@ -70,11 +72,30 @@ def label_of(row: dict[str, Any]) -> str:
   return f"{row['name']}{unit} {'↑' if row['higher'] else '↓'}"
 
 
+def distance_of(found: dict[str, float]) -> str:
+  """Returns a distance of sets with its interval."""
+  return f"{found['mean']:.4g} ({found['low']:.4g}, {found['high']:.4g})"
+
+
+def tell_fit(found: dict[str, Any]) -> str:
+  """Returns what to know of the distances by one embedding."""
+  unfit = [name for name, fit in found["fit"].items() if not fit]
+  words = "FAD-inf is left out where there are fewer than five embeddings a dimension; KAD may be"
+  words += " negative, as it has no bias."
+  if unfit:
+    words += (
+      f" Not fit here, as true stems are not surely better than the floor: {', '.join(unfit)}."
+    )
+  if any(row["set"] == "original" for row in found["rows"]):
+    words += " The reference went through the codec, so stems before it lie further off."
+  return words
+
+
 def interval_of(found: dict[str, Any]) -> str:
   """Returns mean and interval, or nothing where no window has the figure."""
   if found["mean"] is None:
     return ""
-  digits = 3 if abs(found["high"] - found["low"]) < 10 else 0
+  digits = 3 if max(abs(found["low"]), abs(found["high"])) < 2 else 1
   return " ".join([f"{found['mean']:.{digits}f}",
                    f"({found['low']:.{digits}f}, {found['high']:.{digits}f})"])  # fmt: skip
 
@@ -82,8 +103,10 @@ def interval_of(found: dict[str, Any]) -> str:
 def way_of(row: dict[str, Any]) -> str:
   """Returns how far from its floor to the ceiling the model comes, where the metric is fit."""
   way = row["way"]
-  if not row["fit"] or way["mean"] is None:
+  if not row["fit"]:
     return ""
+  if way["mean"] is None:
+    return "too few to tell"
   return f"{way['mean']:.0%} ({way['low']:.0%}, {way['high']:.0%}) of {HEADINGS[row['floor']]}"
 
 
@@ -105,6 +128,8 @@ def draw_page(results: dict[str, Any], examples: Sequence[Example]) -> str:
     interval_of=interval_of,
     way_of=way_of,
     count_of=count_of,
+    distance_of=distance_of,
+    tell_fit=tell_fit,
     picture=draw_ways(results["metrics"]),
     distances=draw_distances(results["distances"], columns_of(results)),
     examples=[{"id": e.id, "song": e.song, "category": e.category} for e in examples[:MOST_PLAYED]],
@@ -120,12 +145,16 @@ def draw_ways(rows: Sequence[dict[str, Any]]) -> str:
   figure, axes = pyplot.subplots(figsize=(9, 0.32 * len(fit) + 1), layout="constrained")
   for i, row in enumerate(fit):
     way = row["way"]
-    axes.plot([way["low"], way["high"]], [i, i], color="C0", linewidth=2)
-    axes.plot(way["mean"], i, "o", color="C0")
+    ends = np.clip([way["low"], way["high"]], *WAY_SHOWN)
+    axes.plot(ends, [i, i], color="C0", linewidth=2)
+    for end, edge, marker in zip(ends, WAY_SHOWN, "<>"):
+      if end == edge:  # it goes on beyond the picture
+        axes.plot(end, i, marker, color="C0", clip_on=False)
+    axes.plot(np.clip(way["mean"], *WAY_SHOWN), i, "o", color="C0", clip_on=False)
   axes.axvline(0, color="grey", linestyle="--")
   axes.axvline(1, color="grey", linestyle="--")
   axes.set(
-    yticks=range(len(fit)), yticklabels=[label_of(row) for row in fit], xlim=(-1.5, 2.0),
+    yticks=range(len(fit)), yticklabels=[label_of(row) for row in fit], xlim=WAY_SHOWN,
     xlabel="from floor (0) to true stem (1), 95 % interval over songs",
   )  # fmt: skip
   return embed_figure(figure)
@@ -140,9 +169,9 @@ def draw_distances(distances: dict[str, Any], columns: Sequence[str]) -> str:
   )
   for axes, (name, found) in zip(all_axes[0], distances.items()):
     rows = {row["set"]: row for row in found["rows"]}
-    values = np.array([rows[column]["FAD"] for column in columns])
-    edges = np.array([[rows[column][edge] for column in columns] for edge in ("low", "high")])
-    spread = np.maximum(np.abs(edges - values) * [[1], [1]], 0)
+    values = np.array([rows[column]["FAD"]["mean"] for column in columns])
+    spread = [[abs(rows[c]["FAD"][edge] - rows[c]["FAD"]["mean"]) for c in columns]
+              for edge in ("low", "high")]  # fmt: skip
     axes.errorbar(values, range(len(columns)), xerr=spread, fmt="o", color="C0")
     axes.set(
       yticks=range(len(columns)), yticklabels=[HEADINGS[c] for c in columns], xscale="log",

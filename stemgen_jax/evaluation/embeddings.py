@@ -100,6 +100,8 @@ def load_onnx(name: str, path: Path) -> Embedding:
   Raises:
     UserError: if onnxruntime is missing, or the model or the JSON beside it cannot be used.
   """
+  if not path.is_file():
+    raise UserError(f"an embedding's model must be a file; got {path}, none. Check the path.")
   rate_hz, seconds = read_window(path.with_suffix(".json"))
   try:
     import onnxruntime
