@@ -242,6 +242,11 @@ def read_originals(
   length = spec.frame_starts(windows["target"].shape[1])[-1] + spec.hop_samples
   for song, stem, start in zip(windows["song"], windows["stem"], windows["start_frame"]):
     path = folder / song / f"{stem:02d}.wav"
+    if not path.is_file():
+      raise UserError(
+        f"--originals must be what data_prep.originals wrote for these songs; got no {path}."
+        " Run it with the same --data and --split."
+      )
     samples, rate_hz = read_audio(path)
     if (rate_hz, len(samples)) != (spec.sample_rate, spec.channels):
       raise UserError(

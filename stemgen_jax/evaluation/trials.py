@@ -46,6 +46,11 @@ def read_examples(report: Path) -> list[Example]:
     UserError: if REPORT/examples.json or a file that it names is missing or broken.
   """
   path = report / EXAMPLES
+  if not path.is_file():
+    raise UserError(
+      f"REPORT must be a folder of `python -m stemgen_jax.evaluate`; got {report} without"
+      f" {EXAMPLES}. Make the report first."
+    )
   try:
     entries = json.loads(path.read_text(encoding="utf-8"))
   except (OSError, ValueError) as error:  # of bytes that are not text, or text that is not JSON
