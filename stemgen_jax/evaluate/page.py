@@ -155,6 +155,7 @@ def draw_ways(rows: Sequence[dict[str, Any]]) -> str:
   axes.axvline(1, color="grey", linestyle="--")
   axes.set(
     yticks=range(len(fit)), yticklabels=[label_of(row) for row in fit], xlim=WAY_SHOWN,
+    ylim=(-0.6, len(fit) - 0.4),
     xlabel="from floor (0) to true stem (1), 95 % interval over songs",
   )  # fmt: skip
   return embed_figure(figure)
@@ -175,6 +176,7 @@ def draw_distances(distances: dict[str, Any], columns: Sequence[str]) -> str:
     axes.errorbar(values, range(len(columns)), xerr=spread, fmt="o", color="C0")
     axes.set(
       yticks=range(len(columns)), yticklabels=[HEADINGS[c] for c in columns], xscale="log",
+      ylim=(-0.6, len(columns) - 0.4),
       xlabel=f"FAD-{name}",
     )  # fmt: skip
   return embed_figure(figure)
