@@ -26,6 +26,8 @@ class Turn:
   n: Int[Array, ""]
 
 
+_RUN = 32  # tokens summed together when one is drawn
+
 Memory = Any  # what a network hands from one iteration to the next: a tree of arrays
 Network = Callable[
   [Int[Array, "B T Q"], Int[Array, ""], Turn, Memory], tuple[Float[Array, "B T V"], Memory]
@@ -122,10 +124,39 @@ def _sample(
   tempered = jax.lax.cond(
     options.top_p < 1, lambda x: _keep_nucleus(x, options.top_p), lambda x: x, tempered
   )
-  gumbel = jax.random.gumbel(jax.random.fold_in(key, 0), logits.shape)
-  tokens = jnp.argmax(tempered + jnp.where(options.temperature > 0, gumbel, 0), axis=-1)
+  tokens = jax.lax.cond(
+    options.temperature > 0,
+    lambda x: _draw(jax.random.fold_in(key, 0), x),
+    lambda x: jnp.argmax(x, axis=-1),
+    tempered,
+  )
   prob = jnp.take_along_axis(jax.nn.softmax(logits), tokens[:, None], axis=-1)[:, 0]
   return tokens, prob
+
+
+def _draw(key: Key, logits: Float[Array, "T V"]) -> Int[Array, " T"]:
+  """A token for each frame, v with probability p_v: the first with p_0 + ... + p_v > u, u uniform.
+
+  Summed over runs of tokens first, then inside one: V random numbers for a frame, as argmax of
+  logits + Gumbel noise needs, would take a tenth of the time of the network.
+  """
+  weight = jnp.exp(logits - jnp.max(logits, axis=-1, keepdims=True))
+  weight = jnp.pad(weight, ((0, 0), (0, -logits.shape[1] % _RUN)))
+  runs = weight.reshape(len(logits), -1, _RUN)
+
+  def find(weight, u):
+    """The first index at which the running sum exceeds u, and what of u lies before it."""
+    sums = jnp.cumsum(weight, axis=-1)
+    u = jnp.minimum(u, jnp.nextafter(sums[:, -1:], 0.0))  # rounding must not lead past the last
+    index = jnp.sum(sums <= u, axis=-1, keepdims=True)
+    before = jnp.take_along_axis(jnp.pad(sums, ((0, 0), (1, 0))), index, axis=-1)
+    return index, u - before
+
+  totals = jnp.sum(runs, axis=-1)
+  u = jax.random.uniform(key, (len(logits), 1)) * jnp.sum(totals, axis=-1, keepdims=True)
+  run, rest = find(totals, u)
+  place, _ = find(jnp.take_along_axis(runs, run[..., None], axis=1)[:, 0], rest)
+  return (run * _RUN + place)[:, 0]
 
 
 def _keep_nucleus(logits: Float[Array, "T V"], top_p: Scalar) -> Float[Array, "T V"]:

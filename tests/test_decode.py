@@ -4,7 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from stemgen_jax.decode import DecodeOptions, _keep_nucleus, decode
+from stemgen_jax.decode import DecodeOptions, _draw, _keep_nucleus, decode
 from stemgen_jax.masking import count_left_masked
 
 B, T, Q, V = 3, 40, 3, 17
@@ -134,6 +134,22 @@ def test_top_p_never_samples_outside_the_nucleus():
   zeros = jnp.zeros((B, T, Q), int)
   assert set(np.unique(decode(network, zeros, none, keys(), options(top_p=0.7), V))) == {0, 1}
   assert decode(network, zeros, none, keys(), options(), V).max() > 2
+
+
+@pytest.mark.parametrize("n_codes", [2, 17, 64, 100])
+def test_tokens_are_drawn_as_likely_as_they_are(n_codes):
+  rng, n = np.random.default_rng(n_codes), 40_000
+  logits = 2 * rng.normal(size=n_codes).astype(np.float32) + 500  # only differences matter
+  logits[1::3] = -np.inf  # as outside of a nucleus
+  prob = np.exp(logits.astype(np.float64) - 500)
+  prob /= prob.sum()
+  drawn = _draw(jax.random.key(0), jnp.broadcast_to(logits, (n, n_codes)))
+  counts = np.bincount(drawn, minlength=n_codes)
+  assert len(counts) == n_codes
+  assert not counts[prob == 0].any()
+  there = prob > 0
+  spread = np.sqrt(n * prob * (1 - prob))[there]
+  assert (np.abs(counts[there] - n * prob[there]) <= 4.5 * spread + 1).all()
 
 
 @pytest.mark.parametrize("top_p", [1e-6, 0.3, 0.9, 0.99])
