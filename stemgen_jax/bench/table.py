@@ -76,8 +76,7 @@ def _draw(rows: Sequence[Row], columns: Mapping[str, tuple[str, str]]) -> Group:
       same += 1
     table.add_row(*[""] * same, *cells[same:])
     above = cells
-  line = ", ".join(f"{key} {rows[0][key]}" for key in shared)
-  return Group(Text(line, no_wrap=True, overflow="ignore"), table)
+  return Group(Text(", ".join(f"{key} {rows[0][key]}" for key in shared)), table)
 
 
 def _show(value: str | int | float | None, form: str) -> str:
