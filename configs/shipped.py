@@ -54,10 +54,11 @@ def get_config() -> Config:
     sample=SampleConfig(
       steps=(6, 3, 2, 2),
       w_conf=0.1,
-      w_causal=0.0,  # of 12 settings the best in score and FAD, see the README
+      w_causal=0.0,  # what each of 28 settings does: see the README
       w_noise=1.0,
+      temperature=0.9,
       guidance_mode="nested",
-      guidance={"context": 2.0, "instrument": 1.5},
+      guidance={"context": 4.0, "instrument": 1.5},
     ),
     log_every_steps=20,
     eval_every_steps=200,

@@ -31,7 +31,6 @@ SONG_S = 30  # many short songs teach more in the same time than few long ones
 SONGS_LEAST = 20  # so that validation has two songs or more
 EXCERPT_S = 20.0
 CODEC_S = 8.0  # of each clip that the page plays before and after the codec
-GUIDANCE = ("context=2", "instrument=1.5")
 
 
 def run_demo(out: Path, songs: int, seed: int, instrument: str, overrides: list[str]) -> Path:
@@ -64,10 +63,9 @@ def run_demo(out: Path, songs: int, seed: int, instrument: str, overrides: list[
   )  # fmt: skip
   track = choose_track(music, instrument)
   write_excerpt(track, instrument, out)
-  guidance = [word for scale in GUIDANCE for word in ("--guidance", scale)]
   stages.run(
     "sample", "stemgen_jax.sample", "--checkpoint", model, "--context", out / "context.wav",
-    "--instrument", instrument, "--out", takes, "--takes", 2, "--seed", seed, *guidance,
+    "--instrument", instrument, "--out", takes, "--takes", 2, "--seed", seed,
   )  # fmt: skip
   shutil.copyfile(takes / "take_00.wav", out / "stem.wav")
   shutil.copyfile(takes / "take_00_mix.wav", out / "mix.wav")
