@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Shaped
+from jaxtyping import Float, Int, Shaped
 
 from stemgen_jax.audio import Samples, convert_audio
 from stemgen_jax.evaluate.examples import Example
@@ -21,10 +21,10 @@ from stemgen_jax.evaluate.measures import mean_of
 from stemgen_jax.evaluation.coherence import cocola_scores, prompt_adherence
 from stemgen_jax.evaluation.embeddings import Embedding
 from stemgen_jax.evaluation.frechet import (
+  build_kernel_distance,
   fit_gaussian,
   frechet_infinity,
   gaussian_distance,
-  kernel_distance,
 )
 from stemgen_jax.evaluation.intervals import EDGES, draw_songs
 from stemgen_jax.files import write_text
@@ -69,30 +69,32 @@ def measure_quality(
   for name, parts in sets.items():
     whole = np.concatenate(parts)
     enough = len(whole) > SUBSETS * whole.shape[1]
-    distance = resampled(lambda x: gaussian_distance(far, fit_gaussian(x)), parts, songs)
+    distance = resampled(
+      lambda n, whole=whole: gaussian_distance(far, fit_gaussian(np.repeat(whole, n, axis=0))),
+      parts,
+      songs,
+    )
     rows.append({
       "set": name,
       "FAD": {key: max(x, 0.0) for key, x in distance.items()},
       "FAD-inf": frechet_infinity(reference, whole) if enough else None,
-      "KAD": resampled(lambda x: kernel_distance(reference, x), parts, songs),
+      "KAD": resampled(build_kernel_distance(reference, whole), parts, songs),
       "n": len(whole),
     })  # fmt: skip
   return rows
 
 
 def resampled(
-  figure: Callable[[Float[np.ndarray, "n D"]], float], parts: Parts, songs: Shaped[np.ndarray, " n"]
+  figure: Callable[[Int[np.ndarray, " m"]], float], parts: Parts, songs: Shaped[np.ndarray, " n"]
 ) -> dict[str, float]:
-  """Returns a figure of a set of windows, and its 95 % interval over songs.
+  """Returns a figure of how often each embedding counts, and its 95 % interval over songs.
 
   A resample repeats songs, so it looks poorer than the set it is drawn from: the interval is moved
   by the mean of that, and lies around the figure.
   """
-  value = figure(np.concatenate(parts))
-  drawn = [
-    figure(np.concatenate([np.repeat(part, n, 0) for part, n in zip(parts, row)]))
-    for row in draw_songs(songs, DRAWS)
-  ]
+  sizes = [len(part) for part in parts]
+  value = figure(np.ones(sum(sizes), int))
+  drawn = [figure(np.repeat(row, sizes)) for row in draw_songs(songs, DRAWS)]
   low, high = np.quantile(drawn, EDGES) - np.mean(drawn) + value
   return {"mean": float(value), "low": float(low), "high": float(high)}
 
@@ -114,7 +116,12 @@ def measure_adherence(
   rows = []
   for name, parts in sets.items():
     judged = [part for part, there in zip(parts, first) if not there]
-    found = resampled(lambda x: prompt_adherence(true, mismatched, x), judged, songs[~first])
+    whole = np.concatenate(judged)
+    found = resampled(
+      lambda n, whole=whole: prompt_adherence(true, mismatched, np.repeat(whole, n, axis=0)),
+      judged,
+      songs[~first],
+    )
     rows.append({"set": name, "APA": {k: float(np.clip(x, 0, 1)) for k, x in found.items()}})
   return rows
 

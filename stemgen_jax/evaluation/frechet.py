@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """How far apart two sets of embeddings lie: the Fréchet audio distance, and the kernel one."""
 
+from collections.abc import Callable
+
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from scipy.spatial import distance
 
 from stemgen_jax.errors import UserError
@@ -75,6 +77,13 @@ def kernel_distance(reference: Float[np.ndarray, "n D"], other: Float[np.ndarray
 
   Source: Chung et al., arXiv:2502.15602.
   """
+  return build_kernel_distance(reference, other)(np.ones(len(other), int))
+
+
+def build_kernel_distance(
+  reference: Float[np.ndarray, "n D"], other: Float[np.ndarray, "m D"]
+) -> Callable[[Int[np.ndarray, " m"]], float]:
+  """Returns KAD as a function of how often each of `other` counts, for many resamples of a set."""
   _check_counts(reference, other, least=2)
   within = distance.pdist(reference)
   width = 2 * np.median(within) ** 2
@@ -87,9 +96,16 @@ def kernel_distance(reference: Float[np.ndarray, "n D"], other: Float[np.ndarray
   def kernel(squares):
     return np.exp(-squares / width)
 
-  same = kernel(np.square(within)).mean() + kernel(distance.pdist(other, "sqeuclidean")).mean()
-  cross = kernel(distance.cdist(reference, other, "sqeuclidean")).mean()
-  return float(KAD_SCALE * (same - 2 * cross))
+  far = kernel(np.square(within)).mean()
+  own = kernel(distance.cdist(other, other, "sqeuclidean"))
+  cross = kernel(distance.cdist(reference, other, "sqeuclidean")).mean(axis=0)
+
+  def measure(counts: Int[np.ndarray, " m"]) -> float:
+    total = counts.sum()
+    near = (counts @ own @ counts - total) / (total * (total - 1))  # no embedding with itself
+    return float(KAD_SCALE * (far + near - 2 * counts @ cross / total))
+
+  return measure
 
 
 def _check_counts(
