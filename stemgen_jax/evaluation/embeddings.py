@@ -172,10 +172,14 @@ def read_window(path: Path) -> tuple[int, float]:
 
 
 def in_batches(network: Callable, windows: Float[np.ndarray, "n _frames _bands"]) -> Embeddings:
-  """Returns what a network makes of windows, AT_ONCE at a time: it compiles for one shape alone."""
+  """Returns what a network makes of windows, AT_ONCE at a time: few shapes are compiled.
+
+  The last batch is filled up to a power of two.
+  """
   found = []
   for start in range(0, len(windows), AT_ONCE):
     batch = windows[start : start + AT_ONCE]
-    padded = np.pad(batch, ((0, AT_ONCE - len(batch)), (0, 0), (0, 0)))
+    size = 1 << (len(batch) - 1).bit_length()
+    padded = np.pad(batch, ((0, size - len(batch)), (0, 0), (0, 0)))
     found.append(np.asarray(network(padded))[: len(batch)])
   return np.concatenate(found)
