@@ -94,10 +94,10 @@ def sweep(arguments: argparse.Namespace) -> Path:
     far = embed(model.codec, decode_stems(model.codec, pool["target"]))
     rate_hz = model.codec.spec.sample_rate
     heard = [describe(x, rate_hz) for x in decode_stems(model.codec, batch["context"])]
-    for name, options in settings:
-      if name in done and done[name].get("settings") == repr(options):
+    for number, (name, options) in enumerate(settings, 1):
+      if done.get(name, {}).get("settings") == repr(options):
         continue
-      status.update(f"setting {len(done) + 1} of {len(settings) + 2}: {name}")
+      status.update(f"row {number} of {len(settings)}: {name}")
       if options is None:
         codes, took_s = batch["target" if name == TRUE else "foreign"], None
       else:

@@ -134,6 +134,8 @@ def test_segments_find_their_frames_again():
     assert SEGMENTS.segment_counts(frames) == counts
     starts = [s for start, end in bounds for s in range(start, end, 40)]
     assert SEGMENTS.frame_starts(frames) == starts
+    known = sum(c for c in counts if c == SEGMENTS.segment_frames)  # of whole segments
+    assert [SEGMENTS.frame_start(frame) for frame in range(known)] == starts[:known]
     assert SEGMENTS.decoded_samples(frames) == bounds[-1][0] + 40 * counts[-1]
 
 

@@ -116,6 +116,13 @@ class CodecSpec:
       for frame in range(count)
     ]
 
+  def frame_start(self, frame: int) -> int:
+    """Returns the sample at which a frame begins in audio that goes on after it."""
+    if self.segment_s is None:
+      return frame * self.hop_samples
+    segment, rest = divmod(frame, self.segment_frames)
+    return segment * self.segment_stride_samples + rest * self.hop_samples
+
   def problems(self) -> list[str]:
     """Returns every rule that the spec breaks, one phrase each."""
     rules = {

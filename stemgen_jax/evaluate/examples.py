@@ -239,7 +239,7 @@ def read_originals(
     UserError: if a file is missing or is not of the codec's rate and channels.
   """
   found = []
-  length = spec.frame_starts(windows["target"].shape[1])[-1] + spec.hop_samples
+  length = spec.decoded_samples(windows["target"].shape[1])
   for song, stem, start in zip(windows["song"], windows["stem"], windows["start_frame"]):
     path = folder / song / f"{stem:02d}.wav"
     if not path.is_file():
@@ -253,10 +253,7 @@ def read_originals(
         f"--originals must have the codec's {spec.sample_rate} Hz and {spec.channels} channels; got"
         f" {path} at {rate_hz} Hz with {len(samples)}. Make them with data_prep.originals."
       )
-    first = int(start) * spec.hop_samples
-    if spec.segment_s is not None:
-      segment, frame = divmod(int(start), spec.segment_frames)
-      first = segment * spec.segment_stride_samples + frame * spec.hop_samples
+    first = spec.frame_start(int(start))
     window = samples[:, first : first + length]
     found.append(np.pad(window, ((0, 0), (0, length - window.shape[1]))))
   return np.stack(found)
