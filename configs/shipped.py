@@ -30,6 +30,7 @@ def get_config() -> Config:
       n_layers=4,
       n_heads=2,
       mlp_dim=384,
+      combiner="project",
       sources={"instrument": CATEGORIES},
       dropout=0.1,
       remat="none",

@@ -24,8 +24,6 @@ class TorchNetwork(nn.Module):
     """
     super().__init__()
     self.codebooks = _parameter(params["codebooks"])
-    self.context_in = _parameter(params["context_in"])
-    self.target_in = _parameter(params["target_in"])
     self.null_context = _parameter(params["null_context"])
     self.conditions = nn.ParameterList(_parameter(params["conditions"][name]) for name in sources)
     stacked = params["blocks"]
@@ -44,11 +42,13 @@ class TorchNetwork(nn.Module):
     keep: Sequence[bool],
   ) -> torch.Tensor:
     """Returns the logits of all levels [B, T, Q, V]; `keep` says which sources are heard."""
-    x = self._embed(target) @ self.target_in
-    x = x + (self._embed(context) @ self.context_in if keep[0] else self.null_context)
+    written = self._embed(target)
+    heard = self._embed(context) if keep[0] else self.null_context.expand_as(written)
+    c = torch.zeros_like(written[:, :1])
     for i, table in enumerate(self.conditions):
       value = conditions[:, i] if keep[1 + i] else torch.full_like(conditions[:, i], -1)
-      x = x + table[value][:, None]  # -1: the last row
+      c = c + table[value][:, None]  # -1: the last row
+    x = torch.cat([heard + c, written + c], dim=-1)
     width = self.blocks[0].width
     rate = 10_000.0 ** -(torch.arange(0, width, 2) / width)
     angle = torch.arange(x.shape[1])[:, None] * rate[None]

@@ -54,7 +54,9 @@ def attend_plain(
 
   `frames` is T: nothing is padded.
   """
-  scores = jnp.einsum("bnth,bnsh->bnts", q * q.shape[-1] ** -0.5, k).astype(jnp.float32)
+  scores = jnp.einsum(
+    "bnth,bnsh->bnts", q * q.shape[-1] ** -0.5, k, preferred_element_type=jnp.float32
+  )
   weight = jnp.exp(scores - jax.lax.stop_gradient(jnp.max(scores, axis=-1, keepdims=True)))
   heard = jnp.einsum("bnts,bnsh->bnth", weight.astype(v.dtype), v)
   return (heard / jnp.sum(weight, axis=-1)[..., None]).astype(v.dtype)

@@ -25,6 +25,7 @@ class ModelConfig:
   n_heads: int = 16  # N; the head width D / N must be even (RoPE turns pairs)
   mlp_dim: int = 2432  # F
   sources: dict[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
+  combiner: str = "concat"  # of a frame's tokens: halves side by side, or "project": a full sum
   dropout: float = 0.0  # on each block's output while training
   compute_dtype: str = "float32"  # or "bfloat16"; parameters, softmax and loss stay float32
   unroll: int = 1  # layers in one turn of the loop over them
@@ -38,10 +39,14 @@ class MaskingConfig:
 
   schedule: str = "cosine"  # mask rate cos(pi/2 u), or "uniform": u
   loss: str = "level"  # the asked level only, or "all_masked": the levels above it too
-  full_prob: float = 0.0  # share of examples that hide the whole level, as decoding begins
+  full_prob: float = 0.0  # share of examples that hide all that is to be written
+  span_prob: float = 0.0  # share of examples in which only some stretches are to be written
   levels: tuple[int, ...] = ()  # asked of one example after another, from 1; () asks each in turn
   context_dropout: float = 0.2  # probability of dropping the context mix
   condition_dropout: float = 0.2  # probability of dropping each categorical source
+  # Share of examples that hear just what a branch of `sample.guidance_mode` hears; each of the
+  # branches that do not hear all comes equally often, and the dropouts above act beside it.
+  branch_share: float = 0.0
 
 
 @dataclasses.dataclass(kw_only=True)
@@ -107,11 +112,9 @@ class SampleConfig:
   temperature: float = 1.0
   top_p: float = 1.0
   guidance_mode: str = "independent"  # or "nested", or "joint": one branch, scales unused
+  # The scale of each source that is guided; the others are heard by every branch.
   guidance: dict[str, float] = dataclasses.field(default_factory=lambda: {"context": 2.0})
-  # Guidance acts between these shares of each level's iterations; outside, one branch hears all.
-  guidance_start: float = 0.0
-  guidance_stop: float = 1.0
-  guidance_refresh: int = 1  # iterations for which the unconditional branch is reused
+  guided_levels: int = 4  # the first so many levels; at the others one branch hears all
 
   def rules(self, model: ModelConfig, prefix: str = "") -> list[tuple[bool, str, Any]]:
     """Returns (kept, what the rule is, value) for everything that a model asks of its settings."""
@@ -131,16 +134,7 @@ class SampleConfig:
       *_choices(f"{prefix}guidance_mode", self.guidance_mode, "independent", "nested", "joint"),
       (self.temperature >= 0, f"{prefix}temperature must not be negative", self.temperature),
       (0 < self.top_p <= 1, f"{prefix}top_p must lie in (0, 1]", self.top_p),
-      (
-        0 <= self.guidance_start <= self.guidance_stop <= 1,
-        f"{prefix}guidance_start and guidance_stop must lie in [0, 1], in this order",
-        (self.guidance_start, self.guidance_stop),
-      ),
-      (
-        self.guidance_refresh >= 1,
-        f"{prefix}guidance_refresh must be at least 1",
-        self.guidance_refresh,
-      ),
+      (self.guided_levels >= 0, f"{prefix}guided_levels must not be negative", self.guided_levels),
       (
         set(self.guidance) <= {"context", *model.sources},
         f"{prefix}guidance must name sources among {['context', *model.sources]}",
@@ -198,6 +192,8 @@ class Config:
       (m.dim % m.n_heads == 0, "model.dim must be a multiple of model.n_heads", m.dim),
       (m.dim // m.n_heads % 2 == 0, "model.dim / model.n_heads must be even", m.dim / m.n_heads),
       (0 < m.n_codes < 2**16, "model.n_codes must fit 16 bits", m.n_codes),
+      *_choices("model.combiner", m.combiner, "concat", "project"),
+      (m.dim % 2 == 0, "model.dim must be even: a half for each channel", m.dim),
       *_choices("model.compute_dtype", m.compute_dtype, "float32", "bfloat16"),
       *_choices("model.remat", m.remat, "layer", "attention", "matmuls", "none"),
       ("context" not in m.sources, "model.sources must not use the name 'context'", "context"),
@@ -206,6 +202,8 @@ class Config:
       (0 <= k.full_prob <= 1, "masking.full_prob must lie in [0, 1]", k.full_prob),
       *_shares("masking.context_dropout", k.context_dropout),
       *_shares("masking.condition_dropout", k.condition_dropout),
+      (0 <= k.span_prob <= 1, "masking.span_prob must lie in [0, 1]", k.span_prob),
+      *_shares("masking.branch_share", k.branch_share),
       *_shares("model.dropout", m.dropout),
       *_shares("data.silence_prob", d.silence_prob),
       *_shares("optim.ema_decay", o.ema_decay),

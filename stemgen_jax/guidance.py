@@ -2,8 +2,11 @@
 """Multi-source classifier-free guidance: how far each source steers, as one sum over branches.
 
 Each branch g hears some of the sources (`keep[g]`); the guided logits are sum_g w_g l_g, and the
-weights add up to 1. Source 0 is the context mix, the others the categorical conditions.
+weights add up to 1. Source 0 is the context mix, the others the categorical conditions. A source
+that is not guided is heard by every branch.
 """
+
+from collections.abc import Sequence
 
 import jax.numpy as jnp
 import numpy as np
@@ -11,33 +14,48 @@ import numpy as np
 from stemgen_jax.types import Array, Bool, Float
 
 
-def branches(n_sources: int, mode: str) -> Bool[np.ndarray, "G K"]:
-  """Which sources each branch keeps.
+def order_sources(guided: Sequence[bool], mode: str) -> list[int]:
+  """Returns the guided sources in the order of their branches.
 
-  `independent`: l_0 with none, then l_i with source i alone. `nested`: l_0, l_1, l_12, ...
-  `joint`: the one branch that keeps all.
+  `nested` takes the context last: what it adds to the instrument is what should weigh most.
   """
+  order = [source for source, is_guided in enumerate(guided) if is_guided]
+  return sorted(order, key=lambda source: source == 0) if mode == "nested" else order
+
+
+def branches(guided: Sequence[bool], mode: str) -> Bool[np.ndarray, "G K"]:
+  """Returns which sources each branch keeps; those that are not guided, always.
+
+  `independent`: l_0 with no guided source, then l_i with source i alone. `nested`: l_0, l_1, l_12,
+  ..., in the order of `order_sources`. `joint`: the one branch that keeps all.
+  """
+  order = order_sources(guided, mode)
   if mode == "independent":
-    return np.concatenate([np.zeros((1, n_sources), bool), np.eye(n_sources, dtype=bool)])
-  if mode == "nested":
-    return np.tri(n_sources + 1, n_sources, k=-1, dtype=bool)
-  if mode == "joint":
-    return np.ones((1, n_sources), bool)
-  raise ValueError(f"mode must be 'independent', 'nested' or 'joint'; got {mode!r}.")
+    kept = [[], *([source] for source in order)]
+  elif mode == "nested":
+    kept = [order[:n] for n in range(len(order) + 1)]
+  elif mode == "joint":
+    kept = [order]
+  else:
+    raise ValueError(f"mode must be 'independent', 'nested' or 'joint'; got {mode!r}.")
+  return np.array([[not g or k in own for k, g in enumerate(guided)] for own in kept], bool)
 
 
-def branch_weights(scales: Float[Array, " K"], mode: str) -> Float[Array, " G"]:
-  """The weight w_g of each branch, for the guidance scale g_i of each source.
+def branch_weights(
+  scales: Float[Array, " K"], guided: Sequence[bool], mode: str
+) -> Float[Array, " G"]:
+  """Returns the weight w_g of each branch, for the guidance scale g_i of each guided source.
 
   `independent`: l_0 + sum_i g_i (l_i - l_0), so w = [1 - sum g, g_1, g_2, ...].
   `nested`: l_0 + g_1 (l_1 - l_0) + g_2 (l_12 - l_1) + ..., so w = [1 - g_1, g_1 - g_2, ..., g_K].
 
-  Source: StemGen (arXiv:2312.08723), abstract; the form is PAPER.md 7's.
+  Source: StemGen (arXiv:2312.08723) section 2.1.2, eq. 3, is `independent`; `nested` is ours.
   """
+  own = scales[np.array(order_sources(guided, mode), int)]
   if mode == "independent":
-    return jnp.concatenate([1 - jnp.sum(scales, keepdims=True), scales])
+    return jnp.concatenate([1 - jnp.sum(own, keepdims=True), own])
   if mode == "nested":
-    return jnp.concatenate([jnp.ones(1), scales]) - jnp.concatenate([scales, jnp.zeros(1)])
+    return jnp.concatenate([jnp.ones(1), own]) - jnp.concatenate([own, jnp.zeros(1)])
   if mode == "joint":
     return jnp.ones(1)
   raise ValueError(f"mode must be 'independent', 'nested' or 'joint'; got {mode!r}.")

@@ -94,13 +94,15 @@ class Network(nnx.Module):
   def __init__(self, config: ModelConfig, rngs: nnx.Rngs):
     """Draws every parameter; blocks are stacked on a leading L axis."""
     q, v, d = config.n_levels, config.n_codes, config.dim
+    half = d // 2 if config.combiner == "concat" else d
     self.config = nnx.static(config)
-    self.codebooks = _normal(rngs, (q, v + 1, d), q**-0.5)  # E_1..E_Q; row V is MASK
-    self.context_in = _normal(rngs, (d, d), d**-0.5)
-    self.target_in = _normal(rngs, (d, d), d**-0.5)
-    self.null_context = _normal(rngs, (d,), 1.0)
+    self.codebooks = _normal(rngs, (q, v + 1, half), q**-0.5)  # E_1..E_Q; row V is MASK
+    if config.combiner == "project":
+      self.context_in = _normal(rngs, (d, d), d**-0.5)
+      self.target_in = _normal(rngs, (d, d), d**-0.5)
+    self.null_context = _normal(rngs, (half,), 1.0)
     self.conditions = nnx.data(  # the last row is the null row
-      {n: _normal(rngs, (len(values) + 1, d), 1.0) for n, values in config.sources.items()}
+      {n: _normal(rngs, (len(values) + 1, half), 1.0) for n, values in config.sources.items()}
     )
     self.blocks = nnx.vmap(lambda r: Block(config, r), in_axes=0)(rngs.split(config.n_layers))
     self.norm = nnx.Param(jnp.ones((d,)))
@@ -142,18 +144,28 @@ class Network(nnx.Module):
     return jnp.einsum("btd,dv->btv", x, heads[head])
 
   def embed(self, target, context, conditions, keep) -> Float[Array, "B T D"]:
-    """x_t = W_ctx sum_q E_q[context_tq] + W_tgt sum_q E_q[target_tq] + sum_i e_i[condition_i].
+    """x_t = [sum_q E_q[context_tq] + c ; sum_q E_q[target_tq] + c], c = sum_i e_i[condition_i].
 
-    Source: Fig. 3 (one element per frame). The exact combination is not readable; this is a
-    superset of "sum" and of "concatenate halves". A dropped source is a learned null vector.
+    The two channels share their codebooks, of width D / 2. A dropped source is a learned null
+    vector: of the context in the place of its sum, of a condition the last row of its table.
+
+    The combiner "project" is x_t = W_ctx sum_q E_q[context_tq] + W_tgt sum_q E_q[target_tq] + c,
+    with codebooks of width D.
+
+    Source: StemGen (arXiv:2312.08723) section 2.1, Fig. 3; the width of a half is ours.
     """
-    x = self.sum_codebooks(target) @ self.target_in[...]
-    heard = self.sum_codebooks(context) @ self.context_in[...]
-    x += jnp.where(keep[:, :1, None], heard, self.null_context[...][None, None, :])
+    heard = self.sum_codebooks(context)
+    written = self.sum_codebooks(target)
+    null = self.null_context[...][None, None, :]
+    c = 0.0
     for i, (name, values) in enumerate(self.config.sources.items()):
       known = keep[:, 1 + i] & (conditions[:, i] >= 0)
-      x += self.conditions[name][...][jnp.where(known, conditions[:, i], len(values))][:, None]
-    return x
+      c += self.conditions[name][...][jnp.where(known, conditions[:, i], len(values))][:, None]
+    if self.config.combiner == "project":
+      heard = jnp.where(keep[:, :1, None], heard @ self.context_in[...], null)
+      return written @ self.target_in[...] + heard + c
+    heard = jnp.where(keep[:, :1, None], heard, null)
+    return jnp.concatenate([heard + c, written + c], axis=-1)
 
   def sum_codebooks(self, codes: Int[Array, "B T Q"]) -> Float[Array, "B T D"]:
     """sum_q E_q[codes_tq]."""

@@ -16,7 +16,7 @@ from stemgen_jax.request import LEVEL_LU, Request, check
 SILENCE_HZ = 44_100
 SETTINGS = (
   "steps", "w_conf", "w_causal", "w_noise", "confidence", "noise", "temperature", "top_p",
-  "guidance_mode", "guidance_start", "guidance_stop", "guidance_refresh", "guidance", "preset",
+  "guidance_mode", "guided_levels", "guidance", "preset",
 )  # fmt: skip
 # What a request takes besides settings; each is a flag, and may stand in a line of --batch.
 PARTS = (

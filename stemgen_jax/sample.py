@@ -147,9 +147,7 @@ def add_model_flags(parser: argparse.ArgumentParser) -> None:
   add("--guidance", action="append", type=scale, metavar="SOURCE=SCALE",
       help="how strongly a source steers, as context=3; repeat for more sources")  # fmt: skip
   add("--guidance_mode", choices=("independent", "nested", "joint"))
-  add("--guidance_start", type=float, help="share of a level's iterations before guidance acts")
-  add("--guidance_stop", type=float, help="share of a level's iterations after which it does not")
-  add("--guidance_refresh", type=int, help="reuse the unconditional branch for N iterations")
+  add("--guided_levels", type=int, help="the first so many levels are guided")
   add("--steps", type=whole_numbers, help="iterations of each level, as 24,12,8,8")
   add("--w_conf", type=float, help="weight of confidence in the order of decoding")
   add("--w_causal", type=float, help="weight of earliness: the causal bias")

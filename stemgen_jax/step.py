@@ -15,7 +15,7 @@ import numpy as np
 import optax
 from flax import struct
 
-from stemgen_jax import losses
+from stemgen_jax import guidance, losses
 from stemgen_jax.codebook_init import start_from_codebooks
 from stemgen_jax.config import Config
 from stemgen_jax.masking import draw_mask
@@ -85,8 +85,7 @@ def train_step(
   n_levels, n_parts = config.model.n_levels, config.optim.accumulate
   asked = asked_levels(config)
   level = spread_levels(asked, batch["target"].shape[0])
-  hiding = config.masking.schedule, config.masking.full_prob
-  mask = draw_mask(mask_key, level, batch["target"].shape[1], n_levels, *hiding)
+  mask = draw_mask(mask_key, level, batch["target"].shape[1], n_levels, config.masking)
   keep = draw_keep(keep_key, batch["conditions"].shape, config)
   count = jnp.sum(losses.loss_weight(mask, level, config.masking.loss))
 
@@ -203,10 +202,26 @@ def spread_levels(asked: tuple[int, ...], batch: int) -> Int[Array, " B"]:
 
 
 def draw_keep(key: Key, shape: tuple[int, int], config: Config) -> Bool[Array, "B K"]:
-  """True where a source is heard: column 0 the context, then the conditions; each drawn alone."""
+  """Returns True where a source is heard: column 0 the context, then the conditions.
+
+  Each is dropped alone at its rate. With probability `masking.branch_share` an example hears only
+  what a branch of the guidance that the model samples with hears, of those that do not hear all.
+
+  Source: StemGen (arXiv:2312.08723) section 2.1.2 drops the sources independently; the table of
+  branches is ours, so that the branch that guidance subtracts is well learnt.
+  """
   batch, n_conditions = shape
+  alone_key, share_key, branch_key = jax.random.split(key, 3)
   rates = [config.masking.context_dropout] + [config.masking.condition_dropout] * n_conditions
-  return jax.random.uniform(key, (batch, 1 + n_conditions)) >= jnp.array(rates)[None, :]
+  keep = jax.random.uniform(alone_key, (batch, 1 + n_conditions)) >= jnp.array(rates)[None, :]
+  guided = [name in config.sample.guidance for name in ("context", *config.model.sources)]
+  table = guidance.branches(guided, config.sample.guidance_mode)
+  table = table[~table.all(axis=1)]
+  if not len(table):
+    return keep
+  branch = jnp.asarray(table)[jax.random.randint(branch_key, (batch,), 0, len(table))]
+  chosen = jax.random.uniform(share_key, (batch, 1)) < config.masking.branch_share
+  return keep & (branch | ~chosen)
 
 
 def take_level(x: Array, level: Int[Array, " B"]) -> Array:

@@ -74,7 +74,7 @@ def test_the_yardsticks_network_is_ours():
   context %= 16
   conditions = np.array([[0, 2], [1, -1]], np.int32)
   theirs = TorchNetwork(params, list(config.sources))
-  for keep in (*guidance.branches(3, "independent"), np.ones(3, bool)):
+  for keep in (*guidance.branches([True] * 3, "independent"), np.ones(3, bool)):
     ours = model.apply(
       params, jnp.asarray(target), jnp.asarray(context), jnp.asarray(conditions),
       jnp.tile(jnp.asarray(keep)[None], (2, 1)), "all",

@@ -4,7 +4,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from stemgen_jax.decode import DecodeOptions, _draw, _keep_nucleus, decode
+from stemgen_jax.decode import DecodeOptions, decode
+from stemgen_jax.draw import draw_tokens, keep_nucleus
 from stemgen_jax.masking import count_left_masked
 
 B, T, Q, V = 3, 40, 3, 17
@@ -28,8 +29,8 @@ def truth():
 
 
 def oracle(answer):
-  def network(tokens, level, turn, memory):
-    return 60.0 * jax.nn.one_hot(jnp.take(answer, level, axis=2), V), memory
+  def network(tokens, level):
+    return 60.0 * jax.nn.one_hot(jnp.take(answer, level, axis=2), V)
 
   return network
 
@@ -37,9 +38,9 @@ def oracle(answer):
 def record(answer, seen, level_law=None):
   """An oracle that also reports (level, tokens) of every call to the host."""
 
-  def network(tokens, level, turn, memory):
+  def network(tokens, level):
     jax.debug.callback(lambda t, q: seen.append((int(q), np.array(t))), tokens, level, ordered=True)
-    return (level_law or oracle(answer))(tokens, level, turn, memory)
+    return (level_law or oracle(answer))(tokens, level)
 
   return network
 
@@ -81,13 +82,27 @@ def test_number_masked_follows_the_schedule_to_zero():
     )
     np.testing.assert_array_equal(hidden[:, q], want)
     np.testing.assert_array_equal(hidden[:, :q], 0)  # finished levels hold no mask
-    np.testing.assert_array_equal(hidden[:, q + 1 :], total[:, q + 1 :])
+    np.testing.assert_array_equal(hidden[:, q + 1 :], T)  # finer levels are hidden in every frame
+
+
+def test_the_network_sees_what_training_shows_it():
+  """Of given frames the levels below and the level asked for, never a finer one (Fig. 4)."""
+  answer, seen = truth(), []
+  known = jax.random.bernoulli(jax.random.key(1), 0.5, (B, T, 1)).repeat(Q, axis=2)
+  jax.block_until_ready(decode(record(answer, seen), answer, known, keys(), options(), V))
+  jax.effects_barrier()
+  assert {q for q, _ in seen} == set(range(Q))
+  known, answer = np.asarray(known), np.asarray(answer)
+  for q, tokens in seen:
+    assert (tokens[:, :, q + 1 :] == V).all()
+    given = known[:, :, : q + 1]
+    np.testing.assert_array_equal(tokens[:, :, : q + 1][given], answer[:, :, : q + 1][given])
 
 
 def test_causal_bias_keeps_early_tokens_first():
   def mean_kept_position(w_causal):
     seen = []
-    flat = record(truth(), seen, lambda *_: (jnp.zeros((B, T, V)), ()))
+    flat = record(truth(), seen, lambda *_: jnp.zeros((B, T, V)))
     none = jnp.zeros((B, T, Q), bool)
     jax.block_until_ready(decode(flat, truth(), none, keys(), options(w_causal=w_causal), V))
     jax.effects_barrier()
@@ -102,7 +117,7 @@ def test_causal_bias_keeps_early_tokens_first():
 
 def test_a_large_causal_weight_decodes_strictly_left_to_right():
   seen = []
-  flat = record(truth(), seen, lambda *_: (jnp.zeros((B, T, V)), ()))
+  flat = record(truth(), seen, lambda *_: jnp.zeros((B, T, V)))
   none = jnp.zeros((B, T, Q), bool)
   jax.block_until_ready(decode(flat, truth(), none, keys(), options(w_causal=1e4), V))
   jax.effects_barrier()
@@ -111,9 +126,19 @@ def test_a_large_causal_weight_decodes_strictly_left_to_right():
     assert (np.diff(hidden.astype(int), axis=1) >= 0).all()
 
 
+def test_of_equal_ranks_the_earlier_frame_is_kept():
+  seen = []
+  flat = record(truth(), seen, lambda *_: jnp.zeros((B, T, V)))
+  none, equal = jnp.zeros((B, T, Q), bool), options(w_conf=0.0, w_causal=0.0, w_noise=0.0)
+  jax.block_until_ready(decode(flat, truth(), none, keys(), equal, V))
+  jax.effects_barrier()
+  for q, tokens in seen:
+    assert (np.diff((tokens[:, :, q] == V).astype(int), axis=1) >= 0).all()
+
+
 def test_an_example_does_not_depend_on_its_neighbours_and_seeds_differ():
-  def flat(tokens, level, turn, memory):
-    return jnp.zeros((tokens.shape[0], T, V)), memory
+  def flat(tokens, level):
+    return jnp.zeros((tokens.shape[0], T, V))
 
   def run(batch, seed):
     none = jnp.zeros((batch, T, Q), bool)
@@ -127,8 +152,8 @@ def test_an_example_does_not_depend_on_its_neighbours_and_seeds_differ():
 def test_top_p_never_samples_outside_the_nucleus():
   prob = jnp.array([0.5, 0.3, 0.15] + [0.05 / (V - 3)] * (V - 3))
 
-  def network(tokens, level, turn, memory):
-    return jnp.broadcast_to(jnp.log(prob), (*tokens.shape[:2], V)), memory
+  def network(tokens, level):
+    return jnp.broadcast_to(jnp.log(prob), (*tokens.shape[:2], V))
 
   none = jnp.zeros((B, T, Q), bool)
   zeros = jnp.zeros((B, T, Q), int)
@@ -143,7 +168,7 @@ def test_tokens_are_drawn_as_likely_as_they_are(n_codes):
   logits[1::3] = -np.inf  # as outside of a nucleus
   prob = np.exp(logits.astype(np.float64) - 500)
   prob /= prob.sum()
-  drawn = _draw(jax.random.key(0), jnp.broadcast_to(logits, (n, n_codes)))
+  drawn = draw_tokens(jax.random.key(0), jnp.broadcast_to(logits, (n, n_codes)))
   counts = np.bincount(drawn, minlength=n_codes)
   assert len(counts) == n_codes
   assert not counts[prob == 0].any()
@@ -155,7 +180,7 @@ def test_tokens_are_drawn_as_likely_as_they_are(n_codes):
 @pytest.mark.parametrize("top_p", [1e-6, 0.3, 0.9, 0.99])
 def test_the_nucleus_is_that_of_sorting(top_p):
   logits = 3 * np.random.default_rng(0).normal(size=(50, 200)).astype(np.float32)
-  kept = np.isfinite(np.asarray(_keep_nucleus(jnp.asarray(logits), top_p)))
+  kept = np.isfinite(np.asarray(keep_nucleus(jnp.asarray(logits), top_p)))
   prob = np.exp(logits - logits.max(1, keepdims=True)).astype(np.float64)
   prob /= prob.sum(1, keepdims=True)
   for row, own in zip(prob, kept):

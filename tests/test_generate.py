@@ -21,8 +21,9 @@ def options(**changes):
   return DecodeOptions(**({"steps": jnp.array([3, 2, 2, 1])} | numbers | changes))
 
 
-def steering(scales, **changes):
-  return GuidanceOptions(scales=jnp.array(scales, jnp.float32), **changes)
+def steering(scales, guided=(True, True), levels=Q, **changes):
+  scales = jnp.array(scales, jnp.float32)
+  return GuidanceOptions(scales=scales, guided=guided, levels=levels, **changes)
 
 
 def copying_model(calls=None):
@@ -95,53 +96,75 @@ def test_an_examples_branches_are_its_own(tiny_config):
   )  # fmt: skip
   jax.effects_barrier()
   hidden = jnp.full((1, T, Q), V)
-  weights = guidance.branch_weights(scales, "nested")
+  weights = guidance.branch_weights(scales, [True] * 2, "nested")
   for b in range(B):
     branches = [
       model.apply(
         params, hidden, context[b : b + 1], conditions[b : b + 1], jnp.asarray(keep)[None], "all"
       )[0, :, 0]
-      for keep in guidance.branches(2, "nested")
+      for keep in guidance.branches([True] * 2, "nested")
     ]
     want = sum(w * logits for w, logits in zip(weights, branches))
     got = model.project(params, jnp.asarray(seen["features"][b : b + 1]), jnp.int32(0))[0]
     np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-4)
 
 
-def test_outside_of_the_window_one_branch_hears_all():
+def test_levels_that_are_not_guided_take_one_branch_that_hears_all():
   calls = []
   generate = build_generate(copying_model(calls), V)
-  turn = steering([2.0, 1.0], start=0.5, stop=1.0, windowed=True)
-  tokens = run(generate, {}, music(1), turn)
+  tokens = run(generate, {}, music(1), steering([2.0, 1.0], levels=1))
   jax.effects_barrier()
   np.testing.assert_array_equal(tokens, music(1))
-  # Levels of 3, 2, 2 and 1 iterations: their shares done are 0 1/3 2/3, 0 1/2, 0 1/2, 0.
-  assert [len(keep) for keep in calls] == [1, 1, 3, 1, 3, 1, 3, 1]
-  assert calls[0].all()
+  assert [len(keep) for keep in calls] == [3, 3, 3, 1, 1, 1, 1, 1]  # 3, 2, 2 and 1 iterations
+  assert all(keep.all() for keep in calls[3:])
 
 
-def test_the_unconditional_branch_is_reused_within_a_level():
+def test_a_source_that_is_not_guided_is_heard_by_every_branch():
   calls = []
   generate = build_generate(copying_model(calls), V)
-  tokens = run(generate, {}, music(1), steering([2.0, 1.0], refresh=2, cached=True))
+  run(generate, {}, music(1), steering([2.0, 1.0], guided=(True, False)))
   jax.effects_barrier()
-  np.testing.assert_array_equal(tokens, music(1))
-  assert [len(keep) for keep in calls] == [3, 2, 3, 3, 2, 3, 2, 3]
-  assert not calls[0][0].any()
-  assert calls[1].any(axis=1).all()
+  for keep in calls:
+    np.testing.assert_array_equal(keep, [[False, True], [True, True]])
 
 
-def test_a_branch_that_is_always_fresh_changes_nothing(tiny_config):
-  model = build(tiny_config().model)
-  params = model.init(jax.random.key(0))
-  generate = build_generate(model, V)
-  plain = run(generate, params, music())
-  for same in (
-    steering([2.0, 1.0], refresh=1, cached=True),
-    steering([2.0, 1.0], windowed=True),
-    steering([2.0, 1.0], windowed=True, refresh=1, cached=True),
-  ):
-    np.testing.assert_array_equal(run(generate, params, music(), same), plain)
+@pytest.mark.parametrize("wrap", [0, 5])
+def test_a_loop_is_shown_its_end_before_its_start(wrap):
+  """The model is sure of the code that its context has three frames before: round, or not."""
+
+  def apply(params, target, context, conditions, keep, head, dropout_key=None):
+    before = jnp.pad(context, ((0, 0), (3, 0), (0, 0)))[:, :-3]
+    return 50.0 * jax.nn.one_hot(before, V).reshape(*before.shape[:2], Q * V)
+
+  generate = build_generate(copying_model()._replace(apply=apply), V)
+  context, none = music(), jnp.zeros((B, T, Q), bool)
+  got = generate(
+    {}, context, jnp.zeros((B, 1), jnp.int32), context * 0, none, take_keys(0, B), options(),
+    steering([1.0, 1.0]), wrap=wrap,
+  )  # fmt: skip
+  want = np.roll(context, 3, axis=1)
+  if not wrap:
+    want[:, :3] = 0
+  np.testing.assert_array_equal(got, want)
+
+
+def test_a_loop_hears_what_is_written_beyond_its_seam():
+  shown = []
+
+  def apply(params, target, context, conditions, keep, head, dropout_key=None):
+    jax.debug.callback(lambda t: shown.append(np.array(t)), target, ordered=True)
+    return jnp.zeros((*target.shape[:2], Q * V))
+
+  generate = build_generate(copying_model()._replace(apply=apply), V)
+  context, none = music(1), jnp.zeros((1, T, Q), bool)
+  generate(
+    {}, context, jnp.zeros((1, 1), jnp.int32), context * 0, none, take_keys(0, 1), options(),
+    steering([1.0, 1.0], mode="joint"), wrap=4,
+  )  # fmt: skip
+  jax.effects_barrier()
+  for tokens in shown:
+    assert tokens.shape[1] == T + 8
+    np.testing.assert_array_equal(tokens, tokens[:, 4 : 4 + T][:, np.arange(-4, T + 4) % T])
 
 
 @pytest.mark.parametrize("devices", [2, 4, 8])
@@ -180,10 +203,8 @@ def test_limits(tiny_config, changes, frames, scale):
 
 def test_settings_become_options(tiny_config):
   config = tiny_config()
-  settings = dataclasses.replace(
-    config.sample, guidance={"instrument": 3.0}, guidance_stop=0.5, guidance_refresh=4
-  )
+  settings = dataclasses.replace(config.sample, guidance={"instrument": 3.0}, guided_levels=1)
   turn = steering_of(settings, config.model)
   np.testing.assert_array_equal(turn.scales, [1.0, 3.0])
-  assert (turn.windowed, turn.cached, turn.mode) == (True, True, "independent")
+  assert (turn.guided, turn.levels, turn.mode) == ((False, True), 1, "independent")
   assert options_of(settings).steps.tolist() == [4, 3, 2, 2]

@@ -204,7 +204,7 @@ def test_odd_contexts(stemgen, context, rate_hz, round_about):
     ({"temperature": "hot"}, "settings must be of the kinds.*'hot'"),
     ({"guidance": {"genre": 1.0}}, r"guidance must name sources.*got \['genre'\]"),
     ({"guidance": {"context": float("inf")}}, "must be finite"),
-    ({"guidance_start": 0.7, "guidance_stop": 0.3}, "in this order"),
+    ({"guided_levels": -1}, "must not be negative"),
     ({"preset": "slow"}, "preset must be one of"),
   ],
 )

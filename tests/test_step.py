@@ -176,12 +176,39 @@ def test_hidden_tokens_never_reach_the_model(tiny_config, batch):
 
 
 def test_sources_are_dropped_each_at_its_own_rate(tiny_config):
-  config = tiny_config()
+  config = tiny_config(sources={"instrument": ("bass",), "genre": ("rock",)})
   config.masking.context_dropout, config.masking.condition_dropout = 0.3, 0.1
   keep = np.asarray(step.draw_keep(jax.random.key(0), (20_000, 2), config))
   np.testing.assert_allclose(1 - keep.mean(axis=0), [0.3, 0.1, 0.1], atol=0.01)
   both = (~keep[:, 0] & ~keep[:, 1]).mean()
   assert abs(both - 0.03) < 0.005  # drawn independently
+
+
+@pytest.mark.parametrize(
+  ("mode", "branches"),
+  [("independent", [(0, 0), (0, 1), (1, 0)]), ("nested", [(0, 0), (0, 1)]), ("joint", [])],
+)
+def test_a_share_hears_just_what_a_branch_of_the_guidance_hears(tiny_config, mode, branches):
+  config = tiny_config()
+  config.masking.context_dropout = config.masking.condition_dropout = 0.0
+  config.masking.branch_share = 0.3
+  config.sample.guidance_mode = mode
+  config.sample.guidance = {"context": 3.0, "instrument": 3.0}
+  keep = np.asarray(step.draw_keep(jax.random.key(0), (20_000, 1), config)).astype(int)
+  rows, counts = np.unique(keep, axis=0, return_counts=True)
+  assert {tuple(row) for row in rows} == {*branches, (1, 1)}
+  np.testing.assert_allclose(counts[:-1] / len(keep), 0.3 / max(1, len(branches)), atol=0.01)
+
+
+def test_a_source_that_is_not_guided_is_dropped_alone_in_every_branch(tiny_config):
+  config = tiny_config(sources={"instrument": ("bass",), "activity": ("busy",)})
+  config.masking.context_dropout, config.masking.condition_dropout = 0.0, 0.2
+  config.masking.branch_share = 0.5
+  config.sample.guidance_mode = "nested"
+  config.sample.guidance = {"context": 3.0, "instrument": 3.0}
+  keep = np.asarray(step.draw_keep(jax.random.key(0), (20_000, 2), config))
+  for heard in (True, False):
+    assert abs(keep[keep[:, 0] == heard][:, 2].mean() - 0.8) < 0.02
 
 
 def test_token_nll_is_minus_log_softmax():
@@ -193,7 +220,7 @@ def test_token_nll_is_minus_log_softmax():
   )
 
 
-@pytest.mark.parametrize("width", [8, 32, 48])
+@pytest.mark.parametrize("width", [8, 16, 24])
 def test_embeddings_that_start_from_codebooks_keep_their_distances(tiny_config, width):
   rng = np.random.default_rng(0)
   codebooks = (rng.normal(size=(Q, V, width)) * np.array([4, 2, 1, 1])[:, None, None]).astype("f")

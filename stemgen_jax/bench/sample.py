@@ -106,13 +106,14 @@ def measure(
   model = build(config)
   params = jax.jit(model.init)(jax.random.key(0))
   mode = "independent" if sources else "joint"
-  settings = SampleConfig(steps=tuple(steps), guidance_mode=mode, guidance={"context": 2.0})
+  scales = {name: 2.0 for name in ("context", *config.sources)}
+  settings = SampleConfig(steps=tuple(steps), guidance_mode=mode, guidance=scales)
   options, steering = options_of(settings), steering_of(settings, config)
   context = jax.random.randint(jax.random.key(1), (takes, frames, LEVELS), 0, CODES)
   conditions = jnp.zeros((takes, len(config.sources)), jnp.int32)
   arrays = (params, context, conditions, context, jnp.zeros(context.shape, bool))
   generate = build_generate(model, CODES)
-  branches = guidance.branches(1 + len(config.sources), mode)
+  branches = guidance.branches(steering.guided, mode)
   rows = takes * len(branches)
   forward = jax.jit(model.apply, static_argnums=5)
   keep = jnp.tile(jnp.asarray(branches), (takes, 1))

@@ -59,6 +59,6 @@ def _masked_metrics(
   """The sums of `step.step_metrics` for one batch under the mask of a key."""
   rows, frames, n_levels = batch["target"].shape
   level = spread_levels(asked_levels(config), rows)
-  mask = draw_mask(key, level, frames, n_levels, config.masking.schedule)
+  mask = draw_mask(key, level, frames, n_levels, config.masking)
   keep = jnp.ones((rows, 1 + batch["conditions"].shape[1]), bool)
   return masked_loss(config, model, params, batch, mask, keep, None)[1]
