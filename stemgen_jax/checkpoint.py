@@ -7,6 +7,7 @@ batch, so the step number is the position in the stream, whatever the number of 
 """
 
 import logging
+import math
 import os
 import sys
 from collections.abc import Callable
@@ -30,6 +31,13 @@ from stemgen_jax.types import Params
 logging.getLogger("absl").setLevel(logging.CRITICAL)  # Orbax tells of every save
 
 
+def _loss(metrics: dict[str, float]) -> float:
+  return metrics["loss"]
+
+
+_BY_LOSS = {"best_fn": _loss, "best_mode": "min"}  # so that Orbax stores the loss
+
+
 def _is_first(record: logging.LogRecord) -> bool:
   """Whether asyncio says more than that a write failed after the one that is reported."""
   return "exception was never retrieved" not in record.getMessage()
@@ -39,13 +47,18 @@ class Checkpoints:
   """The checkpoints of one workdir, newest last."""
 
   def __init__(self, workdir: str | os.PathLike, kept: int):
-    """Opens (and creates) the folder; `kept` newest checkpoints are kept.
+    """Opens (and creates) the folder; the newest `kept` are kept, and the best one.
 
     Damaged ones are set aside, and named on stderr.
     """
     self._workdir = Path(workdir).resolve()
     logging.getLogger("asyncio").addFilter(_is_first)
-    options = ocp.CheckpointManagerOptions(max_to_keep=kept)
+    policies = ocp.checkpoint_managers
+    best = policies.BestN(
+      get_metric_fn=_loss, reverse=True, n=1, keep_checkpoints_without_metrics=False
+    )
+    policy = policies.AnyPreservationPolicy([policies.LatestN(kept), best])
+    options = ocp.CheckpointManagerOptions(preservation_policy=policy, **_BY_LOSS)
     self._manager = ocp.CheckpointManager(self._workdir / "checkpoints", options=options)
     while (step := self.latest_step()) is not None:
       problem = find_damage(self._workdir, step) or _attempt(_read_meta, self._manager, step)[1]
@@ -81,8 +94,8 @@ class Checkpoints:
     """The step of the newest checkpoint, or None."""
     return self._manager.latest_step()
 
-  def save(self, state: TrainState, meta: dict[str, Any]) -> None:
-    """Saves in the background.
+  def save(self, state: TrainState, meta: dict[str, Any], loss: float | None = None) -> None:
+    """Saves in the background; `loss` is that of the last validation, if there was one.
 
     Raises:
       UserError: if this or the checkpoint before could not be written.
@@ -98,7 +111,8 @@ class Checkpoints:
       meta=ocp.args.JsonSave(meta),
     )
     self.finish()
-    self._write(lambda: self._manager.save(step, args=items), f"step {step}")
+    metrics = None if loss is None else {"loss": loss}
+    self._write(lambda: self._manager.save(step, args=items, metrics=metrics), f"step {step}")
 
   def finish(self) -> None:
     """Waits for the save under way, and notes what a whole checkpoint looks like.
@@ -150,6 +164,7 @@ class Checkpoints:
 def load_average(workdir: str | os.PathLike, mesh: Mesh) -> tuple[Config, Params, dict[str, Any]]:
   """Returns the run's config, its averaged weights on the mesh, its step and other settings.
 
+  They are those of the lowest validation loss; where nothing was validated, of the newest step.
   `workdir` may also be a folder of `model_bundle.save_model`, or "shipped", the model of this
   package. A damaged checkpoint is named on stderr and passed over for the one before.
 
@@ -162,13 +177,16 @@ def load_average(workdir: str | os.PathLike, mesh: Mesh) -> tuple[Config, Params
   folder = Path(workdir).resolve() / "checkpoints"
   manager = None
   if folder.is_dir():
-    manager = ocp.CheckpointManager(folder, options=ocp.CheckpointManagerOptions(read_only=True))
+    manager = ocp.CheckpointManager(
+      folder, options=ocp.CheckpointManagerOptions(read_only=True, **_BY_LOSS)
+    )
   if manager is None or manager.latest_step() is None:
     raise UserError(
       f"checkpoint folder must be a workdir that stemgen_jax.train wrote; got {workdir} without"
       " checkpoints. Train first, or check the path."
     )
-  for step in sorted(manager.all_steps(), reverse=True):
+  newest = sorted(manager.all_steps(), reverse=True)
+  for step in sorted(newest, key=lambda step: _validation_loss(manager, step)):
     found, problem = None, find_damage(folder.parent, step)
     if not problem:
       found, problem = _attempt(_read_average, manager, step, mesh)
@@ -180,6 +198,12 @@ def load_average(workdir: str | os.PathLike, mesh: Mesh) -> tuple[Config, Params
     f"checkpoint must be whole; got {folder} with none that can be read ({problem}). Train again,"
     " or copy the folder anew."
   )
+
+
+def _validation_loss(manager: ocp.CheckpointManager, step: int) -> float:
+  """Returns the validation loss saved with a checkpoint; infinity if there is none."""
+  metrics, _ = _attempt(manager.metrics, step)
+  return _loss(metrics) if metrics else math.inf
 
 
 def _read_average(

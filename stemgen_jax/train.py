@@ -111,7 +111,8 @@ def train(config: Config, workdir: Path, init_from: str | os.PathLike | None = N
           record.add_sounds(audition(state.average), step)
       asked = stop.reached(step)
       if asked or due(step, config.checkpoint_every_steps, steps):
-        checkpoints.save(state, {**meta, "log": record.get_state()})
+        loss = record.latest.get("validation/loss")
+        checkpoints.save(state, {**meta, "log": record.get_state()}, loss)
     checkpoints.finish()
     if asked and step < steps:
       record.say(f"stopped by SIGTERM after step {step}, and saved: the same command goes on")

@@ -10,16 +10,19 @@ import time
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from conftest import FAST_COMPILE
 
 from stemgen_jax import losses
-from stemgen_jax.checkpoint import load_average
-from stemgen_jax.config import MeshConfig
+from stemgen_jax.checkpoint import Checkpoints, load_average
+from stemgen_jax.config import MeshConfig, to_dict
 from stemgen_jax.errors import UserError
 from stemgen_jax.metrics import read_metrics
+from stemgen_jax.model import build
 from stemgen_jax.sharding import build_mesh
+from stemgen_jax.step import init_state
 from stemgen_jax.train import train
 
 ROOT = Path(__file__).parents[1]
@@ -169,6 +172,22 @@ def test_a_half_written_checkpoint_counts_for_nothing(tiny_config, tmp_path):
   (half / "state").mkdir(parents=True)
   config.optim.steps = 6
   assert int(train(config, tmp_path).step) == 6
+
+
+def test_the_best_checkpoint_stays_and_is_what_is_sampled_from(tiny_config, tmp_path):
+  config = tiny_config()
+  state = init_state(config, build(config.model))
+  meta = {"config": to_dict(config), "dataset": {}}
+  checkpoints = Checkpoints(tmp_path, kept=1)
+  for step, loss in enumerate((None, 3.0, 1.0, 2.0, 2.5)):
+    state = state.replace(
+      step=jnp.int32(step), average=jax.tree.map(lambda x: x + 1, state.average)
+    )
+    checkpoints.save(state, meta, loss)
+  checkpoints.close()
+  assert sorted(int(p.name) for p in (tmp_path / "checkpoints").iterdir()) == [2, 4]
+  assert Checkpoints(tmp_path, kept=1).latest_step() == 4
+  assert average(tmp_path)[1] == 2
 
 
 def test_no_whole_checkpoint_is_an_error_once(tiny_config, tmp_path):
