@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""softmax(q k^T / sqrt(H)) v over all frames, both ways: plain, by row, or TPU's fused kernel."""
+"""softmax(q k^T / sqrt(H)) v over all frames, both ways: plain, by row, or a fused kernel."""
 
 import functools
 from collections.abc import Callable
@@ -19,6 +19,7 @@ KEPT = "attention"  # the name under which rematerialisation may keep the fused 
 _TILE = 128  # lanes of a TPU
 _LONG = 400  # frames from which on a CPU is faster by row
 _BLOCK = 512  # rows that the kernel holds at once
+_GPU_KERNEL = "cudnn"
 
 
 class Attention(NamedTuple):
@@ -29,8 +30,11 @@ class Attention(NamedTuple):
 
 
 def choose_attention(mesh: Mesh | None) -> Attention:
-  """Returns what suits the mesh's devices: on TPU fused, each with its rows and heads."""
-  if mesh is None or mesh.devices.flat[0].platform != "tpu":
+  """Returns what suits the mesh's devices: on GPU and TPU a kernel that writes no T x T scores."""
+  platform = jax.default_backend() if mesh is None else mesh.devices.flat[0].platform
+  if platform == "gpu":
+    return Attention(attend_cudnn, 1)
+  if platform != "tpu" or mesh is None:
     return Attention(attend_by_row if _is_one_cpu(mesh) else attend_plain, 1)
 
   def attend(q, k, v, frames):
@@ -73,6 +77,20 @@ def attend_by_row(
     return attend_plain(q, k, v, frames)
   one = jax.checkpoint(lambda row: attend_plain(*(x[None] for x in row), frames)[0])
   return jax.lax.map(one, (q, k, v))
+
+
+def attend_cudnn(
+  q: Float[Array, "B N T H"], k: Float[Array, "B N T H"], v: Float[Array, "B N T H"], frames: int
+) -> Float[Array, "B N T H"]:
+  """The same by cuDNN's kernel on a GPU, which takes numbers of 16 bits; plain for others.
+
+  `frames` is T: nothing is padded.
+  """
+  if q.dtype.itemsize != 2:
+    return attend_plain(q, k, v, frames)
+  heads_last = (jnp.swapaxes(x, 1, 2) for x in (q, k, v))
+  heard = jax.nn.dot_product_attention(*heads_last, implementation=_GPU_KERNEL)
+  return jnp.swapaxes(heard, 1, 2)
 
 
 def attend_fused(

@@ -4,6 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from stemgen_jax import attention
 from stemgen_jax.attention import attend_by_row, attend_fused, attend_plain, choose_attention
 from stemgen_jax.config import MeshConfig
 from stemgen_jax.sharding import build_mesh
@@ -44,6 +45,25 @@ def test_the_fused_kernel_is_the_same_and_hears_no_padding(frames, width):
   np.testing.assert_allclose(fused(*qkv), plain(*qkv), atol=1e-5)
   for a, b in zip(gradient(fused), gradient(plain)):
     np.testing.assert_allclose(a, b, atol=1e-4)
+
+
+def test_a_gpu_gets_the_same_in_half_precision(monkeypatch):
+  """By XLA in the place of cuDNN, which needs a GPU: layout and scale."""
+  monkeypatch.setattr(attention, "_GPU_KERNEL", "xla")
+  qkv = [x.astype(jnp.bfloat16) for x in draw(30, 16)[:3]]
+  want = attend_plain(*(x.astype(jnp.float32) for x in qkv), 30)
+  np.testing.assert_allclose(attention.attend_cudnn(*qkv, 30), want, atol=0.02)
+  wide = draw(30, 16)[:3]  # cuDNN takes no float32
+  np.testing.assert_array_equal(attention.attend_cudnn(*wide, 30), attend_plain(*wide, 30))
+
+
+def test_scores_of_half_precision_are_not_rounded():
+  q, k, v = (30 * x.astype(jnp.bfloat16) for x in draw(40, 16)[:3])
+  exact = attend_plain(*(x.astype(jnp.float32) for x in (q, k, v)), 40)
+  rounded = jnp.einsum("bnth,bnsh->bnts", q / 4, k).astype(jnp.float32)
+  rounded = jnp.einsum("bnts,bnsh->bnth", jax.nn.softmax(rounded), v.astype(jnp.float32))
+  got = attend_plain(q, k, v, 40).astype(jnp.float32)
+  assert jnp.abs(got - exact).mean() < 0.3 * jnp.abs(rounded - exact).mean()
 
 
 @pytest.mark.parametrize("frames", [50, 450])
