@@ -66,11 +66,14 @@ class DataConfig:
 
 @dataclasses.dataclass(kw_only=True)
 class OptimConfig:
-  """AdamW with warm-up, cosine decay, clipping, and averaged weights for sampling."""
+  """AdamW with warm-up, hold and decay, clipping, and averaged weights for sampling."""
 
   steps: int = 100_000
   learning_rate: float = 3e-4
   warmup_steps: int = 2000
+  hold_steps: int = 0  # at the peak, between warm-up and decay
+  decay: str = "cosine"  # or "exponential"
+  decay_steps: int = 0  # from the peak to final_lr_ratio of it; 0 for all that is left
   final_lr_ratio: float = 0.1
   b1: float = 0.9
   b2: float = 0.95
@@ -101,19 +104,19 @@ class TrainConfig:
 
 @dataclasses.dataclass(kw_only=True)
 class SampleConfig:
-  """Decoding defaults a checkpoint carries (PAPER.md 6 and 7)."""
+  """Decoding defaults a checkpoint carries; those of StemGen (arXiv:2312.08723) section 3."""
 
   steps: tuple[int, ...] = (128, 64, 32, 32)  # iterations N_q of each level
-  w_conf: float = 1.0
-  w_causal: float = 0.5
-  w_noise: float = 0.5
+  w_conf: float = 0.1
+  w_causal: float = 0.1
+  w_noise: float = 1.0
   confidence: str = "prob"  # or "log_prob"
   noise: str = "uniform"  # or "gumbel", annealed linearly to zero
   temperature: float = 1.0
   top_p: float = 1.0
   guidance_mode: str = "independent"  # or "nested", or "joint": one branch, scales unused
   # The scale of each source that is guided; the others are heard by every branch.
-  guidance: dict[str, float] = dataclasses.field(default_factory=lambda: {"context": 2.0})
+  guidance: dict[str, float] = dataclasses.field(default_factory=lambda: {"context": 3.0})
   guided_levels: int = 4  # the first so many levels; at the others one branch hears all
 
   def rules(self, model: ModelConfig, prefix: str = "") -> list[tuple[bool, str, Any]]:
@@ -229,7 +232,14 @@ class Config:
         "model.unroll must divide model.n_layers",
         m.unroll,
       ),
-      (o.steps > o.warmup_steps >= 0, "optim.steps must exceed optim.warmup_steps", o.steps),
+      (
+        o.warmup_steps >= 0 and o.hold_steps >= 0 and o.steps > o.warmup_steps + o.hold_steps,
+        "optim.steps must exceed optim.warmup_steps and optim.hold_steps together",
+        o.steps,
+      ),
+      (o.decay_steps >= 0, "optim.decay_steps must not be negative", o.decay_steps),
+      (0 < o.final_lr_ratio <= 1, "optim.final_lr_ratio must lie in (0, 1]", o.final_lr_ratio),
+      *_choices("optim.decay", o.decay, "cosine", "exponential"),
       (o.learning_rate > 0, "optim.learning_rate must be positive", o.learning_rate),
       *s.rules(m, "sample."),
     ]

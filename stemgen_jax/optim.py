@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The optimiser: clipped AdamW with linear warm-up and cosine decay, and averaged weights."""
+"""The optimiser: clipped AdamW with its learning rate by step, and averaged weights."""
 
 import re
 
@@ -13,14 +13,25 @@ _DECAYED = re.compile(r"(qkv|out|gate_up|down|heads|context_in|target_in)$")
 
 
 def build_schedule(config: OptimConfig) -> optax.Schedule:
-  """Learning rate by step: 0 to the peak over the warm-up, then a cosine to its final share."""
-  return optax.warmup_cosine_decay_schedule(
-    init_value=0.0,
-    peak_value=config.learning_rate,
-    warmup_steps=config.warmup_steps,
-    decay_steps=config.steps,
-    end_value=config.learning_rate * config.final_lr_ratio,
-  )
+  """Returns the learning rate by step: a linear warm-up, a hold at the peak, then a decay.
+
+  `cosine` reaches final_lr_ratio of the peak at the end of the decay, and `exponential` passes
+  through it there, falling by the same factor every step; both stay on it afterwards.
+
+  Source: StemGen (arXiv:2312.08723) section 3 has the exponential; to what share is ours.
+  """
+  peak, ratio = config.learning_rate, config.final_lr_ratio
+  begins = config.warmup_steps + config.hold_steps
+  steps = config.decay_steps or config.steps - begins
+  if config.decay == "cosine":
+    decay = optax.cosine_decay_schedule(peak, steps, alpha=ratio)
+  elif config.decay == "exponential":
+    decay = optax.exponential_decay(peak, steps, ratio, end_value=peak * ratio)
+  else:
+    raise ValueError(f"decay must be 'cosine' or 'exponential'; got {config.decay!r}.")
+  warm_up = optax.linear_schedule(0.0, peak, config.warmup_steps)
+  parts = [warm_up, optax.constant_schedule(peak), decay]
+  return optax.join_schedules(parts, [config.warmup_steps, begins])
 
 
 def build_optimizer(config: OptimConfig) -> optax.GradientTransformation:

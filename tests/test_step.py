@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from jax.sharding import Mesh
 
+from configs import slakh
 from stemgen_jax import losses, step
 from stemgen_jax.checkpoint import abstract_like
 from stemgen_jax.config import MeshConfig
@@ -248,6 +249,15 @@ def test_schedule_warms_up_then_falls_to_its_final_share(tiny_config):
   assert rate(0) == 0
   np.testing.assert_allclose(rate(config.warmup_steps), config.learning_rate)
   np.testing.assert_allclose(rate(config.steps), 0.1 * config.learning_rate, rtol=1e-5)
+
+
+def test_the_paper_holds_the_peak_and_decays_exponentially():
+  config = slakh.get_config().optim
+  rate = build_schedule(config)
+  np.testing.assert_allclose(rate(5000), 2.5e-4, rtol=1e-6)
+  np.testing.assert_allclose([rate(10_000), rate(35_000), rate(60_000)], 5e-4, rtol=1e-6)
+  np.testing.assert_allclose(rate(60_000 + 150_000), 5e-5, rtol=1e-4)  # halfway to a hundredth
+  np.testing.assert_allclose([rate(360_000), rate(400_000)], 5e-6, rtol=1e-4)
 
 
 def test_only_matrices_decay(tiny_config):
