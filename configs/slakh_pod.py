@@ -2,9 +2,9 @@
 """Our recipe for Slakh on a pod: the paper's model, trained and sampled as our own trials taught.
 
 Reproduces: the model of slakh.py with 8 heads (one 128 wide fills a TPU's matrix unit, one of 64
-            half of it); level 1 in half of the examples, often wholly hidden, some as spans; sources
-            dropped as nested guidance sums them; windows that sound; "how busy" as a condition;
-            guidance and most steps on level 1. Slakh bears about 30k steps of 384 windows: 11.5
+            half of it); level 1 in half of the examples, often wholly hidden, some as spans;
+            sources dropped as nested guidance sums them; "how busy" as a condition; guidance and
+            most steps on level 1. Slakh bears about 30k steps of 384 windows: 11.5
             million, 70 epochs of every stem, with dropout and two augmented versions of each song.
 Hardware:   16 chips of TPU v5e or a multiple, 24 windows each, by the compiler's figures in
             README.md; not yet run at this size. For others look there, set --config.mesh.fsdp and

@@ -25,12 +25,13 @@ def make_rng(seed: int, song: str, clip: int) -> np.random.Generator:
 
 
 def draw_members(rng: np.random.Generator, stems: int, mixes: int) -> Bool[np.ndarray, "M S"]:
-  """Returns which stems each mix sums: row 0 is silence, the others are random subsets.
+  """Returns which stems each mix sums: row 0 is silence, the others are subsets of the S stems.
 
-  A subset's size is uniform from one stem to S - 1, then its stems are uniform given the size: a
-  lone stem is as common as all but one, which is the most that a target leaves. No two rows are
-  equal, so a clip of S stems has at most 2^S - 1 mixes. For each stem some mix that sounds goes
-  without it. A song of one stem can only have silence.
+  A target can only have a mix that it is not in. So that sizes come evenly *then*, a third of the
+  mixes hold all stems but one, each without another, and the others a random subset of k stems,
+  k from 1 to S - 2 with a chance in proportion to 1 / (S - k). No two rows are equal, so a clip of
+  S stems has at most 2^S - 1 mixes. For each stem some mix that sounds goes without it. A song of
+  one stem can only have silence.
 
   Raises:
     UserError: if `mixes` is below 3.
@@ -39,39 +40,41 @@ def draw_members(rng: np.random.Generator, stems: int, mixes: int) -> Bool[np.nd
     raise UserError(f"mixes must be at least {MIN_MIXES}; got mixes={mixes}.")
   if stems == 1:
     return np.zeros((1, 1), bool)
-  mixes = int(min(mixes, 2**stems - 1))
+  sounding = int(min(mixes, 2**stems - 1)) - 1
+  smaller = 2**stems - 2 - stems  # subsets of S - 2 stems at most
+  backing = max(min(stems, round(sounding / 3)), sounding - smaller)
+  sizes = np.arange(1, stems - 1)
+  chance = 1 / (stems - sizes) / np.sum(1 / (stems - sizes))
   for _ in range(_TRIES):
     rows = [np.zeros(stems, bool)]
-    while len(rows) < mixes:
-      row = _draw_subset(rng, np.arange(stems), stems - 1, stems)
+    rows += [np.arange(stems) != left_out for left_out in rng.permutation(stems)[:backing]]
+    while len(rows) <= sounding:
+      row = np.zeros(stems, bool)
+      row[rng.permutation(stems)[: rng.choice(sizes, p=chance)]] = True
       if not any((row == other).all() for other in rows):
         rows.append(row)
     if not np.all(rows[1:], axis=0).any():  # no stem is in every mix that sounds
       return np.stack(rows)
-  rows[2] = _draw_subset(rng, np.flatnonzero(~rows[1]), stems, stems)
+  rows[2] = ~rows[1]
   return np.stack(rows)
 
 
-def _draw_subset(
-  rng: np.random.Generator, among: np.ndarray, largest: int, stems: int
-) -> Bool[np.ndarray, " S"]:
-  """Returns a random subset of `among`, of uniform size from 1 to `largest`."""
-  row = np.zeros(stems, bool)
-  row[rng.permutation(among)[: rng.integers(1, min(largest, len(among)) + 1)]] = True
-  return row
-
-
 def draw_gains(
-  rng: np.random.Generator, members: Bool[np.ndarray, "M S"], jitter_db: float
+  rng: np.random.Generator,
+  members: Bool[np.ndarray, "M S"],
+  stem_jitter_db: float,
+  mix_jitter_db: float,
 ) -> Float16[np.ndarray, "M S"]:
-  """Returns each stem's gain in each mix, in dB: uniform within +-jitter_db, ABSENT_DB if left out.
+  """Returns each stem's gain in each mix, in dB; ABSENT_DB if left out.
 
-  The balance of a mix is then not always the producer's. A lone stem has no balance: it keeps its
-  level, and so its codes.
+  It is the sum of one for the stem, uniform within +-stem_jitter_db, so that the balance is not
+  always the producer's, and one for the whole mix, uniform within +-mix_jitter_db, so that music of
+  any loudness near the corpus's is heard. A lone stem has no balance: it gets the second alone.
   """
-  jitter = rng.uniform(-jitter_db, jitter_db, members.shape)
+  jitter = rng.uniform(-stem_jitter_db, stem_jitter_db, members.shape)
   jitter[members.sum(1) == 1] = 0.0
-  return np.where(members, jitter, ABSENT_DB).astype(np.float16)
+  whole = rng.uniform(-mix_jitter_db, mix_jitter_db, (len(members), 1))
+  return np.where(members, jitter + whole, ABSENT_DB).astype(np.float16)
 
 
 def sum_stems(

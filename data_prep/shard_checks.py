@@ -9,7 +9,7 @@ import numpy as np
 
 from stemgen_jax.clips import Clip, Metadata, check_clip
 from stemgen_jax.errors import UserError
-from stemgen_jax.shards import Shard, hash_file, read_clips
+from stemgen_jax.shards import COLUMNS, Shard, hash_file, list_clip, read_clips
 
 SILENT_DB = -80.0  # a stem below this throughout says nothing
 LOUDEST_DB = 20.0
@@ -33,12 +33,12 @@ def read_checked(path: Path, shard: Shard, metadata: Metadata) -> Iterator[Clip]
   Raises:
     UserError: at the first that is not.
   """
-  listed = list(zip(shard.songs, shard.frames, shard.stems, shard.mixes, shard.target_db))
+  columns = (getattr(shard, name) for name in COLUMNS)
+  listed = [dict(zip(COLUMNS, values)) for values in zip(*columns)]
   count = 0
   for clip in read_clips(path, metadata):
     check_clip(clip, metadata)
-    stems, frames = clip.stem_codes.shape[:2]
-    found = (clip.song, frames, stems, len(clip.mix_codes), clip.target_db)
+    found = list_clip(clip, clip.stem_codes.shape[1])
     if found not in listed[count : count + 1]:
       raise UserError(f"clip {count} must be the one that the manifest lists; got {found}.")
     count += 1

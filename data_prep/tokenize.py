@@ -16,7 +16,7 @@ import logging
 import os
 import shutil
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from rich.console import Console
@@ -31,11 +31,11 @@ from data_prep.jobs import Job, make_jobs
 from data_prep.tables import FIRST
 from data_prep.tokenizer import Codec, TokenSettings
 from stemgen_jax.cli import build_parser
-from stemgen_jax.clips import Clip, Metadata
+from stemgen_jax.clips import Metadata
 from stemgen_jax.errors import UserError, run_cli
 from stemgen_jax.files import make_folder
 from stemgen_jax.records import Dataset, dataset_folder, write_dataset
-from stemgen_jax.shards import read_clips
+from stemgen_jax.shards import copy_shards
 
 _log = logging.getLogger(__name__)
 
@@ -112,8 +112,9 @@ def tokenize_corpus(
     )
   metadata = dataclasses.replace(metadata, settings=made_by | {"failed": failed})
   if not directory.exists() or Dataset.open(directory).metadata != metadata:
-    splits = share_out(done, shard_songs, metadata)
-    write_dataset(out, directory.parent.name, metadata, splits, replace=directory.exists())
+    splits = share_out(done, shard_songs)
+    name, replace = directory.parent.name, directory.exists()
+    write_dataset(out, name, metadata, splits, replace, copy_shards)
   if not failed:
     shutil.rmtree(staging)
   return directory, failed
@@ -162,22 +163,13 @@ def hash_parts(jobs: Sequence[Job], shard_songs: int) -> str:
   return hashlib.sha256(" ".join([*names, str(shard_songs)]).encode()).hexdigest()
 
 
-def share_out(
-  jobs: Sequence[Job], shard_songs: int, metadata: Metadata
-) -> dict[str, list[Iterator[Clip]]]:
-  """Returns the clips of finished jobs: split -> for each shard, those of `shard_songs` songs."""
+def share_out(jobs: Sequence[Job], shard_songs: int) -> dict[str, list[list[Path]]]:
+  """Returns the parts of finished jobs: split -> for each shard, those of `shard_songs` songs."""
   splits = {}
   for split in dict.fromkeys(job.track.split for job in jobs):
     parts = [job.part for job in jobs if job.track.split == split]
-    splits[split] = [
-      _read_parts(parts[i : i + shard_songs], metadata) for i in range(0, len(parts), shard_songs)
-    ]
+    splits[split] = [parts[i : i + shard_songs] for i in range(0, len(parts), shard_songs)]
   return splits
-
-
-def _read_parts(parts: Sequence[Path], metadata: Metadata) -> Iterator[Clip]:
-  for part in parts:
-    yield from read_clips(part, metadata)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -198,6 +190,7 @@ def main(argv: list[str] | None = None) -> int:
       clip_s=args.clip_s,
       mixes=args.mixes,
       gain_jitter_db=args.gain_jitter_db,
+      mix_jitter_db=args.mix_jitter_db,
       augment=args.augment,
       seed=args.seed,
     ),
@@ -243,6 +236,8 @@ def build_arguments() -> argparse.ArgumentParser:
   add("--mixes", type=int, default=defaults.mixes, help="context mixes of a clip")
   add("--gain_jitter_db", type=float, default=defaults.gain_jitter_db,
       help="a stem's gain in a mix is uniform within plus and minus this")  # fmt: skip
+  add("--mix_jitter_db", type=float, default=defaults.mix_jitter_db,
+      help="and the gain of a whole mix within this")  # fmt: skip
   add("--augment", type=int, default=defaults.augment,
       help="further versions of each training song, in other keys and tempi")  # fmt: skip
   add("--seed", type=int, default=defaults.seed, help="of mixes, gains and augmentation")

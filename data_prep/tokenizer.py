@@ -24,6 +24,7 @@ from stemgen_jax.audio import convert_audio
 from stemgen_jax.clips import ABSENT_DB, SILENCE_DB, UNKNOWN, Clip, Metadata
 from stemgen_jax.codec.architecture import CodecSpec
 from stemgen_jax.errors import UserError
+from stemgen_jax.loudness import measure_lufs
 
 
 class Codec(Protocol):
@@ -41,8 +42,9 @@ class TokenSettings:
   """What the tokens depend on beside corpus and codec."""
 
   clip_s: float = 60.0  # the longest a record may be
-  mixes: int = 8  # context mixes stored for a clip, silence included
+  mixes: int = 16  # context mixes stored for a clip, silence included
   gain_jitter_db: float = 3.0  # a stem's gain in a mix is uniform within plus and minus this
+  mix_jitter_db: float = 6.0  # and the gain of a whole mix within this
   augment: int = 0  # further versions of each training song, in other keys and tempi
   seed: int = 0  # of mixes, gains and augmentation
   level_s: float = 0.5  # cell of the loudness grid
@@ -52,10 +54,12 @@ class TokenSettings:
     rules = [
       (0 < self.clip_s < math.inf, "clip_s must be finite and above 0", self.clip_s),
       (self.mixes >= MIN_MIXES, f"mixes must be at least {MIN_MIXES}", self.mixes),
-      (
-        0 <= self.gain_jitter_db < math.inf,
-        "gain_jitter_db must be finite and at least 0",
-        self.gain_jitter_db,
+      *(
+        (0 <= value < math.inf, f"{name} must be finite and at least 0", value)
+        for name, value in (
+          ("gain_jitter_db", self.gain_jitter_db),
+          ("mix_jitter_db", self.mix_jitter_db),
+        )
       ),
       (self.augment >= 0, "augment must be at least 0", self.augment),
       (self.seed >= 0, "seed must be at least 0", self.seed),
@@ -118,9 +122,9 @@ class Tokenizer:
       audio = stems[..., start * step_samples : stop * step_samples]
       rng = make_rng(settings.seed, song, i)
       members = draw_members(rng, len(stems), settings.mixes)
-      gain_db = draw_gains(rng, members, settings.gain_jitter_db)
+      gain_db = draw_gains(rng, members, settings.gain_jitter_db, settings.mix_jitter_db)
       stem_codes = self._encode(audio)
-      mix_codes, gain_db = self._encode_mixes(audio, gain_db, stem_codes)
+      mix_codes, gain_db, mix_lufs = self._encode_mixes(audio, gain_db)
       yield Clip(
         song=song,
         clip=i,
@@ -132,6 +136,7 @@ class Tokenizer:
         ),
         mix_codes=mix_codes,
         mix_gain_db=gain_db,
+        mix_lufs=mix_lufs,
       )
 
   def _encode(self, audio: Float[np.ndarray, "B channels samples"]) -> UInt16[np.ndarray, "B T Q"]:
@@ -145,27 +150,23 @@ class Tokenizer:
     return codes.astype(np.uint16)
 
   def _encode_mixes(
-    self,
-    audio: Float[np.ndarray, "S channels samples"],
-    gain_db: Float16[np.ndarray, "M S"],
-    stem_codes: UInt16[np.ndarray, "S T Q"],
-  ) -> tuple[UInt16[np.ndarray, "M T Q"], Float16[np.ndarray, "M S"]]:
-    """Returns the codes of the mixes and their final gains; silence and lone stems are known."""
-    frames, gain_db = stem_codes.shape[1], gain_db.copy()
+    self, audio: Float[np.ndarray, "S channels samples"], gain_db: Float16[np.ndarray, "M S"]
+  ) -> tuple[UInt16[np.ndarray, "M T Q"], Float16[np.ndarray, "M S"], Float16[np.ndarray, " M"]]:
+    """Returns the codes of the mixes, their final gains and their loudness in LUFS."""
+    spec, gain_db = self._codec.spec, gain_db.copy()
+    frames = spec.frames(audio.shape[-1])
     if frames not in self._silence:
       self._silence[frames] = self._encode(np.zeros_like(audio[:1]))[0]
-    codes = np.empty((len(gain_db), *stem_codes.shape[1:]), np.uint16)
-    members = gain_db > ABSENT_DB
-    rows, sums = np.flatnonzero(members.sum(1) > 1), []
+    lufs = np.full(len(gain_db), ABSENT_DB, np.float16)
+    rows, sums = np.flatnonzero((gain_db > ABSENT_DB).any(1)), []
     for row in rows:
       mix, gain_db[row] = sum_stems(audio, gain_db[row])
+      lufs[row] = measure_lufs(mix, spec.sample_rate)
       sums.append(mix)
+    codes = np.repeat(self._silence[frames][None], len(gain_db), axis=0)
     if sums:
       codes[rows] = self._encode(np.stack(sums))
-    for row in np.flatnonzero(members.sum(1) <= 1):
-      alone = members[row].any()
-      codes[row] = stem_codes[members[row].argmax()] if alone else self._silence[frames]
-    return codes, gain_db
+    return codes, gain_db, lufs
 
 
 def read_stems(

@@ -21,7 +21,10 @@ from stemgen_jax.errors import UserError
 
 UNKNOWN = -1  # a condition that is not known
 SILENCE_DB = -120.0  # the level stored for digital silence
-ABSENT_DB = -np.inf  # the gain of a stem that a mix leaves out
+ABSENT_DB = -np.inf  # the gain of a stem that a mix leaves out, and the loudness of silence
+ACTIVITY = "activity"  # a condition that no record stores: how much of a window its target sounds
+ACTIVITY_VALUES = ("sparse", "half", "busy", "full")
+ACTIVITY_EDGES = (0.35, 0.65, 0.9)  # shares of the window at which the next value begins
 
 
 @dataclasses.dataclass(kw_only=True)
@@ -29,7 +32,7 @@ class Header:
   """What all rows of a clip share: small, so each record carries it whole.
 
   Axes: S stems, M mixes, C sources, and cells of `level_frames` frames. A row of `mix_gain_db` that
-  is ABSENT_DB throughout is silence.
+  is ABSENT_DB throughout is silence, of loudness ABSENT_DB.
   """
 
   song: str
@@ -38,6 +41,7 @@ class Header:
   stem_conditions: Int32[np.ndarray, "S C"]
   stem_level_db: Float16[np.ndarray, "S cells"]
   mix_gain_db: Float16[np.ndarray, "M S"]
+  mix_lufs: Float16[np.ndarray, " M"]
 
   @property
   def n_stems(self) -> int:
@@ -63,6 +67,12 @@ class Header:
   def target_db(self) -> float:
     """Returns the level of the loudest cell of any stem that may be a target."""
     return float(self.stem_level_db[self.targets].max(initial=SILENCE_DB))
+
+  @property
+  def median_lufs(self) -> float:
+    """Returns the median loudness of the mixes that sound; SILENCE_DB if none does."""
+    lufs = self.mix_lufs[self.mix_lufs > ABSENT_DB].astype(np.float64)
+    return float(np.median(lufs)) if len(lufs) else SILENCE_DB
 
 
 @dataclasses.dataclass(kw_only=True)
@@ -148,6 +158,7 @@ def build_features(n_levels: int, n_sources: int) -> tfds.features.FeaturesDict:
       "stem_conditions": tensor(None, n_sources, dtype=np.int32),
       "stem_level_db": tensor(None, None, dtype=np.float16),
       "mix_gain_db": tensor(None, None, dtype=np.float16),
+      "mix_lufs": tensor(None, dtype=np.float16),
     }
   )
 
@@ -188,6 +199,7 @@ def deserialize_row(data: bytes, metadata: Metadata) -> Row:
       stem_conditions=conditions,
       stem_level_db=array("stem_level_db/value", np.float16, stems, -1),
       mix_gain_db=array("mix_gain_db/value", np.float16, -1, stems),
+      mix_lufs=array("mix_lufs", np.float16, -1),
     )
   except (DecodeError, IndexError, ValueError) as error:
     raise UserError(f"record must be a row; got {len(data)} bytes ({error}).") from error
@@ -204,6 +216,7 @@ def check_clip(clip: Clip, metadata: Metadata) -> None:
     "stem_level_db": ((stems, cells), np.float16),
     "mix_codes": ((mixes, frames, levels), np.uint16),
     "mix_gain_db": ((mixes, stems), np.float16),
+    "mix_lufs": ((mixes,), np.float16),
   }
   name = f"clip {clip.clip} of song {clip.song!r}"
   if not (mixes and stems and frames):
@@ -225,5 +238,7 @@ def check_clip(clip: Clip, metadata: Metadata) -> None:
     raise UserError(f"stem_conditions of {name} must index {list(metadata.sources)}.")
   if np.isnan(clip.mix_gain_db).any() or (clip.mix_gain_db == np.inf).any():
     raise UserError(f"mix_gain_db of {name} must be dB, or -inf; got {clip.mix_gain_db}.")
+  if np.isnan(clip.mix_lufs).any() or (clip.mix_lufs == np.inf).any():
+    raise UserError(f"mix_lufs of {name} must be LUFS, or -inf; got {clip.mix_lufs}.")
   if not np.isfinite(clip.stem_level_db).all() or (clip.stem_level_db < SILENCE_DB).any():
     raise UserError(f"stem_level_db of {name} must be at least {SILENCE_DB} dB and finite.")

@@ -60,6 +60,7 @@ class DataConfig:
   crop_frames: int = 1000  # T
   batch_size: int = 32  # B, over all devices; a multiple of n_levels and of len(masking.levels)
   silence_gate_db: float = -50.0  # a target must be louder than this in its window
+  sounding_db: float = -45.0  # a target sounds in the cells of its window above this
   silence_prob: float = 0.1  # share of examples whose context is silence
   workers: int = 0  # Grain worker processes; 0 reads in the training process
 

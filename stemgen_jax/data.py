@@ -14,6 +14,8 @@ import numpy as np
 from absl import flags
 from jaxtyping import Int
 
+from stemgen_jax.clips import ACTIVITY
+from stemgen_jax.config import DataConfig
 from stemgen_jax.errors import UserError
 from stemgen_jax.examples import PairTarget
 from stemgen_jax.records import ClipSource, Dataset
@@ -22,15 +24,11 @@ from stemgen_jax.records import ClipSource, Dataset
 def make_loader(
   dataset: Dataset,
   split: str,
+  config: DataConfig,
   *,
-  crop_frames: int,
-  batch_size: int,
   seed: int,
-  silence_gate_db: float = -50.0,
-  silence_prob: float = 0.1,
   share: int = 0,
   shares: int = 1,
-  workers: int = 0,
   sources: Sequence[str] | None = None,
   num_epochs: int | None = None,
   foreign: bool = False,
@@ -47,15 +45,13 @@ def make_loader(
   Args:
     dataset: from `Dataset.open`.
     split: its split to read.
-    crop_frames: T.
-    batch_size: B, the rows of this share.
+    config: the window, the rows of a batch of all processes, and what may be a target; its path
+      and splits are not read.
     seed: 0 or more.
-    silence_gate_db: the least level of a target in its window (see `choose_target`).
-    silence_prob: the share of examples whose context is silence.
     share: p, which share of every batch of all processes this is (`sharding.batch_share`).
     shares: P, how many there are.
-    workers: Grain worker processes (the program needs a `__main__` guard); 0 reads in threads.
-    sources: the conditions to give, by name; None gives all that the dataset has.
+    sources: the conditions to give, by name, clips.ACTIVITY among them; None gives all that the
+      dataset has.
     num_epochs: ends the stream after that many epochs, the last batch filled with examples of the
       next, so that every clip is used and all shares are equally long; None never ends.
     foreign: takes each context from another song instead, with all targets as they were: the
@@ -66,30 +62,23 @@ def make_loader(
       song.
   """
   source = dataset.source(split)
-  usable = find_usable(source, split, crop_frames, silence_gate_db)
+  usable = find_usable(source, split, config.crop_frames, config.silence_gate_db)
   known = list(dataset.metadata.sources)
-  if missing := set(sources or ()) - set(known):
+  if missing := set(sources or ()) - {*known, ACTIVITY}:
     raise UserError(f"sources must be among {known}; got {sorted(missing)}. Tokenise with them.")
-  pair = PairTarget(
-    source,
-    usable,
-    crop_frames=crop_frames,
-    level_frames=dataset.metadata.level_frames,
-    columns=[known.index(name) for name in (known if sources is None else sources)],
-    silence_gate_db=silence_gate_db,
-    silence_prob=silence_prob,
-    foreign=foreign,
-  )
+  named = known if sources is None else sources
+  pair = PairTarget(source, usable, dataset.metadata, config, named, foreign)
+  rows = config.batch_size // shares
   # Grain seeds epoch e of a shuffle with seed + e, so raw neighbouring seeds would share epochs.
   order_seed, pair_seed = (int(s) for s in np.random.SeedSequence(seed).generate_state(2))
   stream = grain.MapDataset.range(len(usable)).shuffle(seed=order_seed).repeat()
   # Without drop_remainder Grain rounds an endless length up past what a length may be.
-  batches = stream.random_map(pair, seed=pair_seed).batch(batch_size, drop_remainder=True)
+  batches = stream.random_map(pair, seed=pair_seed).batch(rows, drop_remainder=True)
   steps = sys.maxsize
   if num_epochs is not None:
-    steps = -(-len(usable) * num_epochs // (batch_size * shares))
+    steps = -(-len(usable) * num_epochs // (rows * shares))
   mine = batches.slice(slice(share, None, shares)).slice(slice(steps))
-  return BatchIterator(mine, workers)
+  return BatchIterator(mine, config.workers)
 
 
 def find_usable(

@@ -9,46 +9,44 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from stemgen_jax.clips import Row
+from stemgen_jax.clips import ACTIVITY, ACTIVITY_EDGES, Metadata, Row
+from stemgen_jax.config import DataConfig
 from stemgen_jax.errors import UserError
 from stemgen_jax.records import ClipSource
 
-CROP_TRIES = 8
+WINDOWS = 4  # that compete for an example
 
 
 class PairTarget:
   """Makes an example from the index of a clip: a crop, a target stem in it, a context mix.
 
-  Reads two rows of the clip, or three where the first stem it looks at rests in the window.
+  Reads three rows of the clip, or two where the target is its first stem.
   """
 
   def __init__(
     self,
     source: ClipSource,
     usable: Int[np.ndarray, " clips"],
-    *,
-    crop_frames: int,
-    level_frames: int,
-    columns: Sequence[int],
-    silence_gate_db: float,
-    silence_prob: float,
+    metadata: Metadata,
+    config: DataConfig,
+    sources: Sequence[str],
     foreign: bool,
   ):
     self.source = source
     self.usable = usable
-    self.crop_frames = crop_frames
-    self.level_frames = level_frames
-    self.columns = list(columns)
-    self.silence_gate_db = silence_gate_db
-    self.silence_prob = silence_prob
+    self.config = config
+    self.level_frames = metadata.level_frames
+    self.sources = tuple(sources)
+    self._columns = {name: i for i, name in enumerate(metadata.sources)}
     self.foreign = foreign
+    self._rarity = weigh_categories(source.categories)
     names = np.array(source.songs)[usable]
     self._songs = np.unique(names, return_inverse=True)[1]
     if foreign and (self._songs == self._songs[0]).all():
       raise UserError(
         f"a foreign context must have another song to come from; got '{names[0]}' alone in its"
-        f" split, with crop_frames={crop_frames}. Use a split of two songs or more, or train with"
-        " --config.eval_batches=0."
+        f" split, with crop_frames={config.crop_frames}. Use a split of two songs or more, or train"
+        " with --config.eval_batches=0."
       )
 
   def __call__(self, index: int, rng: np.random.Generator) -> dict[str, np.ndarray]:
@@ -56,30 +54,30 @@ class PairTarget:
 
     `stem` is the target's row in the clip, `start_frame` where the window begins in the song.
     """
-    clip = int(self.usable[index])
-    row = self._read(clip, int(rng.integers(self.source.stems[clip])))
+    clip, crop_frames = int(self.usable[index]), self.config.crop_frames
+    row = self._read(clip, 0)
+    level_db = row.stem_level_db.astype(np.float32)
+    weight = self._rarity[list(self.source.categories[clip])] * row.targets
     start, target = choose_target(
-      rng,
-      row.stem_level_db.astype(np.float32),
-      row.targets,
-      row.row,
-      len(row.codes),
-      self.crop_frames,
-      self.level_frames,
-      self.silence_gate_db,
+      rng, level_db, weight, len(row.codes), self.level_frames, self.config
     )
     row = self._read(clip, target, row)
-    conditions = row.stem_conditions[target]
-    silent = rng.random() < self.silence_prob
+    cells = touched_cells(start, crop_frames, self.level_frames)
+    activity = classify_activity(level_db[target, cells], self.config.sounding_db)
+    known = row.stem_conditions[target]
+    conditions = [
+      activity if name == ACTIVITY else known[self._columns[name]] for name in self.sources
+    ]
+    silent = rng.random() < self.config.silence_prob
     if self.foreign:
-      context = self._draw_foreign(index, conditions, silent, rng)
+      context = self._draw_foreign(index, known, silent, rng)
     else:
       mix = choose_mix(rng, row.mix_members, np.arange(row.n_stems) == target, silent)
-      context = self._read(clip, row.n_stems + mix).codes[start : start + self.crop_frames]
+      context = self._read(clip, row.n_stems + mix).codes[start : start + crop_frames]
     return {
-      "target": row.codes[start : start + self.crop_frames].astype(np.int32),
+      "target": row.codes[start : start + crop_frames].astype(np.int32),
       "context": context.astype(np.int32),
-      "conditions": conditions[self.columns].astype(np.int32),
+      "conditions": np.array(conditions, np.int32),
       "clip": np.int32(clip),
       "stem": np.int32(target),
       "start_frame": np.int32(row.start_frame + start),
@@ -98,42 +96,79 @@ class PairTarget:
     first = int(self.source.stems[clip])
     row = self._read(clip, first + int(rng.integers(self.source.mixes[clip])))
     mix = choose_mix(rng, row.mix_members, (row.stem_conditions == conditions).all(1), silent)
-    start = int(rng.integers(len(row.codes) - self.crop_frames + 1))
-    return self._read(clip, first + mix, row).codes[start : start + self.crop_frames]
+    start = int(rng.integers(len(row.codes) - self.config.crop_frames + 1))
+    return self._read(clip, first + mix, row).codes[start : start + self.config.crop_frames]
 
 
 def choose_target(
   rng: np.random.Generator,
   level_db: Float[np.ndarray, "S cells"],
-  may_be: Bool[np.ndarray, " S"],
-  first: int,
+  weight: Float[np.ndarray, " S"],
   frames: int,
-  crop_frames: int,
   level_frames: int,
-  gate_db: float,
+  config: DataConfig,
 ) -> tuple[int, int]:
   """Returns a window's first frame, and a stem that is loud enough in it.
 
-  The window is uniform inside the clip, the stem uniform among those that may be targets and whose
-  mean power over the grid cells that the window touches reaches the gate: `first`, itself drawn
-  uniformly, if it is one of them. If none does in several windows, the answer is the loudest cell
-  of the clip: its stem, in the window around it.
+  Of several windows, uniform inside the clip, one and a stem in it are drawn together, with a
+  chance in proportion to the stem's weight times the share of the window's grid cells in which it
+  sounds: so windows that sound are preferred, and a part may still rest. The stem's mean power
+  over the window must reach the gate. If none does, the answer is the loudest cell of the clip:
+  its stem, in the window around it.
 
-  Source: StemGen (arXiv:2312.08723) Fig. 1. The gate and its level are ours.
+  Args:
+    rng: of this example.
+    level_db: the loudness grid of the clip.
+    weight: how often each stem is wanted; 0 where it may not be a target.
+    frames: T of the clip.
+    level_frames: frames of a cell.
+    config: crop_frames, silence_gate_db and sounding_db.
+
+  Source: StemGen (arXiv:2312.08723) section 2 discards silent examples; the rest is ours.
   """
-  power = np.where(may_be[:, None], 10.0 ** (level_db / 10.0), 0.0)
-  for _ in range(CROP_TRIES):
-    start = int(rng.integers(frames - crop_frames + 1))
-    cells = power[:, start // level_frames : -(-(start + crop_frames) // level_frames)]
-    loud = cells.mean(1) >= 10.0 ** (gate_db / 10.0)
-    if loud[first]:
-      return start, first
-    if loud.any():
-      choices = np.flatnonzero(loud)
-      return start, int(choices[rng.integers(len(choices))])
+  crop_frames = config.crop_frames
+  power = np.where(weight[:, None] > 0, 10.0 ** (level_db / 10.0), 0.0)
+  starts = rng.integers(frames - crop_frames + 1, size=WINDOWS)
+  pick = rng.random()
+  chances = np.zeros((WINDOWS, len(weight)))
+  for chance, start in zip(chances, starts):
+    cells = touched_cells(int(start), crop_frames, level_frames)
+    loud = power[:, cells].mean(1) >= 10.0 ** (config.silence_gate_db / 10.0)
+    sounds = (level_db[:, cells] > config.sounding_db).sum(1)
+    chance[:] = weight * loud * np.maximum(sounds, 1)
+  if total := chances.sum():
+    place = np.searchsorted(np.cumsum(chances) / total, pick, side="right")
+    window, stem = np.unravel_index(min(place, np.flatnonzero(chances)[-1]), chances.shape)
+    return int(starts[window]), int(stem)
   stem, cell = np.unravel_index(np.argmax(power), power.shape)
   middle = int(cell) * level_frames + level_frames // 2
   return min(max(middle - crop_frames // 2, 0), frames - crop_frames), int(stem)
+
+
+def touched_cells(start: int, crop_frames: int, level_frames: int) -> slice:
+  """Returns the cells of the loudness grid that a window touches."""
+  return slice(start // level_frames, -(-(start + crop_frames) // level_frames))
+
+
+def classify_activity(level_db: Float[np.ndarray, " cells"], sounding_db: float) -> int:
+  """Returns the index in ACTIVITY_VALUES of a stem's window, by the share of it that sounds."""
+  share = float((level_db > sounding_db).mean())
+  return int(np.searchsorted(ACTIVITY_EDGES, share, side="right"))
+
+
+def weigh_categories(categories: Sequence[Sequence[int]]) -> Float[np.ndarray, " n"]:
+  """Returns how much a stem of each category weighs: its frequency to the power -0.5, mean 1.
+
+  So a category that is a hundred times as rare comes a tenth as often. Unknown ones, at -1, have
+  the last place.
+
+  Args:
+    categories: of each clip, those of its stems.
+  """
+  found = np.array([value for values in categories for value in values], int)
+  counts = np.bincount(np.where(found < 0, found.max(initial=-1) + 1, found), minlength=2)
+  weight = np.maximum(counts, 1) ** -0.5
+  return weight / (np.sum(weight * counts) / max(1, counts.sum()))
 
 
 def choose_mix(

@@ -11,18 +11,27 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
 from array_record.python.array_record_data_source import ArrayRecordDataSource
 
-from stemgen_jax.clips import Clip, Metadata, Row, build_features, deserialize_row, join_rows
+from stemgen_jax.clips import (
+  SILENCE_DB,
+  Clip,
+  Metadata,
+  Row,
+  build_features,
+  deserialize_row,
+  join_rows,
+)
 from stemgen_jax.errors import UserError
 from stemgen_jax.shards import Shard, damaged, hash_file, write_shard
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 VERSION = f"{SCHEMA_VERSION}.0.0"  # the version folder of TFDS
 MANIFEST_FILE = "stemgen.json"
 
@@ -40,8 +49,9 @@ def write_dataset(
   root: str | os.PathLike,
   name: str,
   metadata: Metadata,
-  splits: Mapping[str, Sequence[Iterable[Clip]]],
+  splits: Mapping[str, Sequence[Iterable[Any]]],
   replace: bool = False,
+  write: Callable[[Path, Iterable[Any], Metadata], Shard] = write_shard,
 ) -> Path:
   """Writes a dataset to `root/name/VERSION` and returns that folder; it appears whole.
 
@@ -51,6 +61,8 @@ def write_dataset(
     metadata: what holds for every record.
     splits: split name -> for each shard, its clips (may be generators: one clip is held at a time).
     replace: puts it in the place of one that exists.
+    write: writes one shard of what `splits` holds: `shards.write_shard` clips, `shards.copy_shards`
+      the records of files.
 
   Raises:
     UserError: if the name cannot be used, the dataset exists, or a clip breaks the format.
@@ -65,7 +77,7 @@ def write_dataset(
   for split, parts in splits.items():
     for i, clips in enumerate(parts):
       file = f"{name}-{split}.array_record-{i:05d}-of-{len(parts):05d}"
-      shards.setdefault(split, []).append(write_shard(partial / file, clips, metadata))
+      shards.setdefault(split, []).append(write(partial / file, clips, metadata))
   template = tfds.core.ShardedFileTemplate(
     data_dir=partial, dataset_name=name, filetype_suffix="array_record"
   )
@@ -110,6 +122,7 @@ class ClipSource:
     stems: int32, S.
     mixes: int32, M.
     target_db: float32, the loudest cell of any stem that may be a target.
+    categories: of each stem of each clip, the value of the first source.
   """
 
   def __init__(self, directory: Path, metadata: Metadata, shards: Sequence[Shard]):
@@ -120,6 +133,7 @@ class ClipSource:
     self.frames = column("frames", np.int32)
     self.stems, self.mixes = column("stems", np.int32), column("mixes", np.int32)
     self.target_db = column("target_db", np.float32)
+    self.categories = tuple(values for shard in shards for values in shard.categories)
     self._first = np.append(0, np.cumsum(self.stems + self.mixes))  # each clip's first record
     self._metadata, self._directory, self._shards = metadata, directory, tuple(shards)
     # The record range in brackets spares the source opening every file to count.
@@ -186,7 +200,7 @@ class Dataset:
       if version != SCHEMA_VERSION:
         raise UserError(
           f"dataset must have schema version {SCHEMA_VERSION}; got {version} in {file}."
-          " Tokenise again, or use the release that wrote it."
+          f" Tokenise again: {_command(directory, content)}"
         )
       fields = {f.name: content[f.name] for f in dataclasses.fields(Metadata)}
       fields["sources"] = {name: tuple(values) for name, values in fields["sources"].items()}
@@ -202,6 +216,17 @@ class Dataset:
         raise damaged(shard_path, f"{size} bytes, {shard.size} were written")
     return cls(directory, metadata, shards)
 
+  @property
+  def mix_lufs(self) -> float | None:
+    """Returns the median loudness of the mixes that sound; None if none does.
+
+    Of each training clip the median, and the median of these; of every clip if none is for
+    training. It is what a model takes for normal: sampling brings a context to it.
+    """
+    shards = self.shards.get("train") or [s for parts in self.shards.values() for s in parts]
+    lufs = [x for shard in shards for x in shard.mix_lufs if x > SILENCE_DB]
+    return float(np.median(lufs)) if lufs else None
+
   def source(self, split: str) -> ClipSource:
     """Returns the clips of a split by index; raises a UserError for an unknown split."""
     if split not in self.shards:
@@ -215,6 +240,18 @@ class Dataset:
     for shard in (shard for parts in self.shards.values() for shard in parts):
       if hash_file(self.path / shard.file) != shard.sha256:
         raise damaged(self.path / shard.file, f"its SHA-256 is not that of {MANIFEST_FILE}")
+
+
+def _command(directory: Path, content: dict[str, Any]) -> str:
+  """Returns the command that writes a dataset anew, as far as its manifest tells."""
+  made = content.get("settings", {})
+  flags = ("mixes", "gain_jitter_db", "augment", "seed", "clip_s")
+  own = " ".join(f"--{name} {made[name]}" for name in flags if name in made)
+  root, name = directory.parent.parent, directory.parent.name
+  return (
+    f"python -m data_prep.tokenize --corpus {made.get('corpus', 'CORPUS')} --root MUSIC --codec"
+    f" CODEC --out {root} --name {name} {own}".rstrip()
+  )
 
 
 def find_dataset(path: Path) -> Path:

@@ -98,10 +98,8 @@ def measure_entropy(config: Config) -> np.ndarray:
   loader = make_loader(
     Dataset.open(config.data.path),
     config.data.train_split,
-    crop_frames=config.data.crop_frames,
-    batch_size=config.data.batch_size,
+    config.data,
     seed=config.seed,
-    silence_gate_db=config.data.silence_gate_db,
   )
   batches = itertools.islice(loader, ENTROPY_BATCHES)
   return unigram_entropy((batch["target"] for batch in batches), config.model.n_codes)

@@ -8,11 +8,14 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from array_record.python.array_record_data_source import ArrayRecordDataSource
 from array_record.python.array_record_module import ArrayRecordWriter
 
 from stemgen_jax.clips import (
+  UNKNOWN,
   Clip,
+  Header,
   Metadata,
   Row,
   check_clip,
@@ -33,6 +36,8 @@ class Shard:
     stems: S; its records are S stems, then M mixes.
     mixes: M.
     target_db: the loudest cell of any stem that may be a target.
+    mix_lufs: the median loudness of its mixes that sound.
+    categories: of each of its stems, the value of the first source.
   """
 
   file: str
@@ -43,11 +48,14 @@ class Shard:
   stems: tuple[int, ...]
   mixes: tuple[int, ...]
   target_db: tuple[float, ...]
+  mix_lufs: tuple[float, ...]
+  categories: tuple[tuple[int, ...], ...]
 
   @classmethod
   def from_json(cls, entry: dict[str, Any]) -> "Shard":
     """Returns the shard of its entry in the manifest; raises a TypeError if a field is missing."""
-    return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in entry.items()})
+    columns = {k: tuple(v) if isinstance(v, list) else v for k, v in entry.items()}
+    return cls(**columns | {"categories": tuple(map(tuple, entry["categories"]))})
 
   @property
   def n_records(self) -> int:
@@ -55,27 +63,77 @@ class Shard:
     return sum(self.stems) + sum(self.mixes)
 
 
+COLUMNS = tuple(f.name for f in dataclasses.fields(Shard))[3:]  # after file, size, sha256
+
+
+def list_clip(clip: Header, frames: int) -> dict[str, Any]:
+  """Returns what the manifest tells of a clip of so many frames: column of `Shard` -> value."""
+  conditions = clip.stem_conditions
+  known = conditions[:, 0] if conditions.shape[1] else np.full(clip.n_stems, UNKNOWN)
+  return {
+    "songs": clip.song,
+    "frames": frames,
+    "stems": clip.n_stems,
+    "mixes": len(clip.mix_gain_db),
+    "target_db": clip.target_db,
+    "mix_lufs": clip.median_lufs,
+    "categories": tuple(known.tolist()),
+  }
+
+
+Records = tuple[Header, int, Iterable[bytes]]  # a clip, its frames, and its rows as they are stored
+
+
 def write_shard(path: Path, clips: Iterable[Clip], metadata: Metadata) -> Shard:
   """Writes clips to one new file; returns its entry for the metadata file."""
-  writer = ArrayRecordWriter(os.fspath(path), "group_size:1")  # one record a chunk: random access
-  columns: list[tuple[str, int, int, int, float]] = []
-  for clip in clips:
+
+  def serialize(clip: Clip) -> Records:
     check_clip(clip, metadata)
-    for row in clip.rows():
-      writer.write(serialize_row(row, metadata))
-    stems, frames = clip.stem_codes.shape[:2]
-    columns.append((clip.song, frames, stems, len(clip.mix_codes), clip.target_db))
+    rows = (serialize_row(row, metadata) for row in clip.rows())
+    return clip, clip.stem_codes.shape[1], rows
+
+  return _write_records(path, map(serialize, clips))
+
+
+def copy_shards(path: Path, parts: Iterable[Path], metadata: Metadata) -> Shard:
+  """Writes the records of other files to one new file, as they are; returns its entry.
+
+  Raises:
+    UserError: if one of them is damaged; the line names it.
+  """
+  return _write_records(path, (clip for part in parts for clip in _read_records(part, metadata)))
+
+
+def _read_records(path: Path, metadata: Metadata) -> Iterator[Records]:
+  """Yields the clips of a file, each known by its first row alone."""
+  try:
+    source = ArrayRecordDataSource([os.fspath(path)])
+    first = 0
+    while first < len(source):
+      row = deserialize_row(source[first], metadata)
+      last = first + row.n_rows
+      if row.row or last > len(source):
+        raise UserError(f"record {first} does not begin a whole clip")
+      yield row, len(row.codes), (source[i] for i in range(first, last))
+      first = last
+  except (RuntimeError, UserError) as error:
+    raise damaged(path, str(error)) from error
+
+
+def _write_records(path: Path, clips: Iterable[Records]) -> Shard:
+  writer = ArrayRecordWriter(os.fspath(path), "group_size:1")  # one record a chunk: random access
+  columns: dict[str, list] = {name: [] for name in COLUMNS}
+  for clip, frames, rows in clips:
+    for row in rows:
+      writer.write(row)
+    for name, value in list_clip(clip, frames).items():
+      columns[name].append(value)
   writer.close()
-  songs, frames, stems, mixes, target_db = zip(*columns) if columns else [()] * 5
   return Shard(
     file=path.name,
     size=path.stat().st_size,
     sha256=hash_file(path),
-    songs=songs,
-    frames=frames,
-    stems=stems,
-    mixes=mixes,
-    target_db=target_db,
+    **{name: tuple(values) for name, values in columns.items()},
   )
 
 

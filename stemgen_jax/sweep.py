@@ -2,7 +2,7 @@
 r"""Compares sampler settings on held-out songs: what they cost, and what they are worth.
 
 Example:
-  python -m stemgen_jax.sweep --checkpoint runs/shipped --data runs/tokens/shipped/2.0.0 \
+  python -m stemgen_jax.sweep --checkpoint runs/shipped --data runs/tokens/shipped/3.0.0 \
     --settings configs/ablations.jsonl --out runs/sweep --examples 32
 
 A line of --settings is an object of settings (`config.SampleConfig`) and a "name"; the model's own

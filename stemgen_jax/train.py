@@ -62,14 +62,10 @@ def train(config: Config, workdir: Path, init_from: str | os.PathLike | None = N
   loader = make_loader(
     dataset,
     config.data.train_split,
-    crop_frames=config.data.crop_frames,
-    batch_size=config.data.batch_size // shares,
+    config.data,
     seed=config.seed,
-    silence_gate_db=config.data.silence_gate_db,
-    silence_prob=config.data.silence_prob,
     share=share,
     shares=shares,
-    workers=config.data.workers,
     sources=tuple(config.model.sources),
   )
   validate = build_validation(config, model, dataset, mesh) if config.eval_batches else None

@@ -11,6 +11,7 @@ import jax
 from jax.sharding import Mesh
 
 from stemgen_jax.checkpoint import Checkpoints, load_average
+from stemgen_jax.clips import ACTIVITY, ACTIVITY_VALUES
 from stemgen_jax.config import Config, to_dict
 from stemgen_jax.errors import UserError
 from stemgen_jax.files import make_folder, write_text
@@ -28,7 +29,10 @@ def check_fit(config: Config, dataset: Dataset, mesh: Mesh) -> None:
   pairs |= {  # a model may leave out sources that the shards have
     f"model.sources[{name!r}]": (values, found.sources.get(name))
     for name, values in wanted.sources.items()
+    if name != ACTIVITY
   }
+  if ACTIVITY in wanted.sources:
+    pairs[f"model.sources[{ACTIVITY!r}]"] = (wanted.sources[ACTIVITY], ACTIVITY_VALUES)
   wrong = [f"{name} must be {b!r}, got {a!r}" for name, (a, b) in pairs.items() if a != b]
   if wrong:
     raise UserError(f"config '{config.name}' must fit the shards at {dataset.path}: {wrong}.")
@@ -46,7 +50,7 @@ def check_fit(config: Config, dataset: Dataset, mesh: Mesh) -> None:
 
 
 def describe(dataset: Dataset) -> dict[str, object]:
-  """What sampling must know of the shards: the codec and its rates."""
+  """What sampling must know of the shards: the codec, its rates, how loud the mixes were."""
   metadata = dataset.metadata
   return {
     "path": os.fspath(dataset.path),
@@ -54,6 +58,7 @@ def describe(dataset: Dataset) -> dict[str, object]:
     "sample_rate_hz": metadata.sample_rate_hz,
     "frame_rate_hz": metadata.frame_rate_hz,
     "channels": metadata.channels,
+    "mix_lufs": dataset.mix_lufs,
   }
 
 

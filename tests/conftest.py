@@ -53,6 +53,7 @@ def tiny_dataset(tmp_path_factory):
       stem_level_db=np.full((3, 10), -20, np.float16),
       mix_codes=np.concatenate([np.zeros_like(stems[:1]), stems]),
       mix_gain_db=gain_db.astype(np.float16),
+      mix_lufs=np.array([-np.inf, -16, -16, -16], np.float16),
     )
 
   metadata = Metadata(

@@ -59,7 +59,7 @@ def edit_stems(folder, **changes):
   path.write_text(yaml.safe_dump(content))
 
 
-SETTINGS = TokenSettings(clip_s=4.0, mixes=6, level_s=0.25, gain_jitter_db=0.0)
+SETTINGS = TokenSettings(clip_s=4.0, mixes=6, level_s=0.25, gain_jitter_db=0.0, mix_jitter_db=0.0)
 
 
 def run(root, out, codec=None, **options):

@@ -25,14 +25,23 @@ def test_rules_hold(stems, mixes):
     assert (~members[1:]).any(0).all()  # each stem has a mix that sounds without it
 
 
-def test_sizes_are_spread():
-  sizes = np.concatenate(
-    [draw_members(make_rng(0, "song", i), 6, 8)[1:].sum(1) for i in range(400)]
-  )
-  shares = np.bincount(sizes, minlength=6)[1:6] / len(sizes)
-  assert (np.abs(shares - 0.2) < 0.07).all()
-  assert shares[0] > 0.12
-  assert shares[-1] > 0.12
+@pytest.mark.parametrize(("stems", "mixes"), [(10, 24), (6, 16)])
+def test_what_a_target_may_hear_is_of_any_size_alike(stems, mixes):
+  """Counted over targets and the mixes that go without them."""
+  counts, backed, thirds = np.zeros(stems), 0, []
+  clips = 300
+  for i in range(clips):
+    members = draw_members(make_rng(0, "song", i), stems, mixes)
+    sizes = members.sum(1)
+    thirds.append((sizes == stems - 1).sum())
+    for target in range(stems):
+      usable = sizes[~members[:, target] & (sizes > 0)]
+      counts += np.bincount(usable, minlength=stems)
+      backed += (usable == stems - 1).any()
+  assert set(thirds) == {round((mixes - 1) / 3)}  # all but one
+  shares = counts[1:] / counts.sum()
+  np.testing.assert_allclose(shares, 1 / (stems - 1), atol=0.35 / (stems - 1))
+  assert backed / (clips * stems) == pytest.approx(thirds[0] / stems)
 
 
 def test_rules_hold_when_drawing_again_does_not_help(monkeypatch):
@@ -85,7 +94,7 @@ def test_mix_is_a_sum_that_does_not_clip():
 
 def test_gains():
   members = np.array([[0, 0, 0], [1, 0, 0], [1, 1, 0], [1, 1, 1]], bool)
-  draws = np.stack([draw_gains(make_rng(0, "a", i), members, 3.0) for i in range(300)])
+  draws = np.stack([draw_gains(make_rng(0, "a", i), members, 3.0, 0.0) for i in range(300)])
   assert draws.dtype == np.float16
   assert (draws[:, ~members] == -np.inf).all()
   assert (draws[:, 1, 0] == 0).all()  # a lone stem keeps its level
@@ -93,4 +102,15 @@ def test_gains():
   assert np.abs(jittered).max() <= 3.0
   shares = np.histogram(jittered, 6, (-3, 3))[0] / jittered.size
   assert (np.abs(shares - 1 / 6) < 0.05).all()
-  assert (draw_gains(make_rng(0, "a", 0), members, 0.0)[members] == 0).all()
+  assert (draw_gains(make_rng(0, "a", 0), members, 0.0, 0.0)[members] == 0).all()
+
+
+def test_a_whole_mix_is_as_loud_as_it_happens_to_be():
+  members = np.array([[1, 0, 0], [1, 1, 1]], bool)
+  draws = np.stack([draw_gains(make_rng(0, "a", i), members, 0.0, 6.0) for i in range(400)])
+  alone, mix = draws[:, 0, 0].astype(float), draws[:, 1].astype(float)
+  assert (mix == mix[:, :1]).all()
+  for gains in (alone, mix[:, 0]):
+    assert np.abs(gains).max() <= 6.0
+    assert (np.histogram(gains, 4, (-6, 6))[0] / len(gains) > 0.15).all()
+  assert abs(np.corrcoef(alone, mix[:, 0])[0, 1]) < 0.2

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 
 from stemgen_jax import data, records
-from stemgen_jax.clips import Clip, Metadata
+from stemgen_jax.clips import ACTIVITY, ACTIVITY_VALUES, Clip, Metadata
+from stemgen_jax.config import DataConfig
 from stemgen_jax.errors import UserError
-from stemgen_jax.examples import choose_mix, choose_target
+from stemgen_jax.examples import choose_mix, choose_target, classify_activity, weigh_categories
 
 STEMS, LEVELS, CROP, CELL = 4, 2, 20, 5
 MEMBERS = np.array([[0, 0, 0, 0], [1, 0, 0, 0], [0, 1, 1, 0], [0, 0, 1, 1], [1, 1, 0, 0]], bool)
@@ -45,6 +46,7 @@ def make_clip(record: int, song: str, frames: int) -> Clip:
     stem_level_db=level_db,
     mix_codes=codes[STEMS:],
     mix_gain_db=np.where(MEMBERS, 0, -np.inf).astype(np.float16),
+    mix_lufs=np.where(MEMBERS.any(1), -16, -np.inf).astype(np.float16),
   )
 
 
@@ -62,8 +64,9 @@ def dataset(tmp_path_factory):
 
 
 def load(dataset, **options):
-  settings = {"crop_frames": CROP, "batch_size": 3, "seed": 1, **options}
-  return data.make_loader(dataset, "train", **settings)
+  own = {"crop_frames": CROP, "batch_size": 3}
+  own |= {k: options.pop(k) for k in (*own, "silence_prob", "workers") if k in options}
+  return data.make_loader(dataset, "train", DataConfig(**own), **{"seed": 1, **options})
 
 
 def take(iterator, n):
@@ -107,8 +110,8 @@ def test_examples(dataset):
   }
   assert 0.06 < (row == 0).mean() < 0.14
   starts = examples["target"][record == 0, 0, 0]
-  assert starts.min() == 0
-  assert starts.max() == 40
+  assert starts.min() < 5
+  assert starts.max() > 35
   quiet = (stem == 3) & (examples["target"][:, 0, 0] > np.array(FRAMES)[record] / 2 + CELL)
   assert not quiet.any()  # stem 3 rests there
 
@@ -119,49 +122,70 @@ def test_silence_prob(dataset):
     assert (examples["context"][:, 0, 1] % 100 == 50).mean() == share
 
 
-ALL = np.ones(3, bool)
+EVERY = np.ones(3)
+
+
+def choose(level_db, weight, frames, crop=CROP, cell=CELL, gate_db=-50.0, seed=0):
+  config = DataConfig(crop_frames=crop, silence_gate_db=gate_db)
+  rng = np.random.default_rng(seed)
+  level_db, weight = np.array(level_db, np.float32), np.array(weight, float)
+  return choose_target(rng, level_db, weight, frames, cell, config)
 
 
 def test_nothing_loud_takes_the_loudest_place():
   level_db = np.full((3, 20), -90, np.float32)
   level_db[1, 13] = -80
-  rng = np.random.default_rng(0)
-  for _ in range(5):
-    assert choose_target(rng, level_db, ALL, 1, 98, CROP, CELL, -50.0) == (57, 1)
+  for seed in range(5):
+    assert choose(level_db, EVERY, 98, seed=seed) == (57, 1)
   level_db[1, 13], level_db[2, 0] = -90, -80
-  assert choose_target(rng, level_db, ALL, 1, 98, CROP, CELL, -50.0) == (0, 2)
+  assert choose(level_db, EVERY, 98) == (0, 2)
   level_db[2, 0], level_db[0, 19] = -90, -80
-  assert choose_target(rng, level_db, ALL, 1, 98, CROP, CELL, -50.0) == (78, 0)
+  assert choose(level_db, EVERY, 98) == (78, 0)
 
 
 def choose_often(level_db, frames, crop_frames, gate_db):
-  rngs = [np.random.default_rng(i) for i in range(20)]
-  level_db = np.array(level_db, np.float32)
-  every = np.ones(2, bool)
-  return {
-    choose_target(rng, level_db, every, i % 2, frames, crop_frames, 5, gate_db)[1]
-    for i, rng in enumerate(rngs)
-  }
+  return {choose(level_db, [1, 1], frames, crop_frames, 5, gate_db, i)[1] for i in range(60)}
 
 
-def test_stems_that_sound_are_equally_likely():
-  rng = np.random.default_rng(0)
-  level_db = np.array([[-20], [-90], [-20], [-20], [-90]], np.float32)
-  may_be = np.array([True, True, True, False, True])
-  found = [
-    choose_target(rng, level_db, may_be, int(rng.integers(5)), 5, 5, 5, -50.0)[1]
-    for _ in range(2000)
-  ]
-  counts = np.bincount(found, minlength=5)
-  assert counts[[1, 3, 4]].sum() == 0  # silent, or of unknown condition
-  assert abs(counts[0] - 1000) < 100
+def test_stems_come_by_their_weight_and_by_how_much_they_sound():
+  level_db = [[-20] * 4, [-90] * 4, [-20] * 4, [-20] * 4, [-20, -90, -90, -90]]
+  found = [choose(level_db, [1, 1, 2, 0, 1], 20, 20, 5, seed=i)[1] for i in range(4000)]
+  shares = np.bincount(found, minlength=5) / len(found)
+  np.testing.assert_allclose(shares, np.array([4, 0, 8, 0, 1]) / 13, atol=0.03)
+
+
+def test_windows_that_sound_are_preferred_and_a_rest_may_still_be_heard():
+  level_db = [[-20] * 10 + [-90] * 29 + [-20]]  # 200 frames, a quarter of which sounds
+  starts = np.array([choose(level_db, [1], 200, 50, 5, seed=i)[0] for i in range(2000)])
+  cells = [slice(start // 5, -(-(start + 50) // 5)) for start in starts]
+  shares = np.array([(np.array(level_db[0])[c] > -45).mean() for c in cells])
+  evenly = np.array([(np.array(level_db[0])[s // 5 : -(-(s + 50) // 5)] > -45).mean()
+                     for s in range(151)])  # fmt: skip
+  assert shares.mean() > 1.6 * evenly.mean()
+  assert 0.1 < (shares < 0.35).mean() < 0.6
+
+
+def test_rare_categories_come_more_often():
+  weight = weigh_categories([(0, 0, 0, 0, 1), (0,) * 95])
+  assert weight[1] / weight[0] == pytest.approx(99**0.5)
+  unknown = weigh_categories([(0, -1), (0, 1)])
+  assert len(unknown) == 3
+  assert (weigh_categories([(-1, -1)]) > 0).all()
+
+
+def test_a_window_is_as_busy_as_its_target(dataset):
+  examples = join(take(load(dataset, sources=("instrument", ACTIVITY)), 100))
+  stem, activity = examples["conditions"].T
+  assert (activity[stem == 0] == ACTIVITY_VALUES.index("full")).all()
+  assert set(activity[stem == 1]) <= {1, 2}  # every other cell
+  for share, value in [(0, 0), (7, 1), (13, 2), (17, 2), (18, 3), (20, 3)]:
+    level_db = np.array([-20.0] * share + [-90.0] * (20 - share))
+    assert classify_activity(level_db, -45.0) == value
 
 
 def test_a_quiet_clip_takes_no_stem_of_unknown_condition():
-  level_db = np.array([[-20] * 4, [-80] * 4], np.float32)
-  rng = np.random.default_rng(0)
-  for first in (0, 1):
-    assert choose_target(rng, level_db, np.array([False, True]), first, 20, 5, 5, -50.0)[1] == 1
+  for seed in range(9):
+    assert choose([[-20] * 4, [-80] * 4], [0, 1], 20, 5, 5, seed=seed)[1] == 1
 
 
 def test_gate_is_mean_power():
@@ -210,7 +234,8 @@ def test_every_epoch_visits_every_clip_once(dataset):
 def test_processes_together_read_the_single_stream(dataset, processes):
   whole = take(load(dataset, batch_size=2 * processes), 8)
   parts = [
-    take(load(dataset, batch_size=2, share=p, shares=processes), 8) for p in range(processes)
+    take(load(dataset, batch_size=2 * processes, share=p, shares=processes), 8)
+    for p in range(processes)
   ]
   assert_same(whole, [join(step) for step in zip(*parts)])
 
@@ -245,7 +270,11 @@ def test_orbax_restores_the_iterator(dataset, tmp_path):
 
 def test_finite_stream_uses_every_clip_and_ends_together(dataset):
   for processes, batches in ((1, 5), (2, 3)):
-    parts = [list(load(dataset, num_epochs=2, share=p, shares=processes)) for p in range(processes)]
+    rows = 3 * processes
+    parts = [
+      list(load(dataset, batch_size=rows, num_epochs=2, share=p, shares=processes))
+      for p in range(processes)
+    ]
     assert [len(part) for part in parts] == [batches] * processes  # ceil(2 * 7 / (3 processes))
     stream = np.concatenate([b["clip"] for step in zip(*parts) for b in step])
     assert sorted(stream[: 2 * USABLE]) == sorted([*range(USABLE)] * 2)
@@ -276,7 +305,7 @@ def test_short_clips_are_counted_and_refused(dataset, caplog):
   with pytest.raises(UserError, match=r"crop_frames=61 .*got 8 clips, the longest 60"):
     load(dataset, crop_frames=61)
   with pytest.raises(UserError, match="split must be one of train"):
-    data.make_loader(dataset, "test", crop_frames=1, batch_size=1, seed=0)
+    data.make_loader(dataset, "test", DataConfig(crop_frames=1, batch_size=1), seed=0)
 
 
 def test_foreign_needs_two_songs(tmp_path):

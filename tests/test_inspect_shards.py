@@ -14,6 +14,7 @@ from stemgen_jax import records
 from stemgen_jax.bench.random_shards import METADATA
 from stemgen_jax.clips import Clip
 from stemgen_jax.codec.bundle import DEMO_BUNDLE
+from stemgen_jax.config import DataConfig
 from stemgen_jax.data import make_loader
 from stemgen_jax.errors import UserError
 
@@ -36,6 +37,7 @@ def make_clip(seed, song, clip=0, **change):
     "stem_level_db": np.full((STEMS, FRAMES // METADATA.level_frames), -20, np.float16),
     "mix_codes": mixes,
     "mix_gain_db": np.where(MEMBERS, 0, -np.inf).astype(np.float16),
+    "mix_lufs": np.where(MEMBERS.any(1), -16, -np.inf).astype(np.float16),
   }
   return Clip(**fields | change)
 
@@ -96,7 +98,11 @@ def test_training_names_a_damaged_shard_too(tmp_path, place):
   spoilt[int(place * len(spoilt))] ^= 0x10
   shard.write_bytes(spoilt)
   loader = make_loader(
-    records.Dataset.open(path), "train", crop_frames=FRAMES, batch_size=8, seed=0, num_epochs=50
+    records.Dataset.open(path),
+    "train",
+    DataConfig(crop_frames=FRAMES, batch_size=8),
+    seed=0,
+    num_epochs=50,
   )
   with pytest.raises(UserError, match=shard.name):
     list(loader)
@@ -131,8 +137,8 @@ def test_other_schema_or_codec(tmp_path):
   with pytest.raises(UserError, match=r"codec must be the one that made the shards; got .*demo_bu"):
     look(path, codec=DEMO_BUNDLE)
   text = (path / "stemgen.json").read_text()
-  (path / "stemgen.json").write_text(text.replace('"schema_version": 2', '"schema_version": 1'))
-  with pytest.raises(UserError, match="schema version 2; got 1"):
+  (path / "stemgen.json").write_text(text.replace('"schema_version": 3', '"schema_version": 1'))
+  with pytest.raises(UserError, match="schema version 3; got 1"):
     look(path)
 
 

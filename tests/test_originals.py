@@ -7,6 +7,7 @@ import soundfile
 from small_corpus import HOP, RATE, MeanCodec, run
 
 from data_prep import originals
+from stemgen_jax.config import DataConfig
 from stemgen_jax.data import make_loader
 from stemgen_jax.errors import UserError, run_cli
 from stemgen_jax.evaluate.examples import read_originals
@@ -26,8 +27,9 @@ def words_of(root, data, out):
 def windows_of(data):
   dataset = Dataset.open(data)
   loader = make_loader(
-    dataset, "train", crop_frames=50, batch_size=8, seed=0, silence_gate_db=-60.0,
-    silence_prob=0.0, sources=["instrument"], foreign=False,
+    dataset, "train",
+    DataConfig(crop_frames=50, batch_size=8, silence_gate_db=-60.0, silence_prob=0.0),
+    seed=0, sources=["instrument"],
   )  # fmt: skip
   windows = next(iter(loader))
   songs = np.array(dataset.source("train").songs)

@@ -39,6 +39,7 @@ def make_clip(song="a", clip=0, stems=3, mixes=4, frames=45, seed=0) -> Clip:
     stem_level_db=rng.uniform(-60, -10, (stems, -(-frames // 10))).astype(np.float16),
     mix_codes=rng.integers(0, 64, (mixes, frames, 4)).astype(np.uint16),
     mix_gain_db=np.where(rng.random((mixes, stems)) < 0.5, -1.5, -np.inf).astype(np.float16),
+    mix_lufs=np.linspace(-20, -14, mixes).astype(np.float16),
   )
 
 
@@ -70,7 +71,7 @@ def dataset_dir(tmp_path):
 
 
 def test_written_is_read(dataset_dir, tmp_path):
-  assert dataset_dir == tmp_path / "tiny" / "2.0.0"
+  assert dataset_dir == tmp_path / "tiny" / "3.0.0"
   for path in (dataset_dir, dataset_dir.parent, tmp_path):
     dataset = records.Dataset.open(path)
     assert dataset.path == dataset_dir
@@ -255,7 +256,7 @@ def test_unknown_split(dataset_dir):
 @pytest.mark.parametrize(
   ("edit", "message"),
   [
-    (lambda c: c | {"schema_version": 9}, "schema version 2; got 9"),
+    (lambda c: c | {"schema_version": 9}, "schema version 3; got 9"),
     (lambda c: {k: v for k, v in c.items() if k != "n_codes"}, "must be whole"),
     (lambda c: c | {"splits": {"train": [{}]}}, "must be whole"),
     (lambda c: {}, "must be whole"),

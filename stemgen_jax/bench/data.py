@@ -22,7 +22,7 @@ from pathlib import Path
 
 from stemgen_jax.bench.random_shards import write_random
 from stemgen_jax.bench.table import Row, describe_machine
-from stemgen_jax.config import ModelConfig
+from stemgen_jax.config import DataConfig, ModelConfig
 from stemgen_jax.data import make_loader
 from stemgen_jax.errors import UserError
 from stemgen_jax.flops import train_flops
@@ -114,14 +114,10 @@ def measure(
 
 def open_loader(dataset: Dataset, arguments: argparse.Namespace, workers: int):
   """Returns the pipeline that training reads."""
-  return make_loader(
-    dataset,
-    arguments.split,
-    crop_frames=arguments.crop_frames,
-    batch_size=arguments.batch,
-    seed=0,
-    workers=workers,
+  config = DataConfig(
+    crop_frames=arguments.crop_frames, batch_size=arguments.batch, workers=workers
   )
+  return make_loader(dataset, arguments.split, config, seed=0)
 
 
 def measure_bytes(dataset: Dataset, arguments: argparse.Namespace) -> tuple[float | None, float]:

@@ -63,4 +63,5 @@ def _draw_songs(songs: range, song_s: float, stems: int, mixes: int) -> Iterator
         stem_level_db=level_db.astype(np.float16),
         mix_codes=rng.integers(0, METADATA.n_codes, (mixes, *shape), np.uint16),
         mix_gain_db=np.where(members, 0.0, ABSENT_DB).astype(np.float16),
+        mix_lufs=np.where(members.any(1), -16.0, ABSENT_DB).astype(np.float16),
       )

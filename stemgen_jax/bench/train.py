@@ -119,7 +119,7 @@ def measure(
   shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract)
   state = jax.jit(lambda: init_state(config, model), out_shardings=shardings)()
   step_fn = jit_train_step(config, model, shardings)
-  loader = make_loader(dataset, "train", crop_frames=frames, batch_size=batch, seed=0)
+  loader = make_loader(dataset, "train", config.data, seed=0)
   multiply = jax.jit(jnp.matmul)
   matrix = jax.random.normal(jax.random.key(0), (arguments.matmul, arguments.matmul))
 

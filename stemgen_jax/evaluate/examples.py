@@ -85,13 +85,9 @@ def draw_windows(
   model: StemGen, dataset: Dataset, split: str, count: int, seed: int, foreign: bool = False
 ) -> dict[str, np.ndarray]:
   """Returns windows of a split, as `data.make_loader` has them; never with a silent context."""
-  data = model.config.data
-  loader = make_loader(
-    dataset, split, crop_frames=data.crop_frames, batch_size=count, seed=seed,
-    silence_gate_db=data.silence_gate_db, silence_prob=0.0,
-    sources=list(model.config.model.sources), foreign=foreign,
-  )  # fmt: skip
-  return next(iter(loader))
+  data = dataclasses.replace(model.config.data, batch_size=count, silence_prob=0.0, workers=0)
+  sources = list(model.config.model.sources)
+  return next(iter(make_loader(dataset, split, data, seed=seed, sources=sources, foreign=foreign)))
 
 
 def draw_with_pool(

@@ -5,6 +5,7 @@ The asked level is fully hidden, so everything said of it must come from the lev
 context and the conditions. Listening gain = loss(foreign) - loss(true), in nats a token.
 """
 
+import dataclasses
 from collections.abc import Callable, Iterable
 
 import jax
@@ -105,11 +106,8 @@ def read_batches(
   loader = make_loader(
     dataset,
     split,
-    crop_frames=config.data.crop_frames,
-    batch_size=config.data.batch_size // shares,
+    dataclasses.replace(config.data, silence_prob=0.0, workers=0),
     seed=0,
-    silence_gate_db=config.data.silence_gate_db,
-    silence_prob=0.0,
     share=share,
     shares=shares,
     sources=tuple(config.model.sources),
