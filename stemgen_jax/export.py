@@ -34,6 +34,7 @@ def main(argv: list[str] | None = None) -> None:
   mesh = sharding.build_mesh(MeshConfig(), jax.devices()[:1])
   config, params, meta = load_average(arguments.checkpoint, mesh)
   kept = {"dataset": meta["dataset"], "step": meta["step"], "git_commit": meta.get("git_commit")}
+  kept["listening_score_nats"] = meta.get("listening_score_nats")
   told = {"licence": arguments.licence, "about": arguments.about}
   save_model(arguments.out, config, jax.device_get(params), {**kept, **told})
   print(arguments.out)

@@ -12,6 +12,8 @@ from stemgen_jax.config import Config, SampleConfig
 from stemgen_jax.request import Request, check, resolve_conditions, resolve_settings
 from stemgen_jax.types import Bool, Int
 
+SPAN_S = 0.5  # of a variation that is written anew in one piece: about a beat
+
 
 @dataclasses.dataclass(frozen=True)
 class Job:
@@ -32,7 +34,7 @@ class Job:
     transcode.check(codec, request.context, request.rate_hz, request.loop)
     settings = resolve_settings(request.settings, config)
     names = ("context", *config.model.sources)
-    guidance = {name: float(settings.guidance.get(name, 1.0)) for name in names}
+    guidance = {n: float(settings.guidance[n]) for n in names if n in settings.guidance}
     settings = dataclasses.replace(settings, guidance=guidance)
     return cls(request, settings, resolve_conditions(request.conditions, config.model))
 
@@ -59,7 +61,8 @@ class Job:
     length = min(request.stem.shape[1], request.context.shape[1])
     room = request.context.shape[1] - length
     stem = np.pad(request.stem[:, :length], ((0, 0), (0, room)))
-    given[:] = transcode.encode(codec, stem, request.rate_hz, request.loop).codes
+    own = transcode.encode(codec, stem, request.rate_hz, request.loop, heard.gain_db)
+    given[:] = own.codes
     edges = transcode.first_frames(codec, heard)
     start, stop = edges[:-1], np.minimum(edges[1:], request.context.shape[1])
     kept = np.zeros(frames, bool)
@@ -68,10 +71,11 @@ class Job:
     known[:] = kept[None, :, None]
     if request.vary:
       free = np.flatnonzero(~kept & (stop <= length + 1))
+      span = round(SPAN_S * codec.spec.frame_rate_hz)
       for take, row in enumerate(known):
         rng = np.random.default_rng([request.seed, take])
-        count = round((1 - request.vary) * len(free))
-        row[rng.choice(free, count, replace=False)] = True
+        row[free] = True
+        row[draw_spans(rng, free, round(request.vary * len(free)), span)] = False
     return given, known
 
   def describe(self) -> dict[str, Any]:
@@ -90,3 +94,15 @@ class Job:
       "vary": request.vary,
       "loop": request.loop,
     }
+
+
+def draw_spans(
+  rng: np.random.Generator, free: Int[np.ndarray, " n"], count: int, span: int
+) -> Int[np.ndarray, " count"]:
+  """Returns `count` of the free frames: whole runs of `span` of them, the last one cut to fit.
+
+  Lone frames would each be filled in between their neighbours, and hardly a note would change.
+  """
+  block = (np.arange(len(free)) + rng.integers(span)) // span
+  turn = rng.permutation(len(free) // span + 2)[block]
+  return free[np.argsort(turn, stable=True)[:count]]

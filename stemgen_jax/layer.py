@@ -7,10 +7,11 @@ Examples:
   python -m stemgen_jax.layer --silence_s 10 --instruments drums,bass --out song
 
 Of each layer's takes the one with the highest listening score goes into the mix: how much likelier
-the model finds the stem with its context than without, in nats a token; a take that hardly sounds
-is passed over. Writes mix.wav, stems/ (which add up to it), index.html to hear and see it all, and
-a folder for each layer with every take; layer i takes seed + i. Stopped and started again, it goes
-on where it was, also with more or other instruments: layers before the first that differs stay.
+the model finds the stem with its context than without, in nats a token. What is above the score of
+true stems counts no more, and a take that hardly sounds is passed over. Writes mix.wav, stems/
+(which add up to it), index.html to hear and see it all, and a folder for each layer with every
+take; layer i takes seed + i. Stopped and started again, it goes on where it was, also with more or
+other instruments: layers before the first that differs stay.
 """
 
 import argparse
@@ -100,7 +101,7 @@ def add_layer(
   for _ in write_result(result, folder, "the mix of all layers before"):
     pass
   takes = json.loads((folder / "settings.json").read_text(encoding="utf-8"))["takes"]
-  chosen = choose(takes)
+  chosen = choose(takes, model.describe()["listening_score_nats"])
   seed = f"seed {first.seed} + {number}"
   print(f"layer {number}, {name}, {seed}: take {chosen} stays", file=sys.stderr)
   scores = [take["listening_score_nats"] for take in takes]
@@ -110,13 +111,19 @@ def add_layer(
   return record
 
 
-def choose(takes: list[dict[str, Any]]) -> int:
-  """Returns which take goes into the mix: of those that sound, the highest listening score."""
+def choose(takes: list[dict[str, Any]], enough: float | None) -> int:
+  """Returns which take goes into the mix: of those that sound, the highest listening score.
+
+  The score also rises by copying the context, so that more than true stems have is no merit: of
+  takes that have `enough`, the first goes in.
+  """
 
   def rank(i: int) -> tuple[bool, float]:
-    lufs = takes[i]["lufs"]
-    sounds = lufs is not None and lufs - takes[i]["gain_db"] > SILENT_LUFS
-    return sounds, takes[i]["listening_score_nats"]
+    lufs, score = takes[i]["lufs"], takes[i]["listening_score_nats"]
+    sounds = (
+      lufs is not None and lufs - takes[i]["gain_db"] + takes[i]["context_gain_db"] > SILENT_LUFS
+    )
+    return sounds, score if enough is None else min(score, enough)
 
   return max(range(len(takes)), key=rank)
 

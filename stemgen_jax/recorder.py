@@ -82,6 +82,11 @@ class Recorder:
     """Prints the summary."""
     self._console.tell_end(step, workdir, self.latest, seconds)
 
+  def listening_score(self) -> float | None:
+    """Returns the mean listening score of true stems at the last validation, if there was one."""
+    none, true = (self.latest.get(f"listening/{context}/level_1") for context in ("none", "true"))
+    return None if none is None or true is None else none - true
+
   def get_state(self) -> dict[str, Any]:
     """Returns what a resumed run goes on from."""
     self.settle()

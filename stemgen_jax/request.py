@@ -12,7 +12,6 @@ from stemgen_jax.categories import category_index
 from stemgen_jax.config import Config, ModelConfig, SampleConfig
 from stemgen_jax.errors import UserError
 
-LEVEL_LU = -6.0  # about what one stem of four has, measured against the sum of the others
 # By name: what becomes of a model's own settings, before those of a request take their place.
 PRESETS: dict[str, Callable[[SampleConfig], SampleConfig]] = {
   "fast": lambda own: dataclasses.replace(own, steps=tuple(-(-n // 4) for n in own.steps)),
@@ -33,8 +32,8 @@ class Request:
     keep_s: stretches (from, to) of the stem that stay.
     vary: share of the other frames to write anew; 0 for all.
     loop: the end is followed by the start.
-    level_lu: loudness over the context's; None leaves the stem as the codec gives it, as it must
-      be where one is given.
+    level_lu: loudness over the context's; None leaves the stem as loud as the model meant it, as
+      it must be where one is given.
     settings: of `config.SampleConfig`, in the place of the model's own; "preset" names several.
   """
 
@@ -47,7 +46,7 @@ class Request:
   keep_s: Sequence[tuple[float, float]] = ()
   vary: float = 0.0
   loop: bool = False
-  level_lu: float | None = LEVEL_LU
+  level_lu: float | None = None
   settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
 

@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 
 from stemgen_jax.audio import Samples, convert_audio, read_audio
+from stemgen_jax.clips import ACTIVITY
 from stemgen_jax.errors import UserError
-from stemgen_jax.request import LEVEL_LU, Request, check
+from stemgen_jax.request import Request, check
 
 SILENCE_HZ = 44_100
 SETTINGS = (
@@ -20,8 +21,8 @@ SETTINGS = (
 )  # fmt: skip
 # What a request takes besides settings; each is a flag, and may stand in a line of --batch.
 PARTS = (
-  "context", "silence_s", "instrument", "condition", "takes", "seed", "stem", "keep", "continue",
-  "vary", "loop", "level",
+  "context", "silence_s", "instrument", "activity", "condition", "takes", "seed", "stem", "keep",
+  "continue", "vary", "loop", "level",
 )  # fmt: skip
 
 
@@ -97,8 +98,7 @@ def build_request(given: dict[str, Any]) -> tuple[str, Request]:
     if given.get("continue"):
       keep.append(span_of(stem, context, rate_hz))
     conditions = dict(given.get("condition", {}))
-    if "instrument" in given:
-      conditions["instrument"] = given["instrument"]
+    conditions |= {name: given[name] for name in ("instrument", ACTIVITY) if name in given}
     request = Request(
       context=context, rate_hz=rate_hz, conditions=conditions, takes=given.get("takes", 1),
       seed=given.get("seed", 0), stem=stem, keep_s=keep, vary=given.get("vary", 0.0),
@@ -129,12 +129,12 @@ def read_context(given: dict[str, Any]) -> tuple[Samples, int, str]:
 
 
 def read_level(given: dict[str, Any]) -> float | None:
-  """Returns the level in LU, or None for that of the codec or of the stem that is given.
+  """Returns the level in LU, or None for the model's own, or that of the stem that is given.
 
   Raises:
     UserError: if it is no number.
   """
-  level = given.get("level", "none" if "stem" in given else LEVEL_LU)
+  level = given.get("level", "none")
   try:
     return None if level == "none" else float(level)
   except (TypeError, ValueError) as error:

@@ -29,9 +29,10 @@ from rich.console import Console
 
 from stemgen_jax.audio import write_audio
 from stemgen_jax.cli import build_parser
+from stemgen_jax.clips import ACTIVITY_VALUES
 from stemgen_jax.errors import run_cli
 from stemgen_jax.files import make_folder, write_text
-from stemgen_jax.request import LEVEL_LU, PRESETS
+from stemgen_jax.request import PRESETS
 from stemgen_jax.request_files import PARTS, SETTINGS, plan_requests
 from stemgen_jax.stemgen import Result, StemGen
 
@@ -130,7 +131,7 @@ def add_take_flags(parser: argparse.ArgumentParser) -> None:
   """Adds the flags that say how many stems, how loud, and on which devices."""
   add = parser.add_argument
   add("--takes", type=int, help="how many stems to write, in one batch (default 1)")
-  add("--level", help=f"loudness against the context's, in LU, or none (default {LEVEL_LU:g})")
+  add("--level", help="loudness against the context's, in LU (default none: the model's own)")
   add("--devices", type=int, default=1, help="how many devices share the takes (default 1)")
 
 
@@ -167,12 +168,13 @@ def main(argv: list[str] | None = None) -> None:
   context.add_argument("--silence_s", type=float, help="start from silence of this many seconds")
   context.add_argument("--batch", type=Path, help="a JSONL file of contexts; flags are defaults")
   add("--instrument", help="short for --condition instrument=NAME")
+  add("--activity", choices=ACTIVITY_VALUES, help="how much of the time it plays")
   add("--condition", action="append", type=pair, metavar="SOURCE=VALUE")
   add("--stem", type=Path, help="an existing stem, to keep parts of or to vary")
   add("--keep", action="append", metavar="FROM-TO",
       help="a stretch of --stem that stays, as 0:00-0:08; repeat for more")  # fmt: skip
   add("--continue", action="store_true", default=None, help="keep all of --stem, and go on from it")
-  add("--vary", type=float, help="share of --stem's frames to write anew, 0 to 1")
+  add("--vary", type=float, help="share of --stem to write anew, beat by beat, 0 to 1")
   add("--loop", action="store_true", default=None, help="the end is followed by the start")
   add("--rows", type=int, default=8, help="takes computed at once over a --batch (default 8)")
   add_take_flags(parser)

@@ -26,7 +26,7 @@ from stemgen_jax.errors import UserError
 from stemgen_jax.generate import build_generate, steering_of, take_keys
 from stemgen_jax.job import Job
 from stemgen_jax.model import build
-from stemgen_jax.request import LEVEL_LU, Request
+from stemgen_jax.request import Request
 from stemgen_jax.score import build_nll
 from stemgen_jax.types import Bool, Keys, Params
 from stemgen_jax.windows import fill_windows
@@ -105,11 +105,17 @@ class StemGen:
       "checkpoint": "shipped" if os.fspath(path) == "shipped" else str(Path(path).resolve()),
       "step": meta["step"],
       "codec": loaded.fingerprint,
+      "mix_lufs": meta["dataset"].get("mix_lufs"),
+      "listening_score_nats": meta.get("listening_score_nats"),
     }
     return cls(config, params, loaded, mesh, about)
 
   def describe(self) -> dict[str, Any]:
-    """Returns where the model is from: checkpoint, step, codec."""
+    """Returns where the model is from and what it takes for normal.
+
+    "checkpoint", "step", "codec"; "mix_lufs", the loudness that every context is brought to, and
+    "listening_score_nats", that of true stems: None where training did not tell.
+    """
     return dict(self._meta)
 
   def generate(
@@ -125,7 +131,7 @@ class StemGen:
     keep: Sequence[tuple[float, float]] = (),
     vary: float = 0.0,
     loop: bool = False,
-    level: float | None = LEVEL_LU,
+    level: float | None = None,
     **settings: Any,
   ) -> Result:
     """Writes stems for a piece of music.
@@ -141,8 +147,8 @@ class StemGen:
       keep: stretches (from_s, to_s) of it that stay to the sample.
       vary: share of its other frames to write anew; 0 for all of them.
       loop: the end is followed by the start: what comes back closes without a click.
-      level: loudness in LU over the context's; None leaves it as the codec gives it. A stem that
-        is given keeps its own.
+      level: loudness in LU over the context's; None leaves it as loud as the model meant it. A
+        stem that is given keeps its own.
       settings: of `config.SampleConfig`: steps, w_conf, w_causal, w_noise, temperature, top_p,
         guidance={"context": 3.0}, guidance_mode, ..., or preset.
 
@@ -196,10 +202,7 @@ class StemGen:
 
   def _run_batch(self, jobs: list[Job], advance: Callable[[str], None]) -> Iterator[Result]:
     advance("encoding the context")
-    heard = [
-      transcode.encode(self.codec, j.request.context, j.request.rate_hz, j.request.loop)
-      for j in jobs
-    ]
+    heard = [self._hear(job.request) for job in jobs]
     rows = [job.rows(self.codec, h) for job, h in zip(jobs, heard)]
     takes = [job.request.takes for job in jobs]
     repeat = [np.repeat(h.codes[None], n, axis=0) for h, n in zip(heard, takes)]
@@ -212,6 +215,12 @@ class StemGen:
     advance("decoding")
     for job, h, own in zip(jobs, heard, np.split(codes, np.cumsum(takes)[:-1])):
       yield self._finish(job, h, own)
+
+  def _hear(self, request: Request) -> transcode.Heard:
+    """Returns a request's context as codes, as loud as the mixes that the model was trained on."""
+    context, rate_hz = request.context, request.rate_hz
+    gain_db = transcode.normal_gain(self.codec, context, rate_hz, self._meta.get("mix_lufs"))
+    return transcode.encode(self.codec, context, rate_hz, request.loop, gain_db)
 
   def fill(
     self,
@@ -243,11 +252,11 @@ class StemGen:
     conditions, options = put(conditions.astype(np.int32)), options_of(settings)
     steering = steering_of(settings, self.config.model)
 
-    def fill(context, given, known, number):
+    def fill(context, given, known, number, wrap):
       turned = jax.vmap(jax.random.fold_in, (0, None))(keys, number)
       tokens = self._generate(
         self._params, put(context), conditions, put(given), put(known), put(turned), options,
-        steering,
+        steering, wrap=wrap,
       )  # fmt: skip
       return np.asarray(tokens)
 
@@ -271,7 +280,15 @@ class StemGen:
       stem, placed = mixing.place_stem(stem, context, request.level_lu)
       mix, mixed = mixing.mix_stem(stem, context)
       report = mixing.describe(stem, context, request.loop)
-      takes.append({**placed, **mixed, "listening_score_nats": float(score), **report})
+      takes.append(
+        {
+          "context_gain_db": heard.gain_db,
+          **placed,
+          **mixed,
+          "listening_score_nats": float(score),
+          **report,
+        }
+      )
       stems.append(stem)
       mixes.append(mix)
     metadata = {

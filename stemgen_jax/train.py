@@ -108,7 +108,8 @@ def train(config: Config, workdir: Path, init_from: str | os.PathLike | None = N
       asked = stop.reached(step)
       if asked or due(step, config.checkpoint_every_steps, steps):
         loss = record.latest.get("validation/loss")
-        checkpoints.save(state, {**meta, "log": record.get_state()}, loss)
+        told = {"log": record.get_state(), "listening_score_nats": record.listening_score()}
+        checkpoints.save(state, {**meta, **told}, loss)
     checkpoints.finish()
     if asked and step < steps:
       record.say(f"stopped by SIGTERM after step {step}, and saved: the same command goes on")

@@ -7,11 +7,13 @@ off by at most half a frame in T, heard by nobody: it is undone on the way back.
 """
 
 import dataclasses
+import math
 
 import numpy as np
 from jaxtyping import Float, Int
 from scipy import signal
 
+from stemgen_jax import loudness
 from stemgen_jax.audio import Samples, convert_audio
 from stemgen_jax.codec import Codec
 from stemgen_jax.codec.segments import DEFAULT_SCALE
@@ -20,6 +22,7 @@ from stemgen_jax.errors import UserError
 ROUND_S = 1.0  # of a loop that the codec hears again before its start and after its end
 STEM_SCALE = 0.5  # RMS of a stem over its context's, where the codes hold no loudness
 AUDIBLE = 1e-3  # RMS of a context below which it says nothing of loudness
+MOST_GAIN_DB = 40.0  # that brings a context to the loudness of the mixes a model was trained on
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,6 +35,7 @@ class Heard:
     samples: how many it was.
     rate_hz: its rate.
     loop: whether its end is followed by its start.
+    gain_db: how much louder it was made first.
   """
 
   codes: Int[np.ndarray, "T Q"]
@@ -39,6 +43,20 @@ class Heard:
   samples: int
   rate_hz: int
   loop: bool
+  gain_db: float = 0.0
+
+
+def normal_gain(codec: Codec, samples: Samples, rate_hz: int, mix_lufs: float | None) -> float:
+  """Returns the gain in dB that brings music to the loudness of the mixes a model was trained on.
+
+  0 for silence, and where that loudness is not known. What is written for the music gets the
+  opposite gain, so that a stem is as loud over it as the model meant.
+  """
+  heard = convert_audio(samples, rate_hz, rate_hz, codec.spec.channels)
+  lufs = loudness.measure_lufs(heard, rate_hz)
+  if mix_lufs is None or not math.isfinite(lufs):
+    return 0.0
+  return min(max(mix_lufs - lufs, -MOST_GAIN_DB), MOST_GAIN_DB)
 
 
 def check(codec: Codec, samples: Samples, rate_hz: int, loop: bool) -> None:
@@ -56,9 +74,11 @@ def check(codec: Codec, samples: Samples, rate_hz: int, loop: bool) -> None:
     )
 
 
-def encode(codec: Codec, samples: Samples, rate_hz: int, loop: bool = False) -> Heard:
-  """Returns audio as codes; what it must be, see `check`."""
-  spec = codec.spec
+def encode(
+  codec: Codec, samples: Samples, rate_hz: int, loop: bool = False, gain_db: float = 0.0
+) -> Heard:
+  """Returns audio, made louder by a gain, as codes; what it must be, see `check`."""
+  spec, samples = codec.spec, loudness.amplify(samples, gain_db)
   if loop:
     frames = max(1, round(samples.shape[1] / rate_hz * spec.frame_rate_hz))
     mono = convert_audio(samples, rate_hz, rate_hz, spec.channels)
@@ -66,17 +86,21 @@ def encode(codec: Codec, samples: Samples, rate_hz: int, loop: bool = False) -> 
     room = _round_frames(codec) * spec.hop_samples
     around = np.take(heard, range(-room, heard.shape[1] + room), axis=1, mode="wrap")
     codes = codec.encode(around[None])[0][_round_frames(codec) :][:frames]
-    return Heard(codes, None, samples.shape[1], rate_hz, loop)
+    return Heard(codes, None, samples.shape[1], rate_hz, loop, gain_db)
   heard = convert_audio(samples, rate_hz, spec.sample_rate, spec.channels)
   scales = codec.scales(heard[None])
   return Heard(
     codec.encode(heard[None])[0], None if scales is None else scales[0], samples.shape[1], rate_hz,
-    loop,
+    loop, gain_db,
   )  # fmt: skip
 
 
 def decode(codec: Codec, codes: Int[np.ndarray, "T Q"], like: Heard) -> Samples:
-  """Returns a stem as long as the context it was made for, at its rate."""
+  """Returns a stem as long as the context it was made for, at its rate, its gain undone."""
+  return loudness.amplify(_decode(codec, codes, like), -like.gain_db)
+
+
+def _decode(codec: Codec, codes: Int[np.ndarray, "T Q"], like: Heard) -> Samples:
   spec = codec.spec
   if like.loop:
     pad, frames = _round_frames(codec), len(codes)

@@ -12,10 +12,13 @@ import numpy as np
 from stemgen_jax.types import Bool, Int
 
 Fill = Callable[
-  [Int[np.ndarray, "B w Q"], Int[np.ndarray, "B w Q"], Bool[np.ndarray, "B w Q"], int],
+  [Int[np.ndarray, "B w Q"], Int[np.ndarray, "B w Q"], Bool[np.ndarray, "B w Q"], int, int],
   Int[np.ndarray, "B w Q"],
 ]
-"""(context, given, known, number of the window) -> tokens: `given` where `known`."""
+"""(context, given, known, number of the window, wrap) -> tokens: `given` where `known`.
+
+A window that wraps is a whole loop, of which so many frames are shown again at either end.
+"""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,6 +43,15 @@ def plan_windows(frames: int, most: int) -> list[Window]:
   starts = sorted({*range(0, max(1, frames - size + 1), max(1, size // 2)), frames - size})
   last = starts[-1]
   return [Window(s, size, frames if s == last else s + size - size // 4) for s in starts]
+
+
+def plan_wrap(frames: int, most: int) -> int:
+  """How many frames of a loop to show again at either end, so that its seam is no seam.
+
+  0 if the window has hardly room for more than the loop itself.
+  """
+  room = min(frames // 2, (most - frames) // 2)
+  return room if room >= max(1, most // 16) else 0
 
 
 def plan_seam(frames: int, most: int) -> tuple[Window, int]:
@@ -70,17 +82,20 @@ def fill_windows(
     given: tokens of the stems to keep; read only where `known`.
     known: True where a token is given.
     most: frames of a window, at most: the training window.
-    loop: the end is followed by the start, in the context and in the stems.
+    loop: the end is followed by the start, in the context and in the stems: a loop that leaves room
+      in a window is shown round, of a longer one the seam is written anew at the end.
   """
   frames = context.shape[1]
   tokens, done = np.where(known, given, 0).astype(np.int32), known.copy()
   windows = plan_windows(frames, most)
+  wrap = plan_wrap(frames, most) if loop else 0
+  loop = loop and not wrap
   total = len(windows) + loop
 
   def write(number: int, window: Window, hidden: Bool[np.ndarray, "B T Q"]) -> None:
     at = np.arange(window.start, window.start + window.size) % frames
     if hidden[:, at].any():
-      filled = fill(context[:, at], tokens[:, at], ~hidden[:, at], number)
+      filled = fill(context[:, at], tokens[:, at], ~hidden[:, at], number, wrap)
       kept = at[: window.settled - window.start]
       tokens[:, kept] = filled[:, : len(kept)]
       done[:, kept] = True

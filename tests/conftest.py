@@ -155,7 +155,8 @@ def make_stemgen():
   def make(devices):
     mesh = sharding.build_mesh(MeshConfig(), jax.devices()[:devices])
     placed = jax.device_put(params, sharding.tree_shardings(params, mesh))
-    return StemGen(config, placed, bundle, mesh, {"checkpoint": "tiny", "step": 0})
+    about = {"checkpoint": "tiny", "step": 0, "mix_lufs": -20.0, "listening_score_nats": None}
+    return StemGen(config, placed, bundle, mesh, about)
 
   return make
 

@@ -58,7 +58,7 @@ def test_each_layer_hears_the_mix_of_all_before_and_the_stems_add_up(run, tmp_pa
     takes = json.loads((out / folder / "settings.json").read_text())["takes"]
     assert record["seed"] == seed
     assert record["scores"] == [take["listening_score_nats"] for take in takes]
-    assert record["chosen"] == layer.choose(takes)
+    assert record["chosen"] == layer.choose(takes, None)
     assert len(list((out / folder).glob("take_*.wav"))) == 4
   page = (out / "index.html").read_text()
   assert page.count("<audio") == 2 + 2 * (1 + 2)
@@ -69,13 +69,16 @@ def test_each_layer_hears_the_mix_of_all_before_and_the_stems_add_up(run, tmp_pa
 
 def test_a_take_that_hardly_sounds_is_passed_over():
   def take(score, lufs):
-    return {"listening_score_nats": score, "lufs": lufs + 6, "gain_db": 6.0}
+    return {
+      "listening_score_nats": score, "lufs": lufs - 4, "gain_db": 6.0, "context_gain_db": 10.0,
+    }  # fmt: skip
 
-  assert layer.choose([take(0.1, -20), take(0.3, -22), take(0.2, -21)]) == 1
-  assert layer.choose([take(0.1, -20), take(0.9, -70), take(0.2, -21)]) == 2
-  assert (
-    layer.choose([{"listening_score_nats": 0.1, "lufs": None, "gain_db": 0.0}, take(0.2, -80)]) == 1
-  )
+  assert layer.choose([take(0.1, -20), take(0.3, -22), take(0.2, -21)], None) == 1
+  assert layer.choose([take(0.1, -20), take(0.9, -70), take(0.2, -21)], None) == 2
+  assert layer.choose([{**take(0.1, 0), "lufs": None}, take(0.2, -80)], None) == 1
+  # More than true stems have is no merit.
+  assert layer.choose([take(0.1, -20), take(0.3, -22), take(0.9, -21)], 0.25) == 1
+  assert layer.choose([take(0.1, -20), take(0.2, -22), take(0.15, -21)], 0.25) == 1
 
 
 def test_stopped_it_goes_on_and_comes_to_the_same(run, tmp_path):

@@ -25,8 +25,7 @@ from stemgen_jax.evaluation.opinions import (
   read_ratings,
   tabulate_opinions,
 )
-from stemgen_jax.evaluation.trials import plan, read_examples
-from stemgen_jax.request import LEVEL_LU
+from stemgen_jax.evaluation.trials import LEVEL_LU, plan, read_examples
 
 RATE_HZ, COUNT = 16_000, 3
 SECRET = re.compile(rf"\b({'|'.join(SETS)}|shifted|song\d|000\d)\b", re.IGNORECASE)

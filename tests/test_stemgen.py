@@ -10,6 +10,7 @@ import pytest
 from stemgen_jax import alignment, mixing, transcode
 from stemgen_jax.alignment import compare_onsets, find_onsets, measure_seam
 from stemgen_jax.errors import UserError
+from stemgen_jax.job import draw_spans
 from stemgen_jax.loudness import measure_lufs, measure_true_peak
 from stemgen_jax.request import Request
 
@@ -26,7 +27,10 @@ def loop(music):
 
 
 def test_takes_are_as_long_as_the_context_and_never_clip(stemgen, loop):
-  result = stemgen.generate(loop, sample_rate=RATE_HZ, instrument="bass", takes=2, seed=3)
+  say = {"sample_rate": RATE_HZ, "instrument": "bass", "takes": 2, "seed": 3}
+  result = stemgen.generate(loop, **say, level=-6.0)
+  own = stemgen.generate(loop, **say)  # as loud as the model meant it
+  assert all(take["gain_db"] <= 0 for take in own.metadata["takes"])  # only peaks are held
   assert result.stems.shape == (2, 1, loop.shape[1])
   assert result.mixes.shape == (2, *loop.shape)
   assert (result.stems[0] != result.stems[1]).any()
@@ -126,6 +130,40 @@ def test_a_variation_keeps_the_share_that_it_does_not_write_anew(stemgen, loop):
   np.testing.assert_array_equal(
     everything, stemgen.generate(loop, sample_rate=RATE_HZ, instrument="bass").codes[0]
   )
+
+
+def test_a_variation_is_written_beat_by_beat():
+  free = np.concatenate([np.arange(40), np.arange(100, 260)])
+  for seed in range(20):
+    chosen = np.sort(draw_spans(np.random.default_rng(seed), free, 60, 20))
+    assert len(set(chosen)) == 60
+    assert set(chosen) <= set(free)
+    runs = np.split(chosen, np.flatnonzero(np.diff(chosen) > 1) + 1)
+    assert 2 <= len(runs) <= 7  # not sixty lone frames
+  spans = {tuple(draw_spans(np.random.default_rng(seed), free, 60, 20)) for seed in range(9)}
+  assert len(spans) == 9
+
+
+@pytest.mark.parametrize("gain_db", [12.0, -18.0])
+def test_a_context_of_any_loudness_is_heard_as_the_corpus_was(stemgen, loop, gain_db):
+  say = {"sample_rate": RATE_HZ, "instrument": "bass"}
+  usual = stemgen.generate(loop, **say)
+  other = stemgen.generate(loop * 10 ** (gain_db / 20), **say)
+  np.testing.assert_array_equal(other.codes, usual.codes)
+  before, after = (r.metadata["takes"][0] for r in (usual, other))
+  assert before["context_gain_db"] - after["context_gain_db"] == pytest.approx(gain_db, abs=1e-3)
+  gain = after["gain_db"] - before["gain_db"] + gain_db  # true peaks are held in either case
+  np.testing.assert_allclose(other.stems, usual.stems * 10 ** (gain / 20), atol=1e-4)
+
+
+def test_a_context_is_brought_to_the_loudness_of_training(stemgen):
+  rng, codec = np.random.default_rng(0), stemgen.codec
+  music = rng.normal(0, 0.05, (2, 32_000)).astype(np.float32)
+  lufs = measure_lufs(music.mean(axis=0, keepdims=True), 16_000)
+  assert transcode.normal_gain(codec, music, 16_000, -20.0) == pytest.approx(-20.0 - lufs, abs=0.01)
+  assert transcode.normal_gain(codec, music, 16_000, None) == 0.0
+  assert transcode.normal_gain(codec, 0 * music, 16_000, -20.0) == 0.0
+  assert transcode.normal_gain(codec, 1e-4 * music, 16_000, -20.0) == transcode.MOST_GAIN_DB
 
 
 @pytest.mark.slow

@@ -15,8 +15,8 @@ def run(frames, loop=False, known=None, fill=None):
   known = np.zeros(context.shape, bool) if known is None else known
   calls, given = [], context + 100
 
-  def repeat(context, given, known, number):
-    calls.append((context, given, known, number))
+  def repeat(context, given, known, number, wrap):
+    calls.append((context, given, known, number, wrap))
     return np.where(known, given, context if fill is None else fill(number))
 
   steps = [
@@ -49,7 +49,7 @@ def test_every_frame_is_written_from_its_own_context(frames, loop):
 
 def test_what_is_settled_is_known_to_later_windows_and_never_changes():
   _, _, tokens, calls = run(40, fill=lambda number: number)
-  for _, given, known, number in calls[1:]:
+  for _, given, known, number, _ in calls[1:]:
     assert known.any()
     assert (given[known] < number).all()
   assert set(np.unique(tokens)) == set(range(len(calls)))
@@ -69,10 +69,20 @@ def test_given_tokens_stay_and_full_windows_are_passed_over():
   assert calls == []
 
 
-@pytest.mark.parametrize("frames", [4, 9, 12, 40])
+@pytest.mark.parametrize(("frames", "wrap"), [(2, 1), (4, 2), (8, 2), (9, 1), (11, 0), (12, 0)])
+def test_a_loop_with_room_in_a_window_is_written_round(frames, wrap):
+  _, _, _, calls = run(frames, loop=True)
+  assert calls[0][4] == wrap
+  assert len(calls) == (1 if wrap else 2)  # or its seam is written anew
+  assert frames + 2 * wrap <= MOST
+  _, _, _, calls = run(frames, loop=False)
+  assert [call[4] for call in calls] == [0]
+
+
+@pytest.mark.parametrize("frames", [12, 40])
 def test_a_loops_seam_is_written_last_with_both_sides_known(frames):
   context, _, _, calls = run(frames, loop=True)
-  seam, _, known, _ = calls[-1]
+  seam, _, known, _, _ = calls[-1]
   window, reach = plan_seam(frames, MOST)
   middle = frames - window.start  # where frame 0 stands
   np.testing.assert_array_equal(seam[:, middle], context[:, 0])

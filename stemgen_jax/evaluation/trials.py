@@ -17,9 +17,9 @@ from stemgen_jax.audio import Samples, convert_audio, read_audio
 from stemgen_jax.errors import UserError
 from stemgen_jax.evaluation.opinions import SETS
 from stemgen_jax.mixing import SILENT_CONTEXT_LUFS
-from stemgen_jax.request import LEVEL_LU
 
 EXAMPLES = "examples.json"
+LEVEL_LU = -6.0  # of every stem: about what one of four has, measured against the sum of the others
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,8 +84,8 @@ def plan(examples: list[Example], seed: int, rater: str) -> list[tuple[Example, 
 def mix_example(example: Example) -> dict[str, bytes]:
   """Returns WAV files of the context, and by set of each stem over it: equally long and loud.
 
-  The stems get the loudness that the sampler gives them (LEVEL_LU over the context's; one that
-  hardly sounds stays quiet), and all files one gain, which holds the true peaks of the loudest.
+  The stems get the same loudness (LEVEL_LU over the context's; one that hardly sounds stays quiet),
+  and all files one gain, which holds the true peaks of the loudest.
   """
   context, rate_hz = read_audio(example.context)
   lufs = loudness.measure_lufs(context, rate_hz)
