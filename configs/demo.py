@@ -19,11 +19,11 @@ def get_config() -> Config:
   return dataclasses.replace(
     shipped,
     name="demo",
-    data=dataclasses.replace(shipped.data, path="runs/demo/tokens"),
+    data=dataclasses.replace(shipped.data, path="runs/demo/tokens", crop_frames=250, batch_size=24),
     optim=OptimConfig(
-      steps=120, learning_rate=3e-4, warmup_steps=10, final_lr_ratio=0.05, ema_decay=0.98
+      steps=60, learning_rate=1e-4, warmup_steps=10, final_lr_ratio=0.05, ema_decay=0.95
     ),
     log_every_steps=10,
-    eval_every_steps=60,
-    checkpoint_every_steps=60,
+    eval_every_steps=30,
+    checkpoint_every_steps=30,
   )

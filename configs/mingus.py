@@ -36,5 +36,6 @@ def get_config() -> Config:
     sample=SampleConfig(
       steps=(128, 64, 32, 32, 16, 16, 16, 16),
       guidance={"context": 2.0, "genre": 1.5, "role": 1.5},
+      guided_levels=8,
     ),
   )

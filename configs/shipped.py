@@ -55,10 +55,11 @@ def get_config() -> Config:
       steps=4000, learning_rate=1e-3, warmup_steps=200, final_lr_ratio=0.02, ema_decay=0.998
     ),
     sample=SampleConfig(
-      steps=(32, 1, 1, 1),
+      steps=(24, 1, 1, 1),
       guidance_mode="nested",
-      guidance={"instrument": 1.5, "context": 2.0},
+      guidance={"instrument": 2.0, "context": 3.0},
       guided_levels=1,
+      assumed={ACTIVITY: "full"},  # left open, level 1 often falls silent and stays so
     ),
     log_every_steps=50,
     eval_every_steps=1000,

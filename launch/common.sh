@@ -31,7 +31,7 @@ need_count() {
 
 # need_training: fails unless the variables that every training command needs are set.
 need_training() {
-  need CONFIG configs/slakh.py
+  need CONFIG configs/slakh_pod.py
   need DATA /mnt/shared/shards/slakh
   need WORKDIR /mnt/shared/runs/slakh
 }

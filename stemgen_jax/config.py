@@ -25,7 +25,6 @@ class ModelConfig:
   n_heads: int = 16  # N; the head width D / N must be even (RoPE turns pairs)
   mlp_dim: int = 2432  # F
   sources: dict[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
-  combiner: str = "concat"  # of a frame's tokens: halves side by side, or "project": a full sum
   dropout: float = 0.0  # on each block's output while training
   compute_dtype: str = "float32"  # or "bfloat16"; parameters, softmax and loss stay float32
   unroll: int = 1  # layers in one turn of the loop over them
@@ -35,7 +34,7 @@ class ModelConfig:
 
 @dataclasses.dataclass(kw_only=True)
 class MaskingConfig:
-  """How training hides tokens, and which hidden tokens count (PAPER.md 5)."""
+  """How training hides tokens, and which hidden tokens count (Fig. 4)."""
 
   schedule: str = "cosine"  # mask rate cos(pi/2 u), or "uniform": u
   loss: str = "level"  # the asked level only, or "all_masked": the levels above it too
@@ -119,6 +118,8 @@ class SampleConfig:
   # The scale of each source that is guided; the others are heard by every branch.
   guidance: dict[str, float] = dataclasses.field(default_factory=lambda: {"context": 3.0})
   guided_levels: int = 4  # the first so many levels; at the others one branch hears all
+  # The value of a categorical source where a request leaves it out; others are then unknown.
+  assumed: dict[str, str] = dataclasses.field(default_factory=dict)
 
   def rules(self, model: ModelConfig, prefix: str = "") -> list[tuple[bool, str, Any]]:
     """Returns (kept, what the rule is, value) for everything that a model asks of its settings."""
@@ -138,6 +139,14 @@ class SampleConfig:
       *_choices(f"{prefix}guidance_mode", self.guidance_mode, "independent", "nested", "joint"),
       (self.temperature >= 0, f"{prefix}temperature must not be negative", self.temperature),
       (0 < self.top_p <= 1, f"{prefix}top_p must lie in (0, 1]", self.top_p),
+      *(
+        (
+          value in model.sources.get(name, ()),
+          f"{prefix}assumed must give a source of the model one of its values",
+          f"{name}={value}",
+        )
+        for name, value in self.assumed.items()
+      ),
       (self.guided_levels >= 0, f"{prefix}guided_levels must not be negative", self.guided_levels),
       (
         set(self.guidance) <= {"context", *model.sources},
@@ -196,7 +205,6 @@ class Config:
       (m.dim % m.n_heads == 0, "model.dim must be a multiple of model.n_heads", m.dim),
       (m.dim // m.n_heads % 2 == 0, "model.dim / model.n_heads must be even", m.dim / m.n_heads),
       (0 < m.n_codes < 2**16, "model.n_codes must fit 16 bits", m.n_codes),
-      *_choices("model.combiner", m.combiner, "concat", "project"),
       (m.dim % 2 == 0, "model.dim must be even: a half for each channel", m.dim),
       *_choices("model.compute_dtype", m.compute_dtype, "float32", "bfloat16"),
       *_choices("model.remat", m.remat, "layer", "attention", "matmuls", "none"),

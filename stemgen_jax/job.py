@@ -36,7 +36,8 @@ class Job:
     names = ("context", *config.model.sources)
     guidance = {n: float(settings.guidance[n]) for n in names if n in settings.guidance}
     settings = dataclasses.replace(settings, guidance=guidance)
-    return cls(request, settings, resolve_conditions(request.conditions, config.model))
+    values = resolve_conditions(request.conditions, settings.assumed, config.model)
+    return cls(request, settings, values)
 
   @property
   def indices(self) -> Int[np.ndarray, " C"]:
@@ -81,9 +82,9 @@ class Job:
   def describe(self) -> dict[str, Any]:
     """Returns what was asked for, of JSON types."""
     request = self.request
+    named = {**self.settings.assumed, **request.conditions}
     conditions = {
-      name: {"value": request.conditions.get(name), "index": index}
-      for name, index in self.values.items()
+      name: {"value": named.get(name), "index": index} for name, index in self.values.items()
     }
     return {
       "seed": request.seed,

@@ -55,7 +55,7 @@ def build(config: ModelConfig, mesh: Mesh | None = None) -> Model:
   'B T D'. `project(params, features, level)` is the head of a level: linear, so that a weighted sum
   of several branches' logits is the head of the sum of their features.
 
-  Source: StemGen (arXiv:2312.08723) Fig. 3 for the embedding; PAPER.md 3 and 4.
+  Source: StemGen (arXiv:2312.08723) Fig. 3 for the embedding; section 3 for the sizes.
   """
   attention = choose_attention(mesh)
   graph, abstract = nnx.split(nnx.eval_shape(lambda: Network(config, nnx.Rngs(0))))
@@ -94,12 +94,9 @@ class Network(nnx.Module):
   def __init__(self, config: ModelConfig, rngs: nnx.Rngs):
     """Draws every parameter; blocks are stacked on a leading L axis."""
     q, v, d = config.n_levels, config.n_codes, config.dim
-    half = d // 2 if config.combiner == "concat" else d
+    half = d // 2
     self.config = nnx.static(config)
     self.codebooks = _normal(rngs, (q, v + 1, half), q**-0.5)  # E_1..E_Q; row V is MASK
-    if config.combiner == "project":
-      self.context_in = _normal(rngs, (d, d), d**-0.5)
-      self.target_in = _normal(rngs, (d, d), d**-0.5)
     self.null_context = _normal(rngs, (half,), 1.0)
     self.conditions = nnx.data(  # the last row is the null row
       {n: _normal(rngs, (len(values) + 1, half), 1.0) for n, values in config.sources.items()}
@@ -149,9 +146,6 @@ class Network(nnx.Module):
     The two channels share their codebooks, of width D / 2. A dropped source is a learned null
     vector: of the context in the place of its sum, of a condition the last row of its table.
 
-    The combiner "project" is x_t = W_ctx sum_q E_q[context_tq] + W_tgt sum_q E_q[target_tq] + c,
-    with codebooks of width D.
-
     Source: StemGen (arXiv:2312.08723) section 2.1, Fig. 3; the width of a half is ours.
     """
     heard = self.sum_codebooks(context)
@@ -161,9 +155,6 @@ class Network(nnx.Module):
     for i, (name, values) in enumerate(self.config.sources.items()):
       known = keep[:, 1 + i] & (conditions[:, i] >= 0)
       c += self.conditions[name][...][jnp.where(known, conditions[:, i], len(values))][:, None]
-    if self.config.combiner == "project":
-      heard = jnp.where(keep[:, :1, None], heard @ self.context_in[...], null)
-      return written @ self.target_in[...] + heard + c
     heard = jnp.where(keep[:, :1, None], heard, null)
     return jnp.concatenate([heard + c, written + c], axis=-1)
 

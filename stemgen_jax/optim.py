@@ -9,7 +9,7 @@ import optax
 from stemgen_jax.config import OptimConfig
 from stemgen_jax.types import Array, Int, Params
 
-_DECAYED = re.compile(r"(qkv|out|gate_up|down|heads|context_in|target_in)$")
+_DECAYED = re.compile(r"(qkv|out|gate_up|down|heads)$")
 
 
 def build_schedule(config: OptimConfig) -> optax.Schedule:

@@ -112,7 +112,7 @@ def resolve_settings(settings: Mapping[str, Any], config: Config) -> SampleConfi
   preset = settings.pop("preset", None)
   if preset is not None and preset not in PRESETS:
     raise UserError(f"preset must be one of {sorted(PRESETS)}; got {preset!r}.")
-  names = [field.name for field in dataclasses.fields(SampleConfig)]
+  names = [f.name for f in dataclasses.fields(SampleConfig) if f.name != "assumed"]
   if unknown := sorted(set(settings) - set(names)):
     raise UserError(f"settings must be among {names}; got {unknown}. Check the spelling.")
   own = PRESETS[preset](config.sample) if preset else config.sample
@@ -130,8 +130,10 @@ def resolve_settings(settings: Mapping[str, Any], config: Config) -> SampleConfi
   return resolved
 
 
-def resolve_conditions(conditions: Mapping[str, str], model: ModelConfig) -> dict[str, int]:
-  """Returns the index of each source's value; -1 where it is unknown.
+def resolve_conditions(
+  conditions: Mapping[str, str], assumed: Mapping[str, str], model: ModelConfig
+) -> dict[str, int]:
+  """Returns the index of each source's value, `assumed` where it is left out; -1 if unknown.
 
   Raises:
     UserError: if a source or a value is not one of the model's.
@@ -140,6 +142,7 @@ def resolve_conditions(conditions: Mapping[str, str], model: ModelConfig) -> dic
     raise UserError(
       f"conditions must name sources of this model, {list(model.sources)}; got {unknown}."
     )
+  conditions = {**assumed, **conditions}
   return {
     name: category_index(conditions[name], values, name) if name in conditions else -1
     for name, values in model.sources.items()

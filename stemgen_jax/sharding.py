@@ -28,10 +28,9 @@ TABLE = (
   (r"blocks/gate_up", PartitionSpec(None, "fsdp", None, "tensor")),  # L D 2 F
   (r"blocks/down", PartitionSpec(None, "tensor", "fsdp")),  # L F D
   (r"blocks/(attention|mlp)_norm", PartitionSpec(None, None)),  # L D
-  (r"codebooks", PartitionSpec(None, None, "fsdp")),  # Q V+1 D
-  (r"(context|target)_in", PartitionSpec("fsdp", "tensor")),  # D D
-  (r"null_context|norm", PartitionSpec(None)),  # D
-  (r"conditions/[^/]+", PartitionSpec(None, "fsdp")),  # values+1 D
+  (r"codebooks", PartitionSpec(None, None, "fsdp")),  # Q V+1 D/2
+  (r"null_context|norm", PartitionSpec(None)),  # D/2, D
+  (r"conditions/[^/]+", PartitionSpec(None, "fsdp")),  # values+1 D/2
   (r"heads", PartitionSpec(None, "fsdp", "tensor")),  # Q D V
 )
 

@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """`StemGen`: a trained model and its codec, ready to write stems, for commands and notebooks."""
 
-import dataclasses
 import itertools
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -14,9 +13,8 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding
 from jaxtyping import Float, Int
 
-import stemgen_jax
 from stemgen_jax import codec as codecs
-from stemgen_jax import compilation_cache, mixing, sharding, transcode
+from stemgen_jax import compilation_cache, sharding, transcode
 from stemgen_jax.audio import Samples
 from stemgen_jax.checkpoint import load_average
 from stemgen_jax.codec.bundle import DEMO_BUNDLE
@@ -27,30 +25,10 @@ from stemgen_jax.generate import build_generate, steering_of, take_keys
 from stemgen_jax.job import Job
 from stemgen_jax.model import build
 from stemgen_jax.request import Request
+from stemgen_jax.result import Result, finish
 from stemgen_jax.score import build_nll
 from stemgen_jax.types import Bool, Keys, Params
 from stemgen_jax.windows import fill_windows
-
-Audio = Float[np.ndarray, "takes _channels _samples"]  # stem and mix may differ in channels
-
-
-@dataclasses.dataclass(frozen=True)
-class Result:
-  """Stems for one context, at its rate and of its length.
-
-  Attributes:
-    stems: the stem of each take, true peaks at -1 dBTP or below.
-    mixes: each over the context, likewise.
-    codes: the tokens of each.
-    sample_rate: in Hz.
-    metadata: settings, seed and measurements, of JSON types; "takes" has one entry a take.
-  """
-
-  stems: Audio
-  mixes: Audio
-  codes: Int[np.ndarray, "takes T Q"]
-  sample_rate: int
-  metadata: dict[str, Any]
 
 
 class StemGen:
@@ -267,40 +245,10 @@ class StemGen:
     return tokens[:batch]
 
   def _finish(self, job: Job, heard: transcode.Heard, codes: Int[np.ndarray, "n T Q"]) -> Result:
-    request, rate_hz = job.request, job.request.rate_hz
     scores = self.score(
       np.broadcast_to(heard.codes, codes.shape), codes, np.tile(job.indices, (len(codes), 1))
     )
-    context = mixing.Context.measure(request.context, rate_hz)
-    stems, mixes, takes = [], [], []
-    for own, score in zip(codes, scores):
-      stem = transcode.decode(self.codec, own, heard)
-      if request.stem is not None:
-        stem = mixing.splice(stem, request.stem, list(request.keep_s), rate_hz)
-      stem, placed = mixing.place_stem(stem, context, request.level_lu)
-      mix, mixed = mixing.mix_stem(stem, context)
-      report = mixing.describe(stem, context, request.loop)
-      takes.append(
-        {
-          "context_gain_db": heard.gain_db,
-          **placed,
-          **mixed,
-          "listening_score_nats": float(score),
-          **report,
-        }
-      )
-      stems.append(stem)
-      mixes.append(mix)
-    metadata = {
-      "stemgen_jax": stemgen_jax.__version__,
-      "jax": jax.__version__,
-      **self._meta,
-      "sample_rate_hz": rate_hz,
-      "duration_s": request.context.shape[1] / rate_hz,
-      **job.describe(),
-      "takes": takes,
-    }
-    return Result(np.stack(stems), np.stack(mixes), codes, rate_hz, metadata)
+    return finish(job, self.codec, heard, codes, scores, self._meta)
 
   def nll(
     self,

@@ -28,6 +28,7 @@ LAYERS = (
     "stopping",
     "cli",
     "clips",
+    "draw",
     "files",
     "guidance",
     "losses",
@@ -51,6 +52,7 @@ LAYERS = (
     "request",
   },
   {"checkpoint", "evaluation", "recorder", "job", "request_files"},
+  {"result"},
   {"workdir", "stemgen"},
   {
     "train",

@@ -40,7 +40,7 @@ def test_flops_of_an_example():
   attention = 12 * config.n_layers * frames**2 * config.dim
   multiplied = (flops - attention) / 6 / frames
   # All parameters but those of no matrix product (codebooks, norms) and the heads not asked.
-  unused = config.n_levels * (config.n_codes + 1) * config.dim
+  unused = config.n_levels * (config.n_codes + 1) * config.dim // 2
   unused += (config.n_levels - 1) * config.n_codes * config.dim
   assert multiplied == pytest.approx(count - unused, rel=1e-3)
 

@@ -70,7 +70,7 @@ def words_of(chain, out, **changes):
 def test_a_stem_for_a_stereo_loop_at_its_own_rate(chain, tmp_path):
   sample.main([*words_of(chain, tmp_path / "a"), "--guidance", "context=3"])
   settings = json.loads((tmp_path / "a/settings.json").read_text())
-  assert settings["guidance"] == {"context": 3.0, "instrument": 1.5}
+  assert settings["guidance"] == {"context": 3.0, "instrument": 2.0}
   assert settings["conditions"]["instrument"]["value"] == "bass"
   context, _ = soundfile.read(chain / "loop.wav")
   for i, take in enumerate(settings["takes"]):

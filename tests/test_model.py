@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from configs import demo, mingus, slakh
+from configs import demo, mingus, slakh, slakh_pod
 from stemgen_jax.model import build, rotary_angles, rotate
 
 B, T, Q, V = 8, 20, 4, 16
@@ -39,13 +39,13 @@ def test_published_sizes():
   config = slakh.get_config()
   assert 240e6 < count_parameters(config) < 265e6
   model, data = config.model, config.data
-  assert (model.n_levels, model.n_codes, model.dim, model.n_heads) == (4, 2048, 1024, 8)
+  assert (model.n_levels, model.n_codes, model.dim, model.n_heads) == (4, 2048, 1024, 16)
   assert data.crop_frames == 1000  # 20 s at 50 Hz
   assert count_parameters(demo.get_config()) < 8e6
   assert set(mingus.get_config().model.sources) == {"genre", "role"}
 
 
-@pytest.mark.parametrize("config", [slakh, mingus, demo])
+@pytest.mark.parametrize("config", [slakh, slakh_pod, mingus, demo])
 def test_full_size_shapes(config):
   config = config.get_config()
   config.validate()

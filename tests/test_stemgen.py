@@ -163,7 +163,7 @@ def test_a_context_is_brought_to_the_loudness_of_training(stemgen):
   assert transcode.normal_gain(codec, music, 16_000, -20.0) == pytest.approx(-20.0 - lufs, abs=0.01)
   assert transcode.normal_gain(codec, music, 16_000, None) == 0.0
   assert transcode.normal_gain(codec, 0 * music, 16_000, -20.0) == 0.0
-  assert transcode.normal_gain(codec, 1e-4 * music, 16_000, -20.0) == transcode.MOST_GAIN_DB
+  assert transcode.normal_gain(codec, 0.016 * music, 16_000, -20.0) == transcode.MOST_GAIN_DB
 
 
 @pytest.mark.slow

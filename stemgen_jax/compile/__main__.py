@@ -4,7 +4,7 @@ r"""Compiles training and sampling for a TPU slice that is not there, and says w
 Example:
   pip install --target runs/libtpu --no-deps libtpu==0.0.52
   TPU_LIBRARY_PATH=runs/libtpu/libtpu/libtpu.so python -m stemgen_jax.compile \
-    --config configs/slakh.py --topology v5e:4x4
+    --config configs/slakh_pod.py --topology v5e:4x4
 
 Runs on any machine, with JAX's own compiler for TPU (libtpu; the extra `compile` installs it, best
 in an environment of its own, as JAX looks for a TPU wherever it is installed). `--topology cpu`
