@@ -19,11 +19,11 @@ def get_config() -> Config:
   return dataclasses.replace(
     shipped,
     name="demo",
-    data=dataclasses.replace(shipped.data, path="runs/demo/tokens", crop_frames=250, batch_size=24),
+    data=dataclasses.replace(shipped.data, path="runs/demo/tokens", batch_size=12),
     optim=OptimConfig(
-      steps=60, learning_rate=1e-4, warmup_steps=10, final_lr_ratio=0.05, ema_decay=0.95
+      steps=20, learning_rate=3e-5, warmup_steps=5, final_lr_ratio=0.05, ema_decay=0.9
     ),
-    log_every_steps=10,
-    eval_every_steps=30,
-    checkpoint_every_steps=30,
+    log_every_steps=5,
+    eval_every_steps=10,
+    checkpoint_every_steps=10,
   )
