@@ -22,7 +22,8 @@ from pathlib import Path
 import numpy as np
 import torch
 from jaxtyping import Float
-from safetensors.torch import save_file
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from data_prep.codec_discriminator import (
@@ -165,6 +166,20 @@ class Trainer:
         getattr(self, name).load_state_dict(state[name])
 
 
+  def start_from(self, path: Path) -> None:
+    """Takes the weights of a decoder.safetensors to begin with.
+
+    Raises:
+      UserError: if the file is no decoder of these sizes.
+    """
+    try:
+      weights = {name: value.float() for name, value in load_file(path).items()}
+      self.model.load_state_dict(weights)
+    except (OSError, SafetensorError, RuntimeError) as error:
+      raise UserError(f"--init_from must be a decoder.safetensors; {path}: {error}") from None
+    self.average.load_state_dict(self.model.state_dict())
+
+
 _PARTS = ("model", "average", "judge", "optimizer", "judge_optimizer")
 
 
@@ -215,6 +230,8 @@ def train(flags: argparse.Namespace) -> None:
 
   crops, held_out = open_crops("train", flags.frames), open_crops("validation", VALIDATION_FRAMES)
   trainer = Trainer(spec, flags)
+  if flags.init_from and not (flags.workdir / "state.pt").is_file():
+    trainer.start_from(flags.init_from)
   trainer.resume()
   batch_s = flags.batch * flags.frames / bundle.spec.frame_rate_hz
   before_s, began_s, first = trainer.elapsed_s, time.monotonic(), trainer.step
@@ -248,6 +265,7 @@ def main(argv: list[str] | None = None) -> None:
   add("--data", type=Path, nargs="+", required=True, help="folders in Slakh's layout, at 32 kHz")
   add("--codec", type=Path, default=DEMO_BUNDLE, help="the bundle whose tokens are decoded")
   add("--workdir", type=Path, required=True, help="where the run is kept")
+  add("--init_from", type=Path, help="a decoder.safetensors to begin with")
   add("--minutes", type=float, default=60.0, help="how long to train (default 60)")
   add("--batch", type=int, default=8, help="crops of a step (default 8)")
   add("--frames", type=int, default=64, help=f"of a crop, beside {MARGIN_FRAMES} on either side")
