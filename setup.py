@@ -59,8 +59,8 @@ setup(
   license="Apache-2.0",
   packages=find_packages(include=["stemgen_jax*", "data_prep*", "configs*"]),
   package_data={
-    "stemgen_jax": ["py.typed", "codec/demo_bundle/*", "shipped/*", "templates/*"],
-    "data_prep": ["categories.yaml", "chorale_splits.yaml", "corpora/*.yaml"],
+    "stemgen_jax": ["py.typed", "codec/demo_bundle/*", "shipped/*", "shell/templates/*"],
+    "data_prep": ["chorale_splits.yaml", "corpora/*.yaml"],
   },
   python_requires=">=3.11",
   install_requires=BASE,

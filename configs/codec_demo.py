@@ -12,7 +12,7 @@ bundle that ships, in stemgen_jax/codec/demo_bundle. A discriminator that joins 
   python -m data_prep.train_codec --config configs/codec_demo.py --workdir runs/codec
 """
 
-from data_prep.codec_config import CodecConfig, DataConfig, ModelConfig, TrainConfig
+from data_prep.codec_training.config import CodecConfig, DataConfig, ModelConfig, TrainConfig
 
 
 def get_config() -> CodecConfig:

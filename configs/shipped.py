@@ -8,7 +8,6 @@ Command:    python -m stemgen_jax.train --config configs/shipped.py --workdir ru
 """
 
 from stemgen_jax.categories import CATEGORIES
-from stemgen_jax.clips import ACTIVITY, ACTIVITY_VALUES
 from stemgen_jax.codec.bundle import DEMO_BUNDLE
 from stemgen_jax.config import (
   Config,
@@ -18,6 +17,7 @@ from stemgen_jax.config import (
   OptimConfig,
   SampleConfig,
 )
+from stemgen_jax.data.clips import ACTIVITY, ACTIVITY_VALUES
 
 
 def get_config() -> Config:

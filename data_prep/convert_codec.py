@@ -11,12 +11,12 @@ import dataclasses
 import sys
 from pathlib import Path
 
-from data_prep.codec_formats import LICENCES, find_licence, open_source
-from data_prep.codec_source import take_weights
-from stemgen_jax.cli import build_parser
+from data_prep.codecs.formats import LICENCES, find_licence, open_source
+from data_prep.codecs.source import take_weights
 from stemgen_jax.codec.bundle import SPEC_FILE, WEIGHTS_FILE, Bundle, load_bundle, save_bundle
 from stemgen_jax.errors import UserError, run_cli
-from stemgen_jax.files import make_folder
+from stemgen_jax.shell.flags import build_parser
+from stemgen_jax.shell.folders import make_folder
 
 CONTINUED = " \\\n    "
 

@@ -23,16 +23,16 @@ import yaml
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from data_prep.arrange import arrange
-from data_prep.chorales import Chorale, chorale_paths, read_chorale
-from data_prep.midi_files import Score, find_scores, notes_digest, read_song
-from data_prep.music import Song
-from data_prep.render import check_soundfont, default_soundfont
-from data_prep.slakh_layout import write_track
-from data_prep.splits import SPLITS, assign_splits
-from stemgen_jax.cli import Parser
+from data_prep.music.arrange import arrange
+from data_prep.music.chorales import Chorale, chorale_paths, read_chorale
+from data_prep.music.midi_files import Score, find_scores, notes_digest, read_song
+from data_prep.music.parts import Song
+from data_prep.music.render import check_soundfont, default_soundfont
+from data_prep.music.slakh_layout import write_track
+from data_prep.music.splits import SPLITS, assign_splits
 from stemgen_jax.errors import UserError, run_cli
-from stemgen_jax.files import make_folder, write_text
+from stemgen_jax.shell.flags import Parser
+from stemgen_jax.shell.folders import make_folder, write_text
 
 _SETTINGS = "demo.json"
 _HELD_OUT = Path(__file__).with_name("chorale_splits.yaml")

@@ -13,12 +13,12 @@ import argparse
 import sys
 from pathlib import Path
 
+from data_prep.checks.corpus import inspect_corpus
+from data_prep.checks.shards import inspect_dataset
 from data_prep.corpora import AUTO, CORPORA
-from data_prep.inspect_corpus import inspect_corpus
-from data_prep.inspect_shards import inspect_dataset
-from stemgen_jax.cli import build_parser
+from stemgen_jax.data.records import MANIFEST_FILE
 from stemgen_jax.errors import UserError, run_cli
-from stemgen_jax.records import MANIFEST_FILE
+from stemgen_jax.shell.flags import build_parser
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -38,7 +38,7 @@ def build_arguments() -> argparse.ArgumentParser:
   parser.add_argument("path", metavar="PATH", help="a corpus' folder, or one of token shards")
   choices = ", ".join([AUTO, *CORPORA])
   parser.add_argument("--corpus", default=AUTO, help=f"one of {choices}; auto looks which it is")
-  parser.add_argument("--categories", metavar="FILE", help="in place of data_prep/categories.yaml")
+  parser.add_argument("--categories", metavar="FILE", help="in place of corpora/categories.yaml")
   parser.add_argument("--codec", metavar="BUNDLE", help="that the shards must be made with")
   parser.add_argument(
     "--page", metavar="FILE", help="of shards; by default inspect.html beside them"

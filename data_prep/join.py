@@ -13,11 +13,11 @@ import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from stemgen_jax.cli import build_parser
-from stemgen_jax.clips import Clip
+from stemgen_jax.data.clips import Clip
+from stemgen_jax.data.records import Dataset, write_dataset
+from stemgen_jax.data.shards import read_clips
 from stemgen_jax.errors import UserError, run_cli
-from stemgen_jax.records import Dataset, write_dataset
-from stemgen_jax.shards import read_clips
+from stemgen_jax.shell.flags import build_parser
 
 FREE = ("settings", "clip_s")  # what may differ
 

@@ -19,11 +19,11 @@ from rich.progress import track as show_progress
 
 from data_prep.corpora import AUTO, CORPORA, open_corpus
 from data_prep.corpora.types import Corpus
-from data_prep.tokenizer import read_stems
-from stemgen_jax.cli import build_parser
+from data_prep.tokens.tokenizer import read_stems
+from stemgen_jax.data.records import Dataset
 from stemgen_jax.errors import UserError, run_cli
-from stemgen_jax.files import make_folder
-from stemgen_jax.records import Dataset
+from stemgen_jax.shell.flags import build_parser
+from stemgen_jax.shell.folders import make_folder
 
 
 def write_originals(corpus: Corpus, dataset: Dataset, split: str, out: Path) -> Path:

@@ -19,13 +19,13 @@ from pathlib import Path
 import numpy as np
 
 from data_prep.corpora import open_corpus
+from data_prep.corpora.stem_audio import read_stem
 from data_prep.corpora.types import Track
-from data_prep.stem_audio import read_stem
-from stemgen_jax.audio import Samples, write_audio
-from stemgen_jax.cli import build_parser
+from stemgen_jax.audio.files import Samples, write_audio
 from stemgen_jax.codec.bundle import DEMO_BUNDLE
 from stemgen_jax.errors import UserError, run_cli
-from stemgen_jax.files import make_folder, write_text
+from stemgen_jax.shell.flags import build_parser
+from stemgen_jax.shell.folders import make_folder, write_text
 
 SONG_S = 30  # many short songs teach more in the same time than few long ones
 SONGS_LEAST = 20  # so that validation has two songs or more
@@ -69,7 +69,7 @@ def run_demo(out: Path, songs: int, seed: int, instrument: str, overrides: list[
   )  # fmt: skip
   shutil.copyfile(takes / "take_00.wav", out / "stem.wav")
   shutil.copyfile(takes / "take_00_mix.wav", out / "mix.wav")
-  stages.run("report", "stemgen_jax.report", "--demo", out, "--song", track.id)
+  stages.run("report", "data_prep.demo_page", "--demo", out, "--song", track.id)
   return out / "report.html"
 
 

@@ -22,20 +22,20 @@ from pathlib import Path
 from rich.console import Console
 from rich.logging import RichHandler
 
-from data_prep.augment import draw_augmentation
-from data_prep.backends import load_codec
+from data_prep.checks.tables import FIRST
+from data_prep.codecs.backends import load_codec
 from data_prep.corpora import CORPORA, open_corpus
 from data_prep.corpora.types import Corpus
-from data_prep.job_runner import Engine, run_jobs
-from data_prep.jobs import Job, make_jobs
-from data_prep.tables import FIRST
-from data_prep.tokenizer import Codec, TokenSettings
-from stemgen_jax.cli import build_parser
-from stemgen_jax.clips import Metadata
+from data_prep.tokens.augment import draw_augmentation
+from data_prep.tokens.job_runner import Engine, run_jobs
+from data_prep.tokens.jobs import Job, make_jobs
+from data_prep.tokens.tokenizer import Codec, TokenSettings
+from stemgen_jax.data.clips import Metadata
+from stemgen_jax.data.records import Dataset, dataset_folder, write_dataset
+from stemgen_jax.data.shards import copy_shards
 from stemgen_jax.errors import UserError, run_cli
-from stemgen_jax.files import make_folder
-from stemgen_jax.records import Dataset, dataset_folder, write_dataset
-from stemgen_jax.shards import copy_shards
+from stemgen_jax.shell.flags import build_parser
+from stemgen_jax.shell.folders import make_folder
 
 _log = logging.getLogger(__name__)
 
@@ -231,7 +231,7 @@ def build_arguments() -> argparse.ArgumentParser:
   add("--codec", required=True, metavar="BUNDLE", help="a codec bundle")
   add("--out", required=True, metavar="DIR", help="where datasets go")
   add("--name", help="of the dataset; the corpus' name if not given")
-  add("--categories", metavar="FILE", help="a table in the place of data_prep/categories.yaml")
+  add("--categories", metavar="FILE", help="a table in the place of corpora/categories.yaml")
   add("--clip_s", type=float, default=defaults.clip_s, help="longest clip, in s")
   add("--mixes", type=int, default=defaults.mixes, help="context mixes of a clip")
   add("--gain_jitter_db", type=float, default=defaults.gain_jitter_db,

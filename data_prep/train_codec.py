@@ -22,14 +22,14 @@ import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from data_prep import codec_audio
-from data_prep.codec_config import CodecConfig
-from data_prep.codec_report import RunLog, round_trip
-from data_prep.codec_trainer import Songs, Trainer
-from data_prep.torch_codec import TorchCodec, pad_by_joining
-from stemgen_jax.cli import build_parser, parse_config
+from data_prep.codec_training import audio as codec_audio
+from data_prep.codec_training.config import CodecConfig
+from data_prep.codec_training.report import RunLog, round_trip
+from data_prep.codec_training.trainer import Songs, Trainer
+from data_prep.codecs.torch_codec import TorchCodec, pad_by_joining
 from stemgen_jax.errors import run_cli
-from stemgen_jax.files import make_folder, write_text
+from stemgen_jax.shell.flags import build_parser, parse_config
+from stemgen_jax.shell.folders import make_folder, write_text
 
 
 def train(config: CodecConfig, workdir: Path) -> dict[str, list[float]]:

@@ -26,18 +26,24 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from data_prep.codec_discriminator import (
+from data_prep.codec_training.decoder_music import (
+  MARGIN_FRAMES,
+  Crops,
+  FrozenCodec,
+  Music,
+  read_music,
+)
+from data_prep.codec_training.discriminator import (
   Discriminator,
   adversarial_loss,
   feature_loss,
   judge_loss,
 )
-from data_prep.decoder_music import MARGIN_FRAMES, Crops, FrozenCodec, Music, read_music
-from data_prep.torch_vocos import Vocos, VocosSpec
-from stemgen_jax.cli import build_parser
+from data_prep.codec_training.torch_vocos import Vocos, VocosSpec
 from stemgen_jax.codec.bundle import DEMO_BUNDLE, load_bundle
+from stemgen_jax.codec.fidelity import mel_distance_db, mel_filters, si_sdr_db
 from stemgen_jax.errors import UserError, run_cli
-from stemgen_jax.evaluation.fidelity import mel_distance_db, mel_filters, si_sdr_db
+from stemgen_jax.shell.flags import build_parser
 
 MEL_BANDS = {2048: 160, 1024: 120, 512: 80, 256: 40, 128: 20}  # window -> bands
 MEL_FLOOR = 1e-5
@@ -164,7 +170,6 @@ class Trainer:
       self.step, self.elapsed_s = state["step"], state["elapsed_s"]
       for name in _PARTS:
         getattr(self, name).load_state_dict(state[name])
-
 
   def start_from(self, path: Path) -> None:
     """Takes the weights of a decoder.safetensors to begin with.

@@ -10,7 +10,7 @@ __all__ = ["StemGen"]
 def __getattr__(name: str) -> Any:
   """Loads `StemGen` where it is asked for: training and tokenising do without."""
   if name == "StemGen":
-    from stemgen_jax.stemgen import StemGen
+    from stemgen_jax.sampling.stemgen import StemGen
 
     return StemGen
   raise AttributeError(f"module 'stemgen_jax' has no attribute {name!r}")

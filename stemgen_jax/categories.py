@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Instrument categories as a musician names them, and finding one by a name typed by hand.
 
-What corpora call them is data, in data_prep/categories.yaml. An instrument that no table knows has
-no category: it is stored as unknown and reported, never filed under `other`, which is for sounds
-known to be none of the rest.
+What corpora call them is data, in data_prep/corpora/categories.yaml. An instrument that no table
+knows has no category: it is stored as unknown and reported, never filed under `other`, which is for
+sounds known to be none of the rest.
 """
 
 import difflib

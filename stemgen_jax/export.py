@@ -12,12 +12,12 @@ from pathlib import Path
 
 import jax
 
-from stemgen_jax import sharding
-from stemgen_jax.checkpoint import load_average
-from stemgen_jax.cli import build_parser
 from stemgen_jax.config import MeshConfig
 from stemgen_jax.errors import run_cli
-from stemgen_jax.model_bundle import save_model
+from stemgen_jax.model import sharding
+from stemgen_jax.shell.flags import build_parser
+from stemgen_jax.training.checkpoint import load_average
+from stemgen_jax.training.model_bundle import save_model
 
 
 def main(argv: list[str] | None = None) -> None:

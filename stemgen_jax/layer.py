@@ -25,16 +25,16 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 
-from stemgen_jax.audio import Samples, read_audio, write_audio
+from stemgen_jax.audio.files import Samples, read_audio, write_audio
+from stemgen_jax.audio.loudness import amplify
 from stemgen_jax.categories import category_index
-from stemgen_jax.cli import build_parser
 from stemgen_jax.errors import run_cli
-from stemgen_jax.files import claim_folder, make_folder, write_text
-from stemgen_jax.loudness import amplify
-from stemgen_jax.request import Request
-from stemgen_jax.request_files import PARTS, SETTINGS, build_request
 from stemgen_jax.sample import add_model_flags, add_take_flags, write_result
-from stemgen_jax.stemgen import StemGen
+from stemgen_jax.sampling.request import Request
+from stemgen_jax.sampling.request_files import PARTS, SETTINGS, build_request
+from stemgen_jax.sampling.stemgen import StemGen
+from stemgen_jax.shell.flags import build_parser
+from stemgen_jax.shell.folders import claim_folder, make_folder, write_text
 
 PLAN, LAYER = "layers.json", "layer.json"
 SILENT_LUFS = -50.0  # as the codec gives it, a take below this is silence
@@ -151,7 +151,7 @@ def write_stems(out: Path, layers: list[dict[str, Any]], rate_hz: int) -> None:
 
 def draw_page(out: Path, source: str, layers: list[dict[str, Any]]) -> str:
   """Returns the page: the arrangement as a picture, and players of all that was made."""
-  from stemgen_jax.page import embed_figure, pyplot, render
+  from stemgen_jax.shell.page import embed_figure, pyplot, render
 
   paths = sorted((out / "stems").glob("*.wav"))[: len(layers) + 1]
   figure, rows = pyplot.subplots(

@@ -27,14 +27,14 @@ from typing import Any
 
 from rich.console import Console
 
-from stemgen_jax.audio import write_audio
-from stemgen_jax.cli import build_parser
-from stemgen_jax.clips import ACTIVITY_VALUES
+from stemgen_jax.audio.files import write_audio
+from stemgen_jax.data.clips import ACTIVITY_VALUES
 from stemgen_jax.errors import run_cli
-from stemgen_jax.files import make_folder, write_text
-from stemgen_jax.request import PRESETS
-from stemgen_jax.request_files import PARTS, SETTINGS, plan_requests
-from stemgen_jax.stemgen import Result, StemGen
+from stemgen_jax.sampling.request import PRESETS
+from stemgen_jax.sampling.request_files import PARTS, SETTINGS, plan_requests
+from stemgen_jax.sampling.stemgen import Result, StemGen
+from stemgen_jax.shell.flags import build_parser
+from stemgen_jax.shell.folders import make_folder, write_text
 
 SETTINGS_FILE = "settings.json"
 

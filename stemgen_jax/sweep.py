@@ -16,7 +16,7 @@ with the same seeds. The table has
                  songs' true stems: smaller is nearer to real music; biased, but by as much in each
                  row of one table
   harmony        distance of the stem's harmony from its context's, 0 to 1: a part of MIRDD, over
-                 the stems to which it applies (`stemgen_jax/evaluation/mirdd.py`)
+                 the stems to which it applies (`stemgen_jax/evaluate/metrics/mirdd.py`)
   rhythm         likewise
   pitched        share of stems in which harmony applies, they have notes
   silent         share of stems below -50 dB
@@ -38,8 +38,8 @@ import numpy as np
 from jaxtyping import Float
 from rich.console import Console
 
-from stemgen_jax.cli import build_parser
 from stemgen_jax.codec import Codec
+from stemgen_jax.data.records import Dataset
 from stemgen_jax.errors import UserError, run_cli
 from stemgen_jax.evaluate.examples import (
   AT_ONCE,
@@ -50,16 +50,16 @@ from stemgen_jax.evaluate.examples import (
   write_stems,
 )
 from stemgen_jax.evaluate.measures import compare, mean_of
-from stemgen_jax.evaluation.descriptors import Descriptors, describe
-from stemgen_jax.evaluation.embeddings import embed_latents
-from stemgen_jax.evaluation.frechet import frechet_distance
-from stemgen_jax.evaluation.intervals import bootstrap
-from stemgen_jax.files import claim_folder, write_text
-from stemgen_jax.generate import take_keys
-from stemgen_jax.records import Dataset
-from stemgen_jax.request import resolve_settings
-from stemgen_jax.request_files import read_lines
-from stemgen_jax.stemgen import StemGen
+from stemgen_jax.evaluate.metrics.descriptors import Descriptors, describe
+from stemgen_jax.evaluate.metrics.embeddings import embed_latents
+from stemgen_jax.evaluate.metrics.frechet import frechet_distance
+from stemgen_jax.evaluate.metrics.intervals import bootstrap
+from stemgen_jax.model.generate import take_keys
+from stemgen_jax.sampling.request import resolve_settings
+from stemgen_jax.sampling.request_files import read_lines
+from stemgen_jax.sampling.stemgen import StemGen
+from stemgen_jax.shell.flags import build_parser
+from stemgen_jax.shell.folders import claim_folder, write_text
 
 PLAN, ROWS = "plan.json", "rows.jsonl"
 TRUE, OTHER = "true stems", "other songs' stems"

@@ -21,22 +21,22 @@ from pathlib import Path
 import jax
 from jax.sharding import Mesh
 
-from stemgen_jax import sharding
-from stemgen_jax.checkpoint import abstract_like, hush_closed_loops
-from stemgen_jax.cli import build_parser, parse_config
-from stemgen_jax.codebook_init import read_codebooks
 from stemgen_jax.config import Config, to_dict
-from stemgen_jax.data import make_loader
+from stemgen_jax.data.loader import make_loader
+from stemgen_jax.data.records import Dataset
 from stemgen_jax.errors import UserError, run_cli
-from stemgen_jax.evaluation.audition import build_audition
-from stemgen_jax.evaluation.validation import build_validation
-from stemgen_jax.model import Model, build
-from stemgen_jax.recorder import Recorder
-from stemgen_jax.records import Dataset
-from stemgen_jax.step import TrainState, init_state, jit_train_step
-from stemgen_jax.stopping import StopSignal
+from stemgen_jax.model import sharding
+from stemgen_jax.model.network import Model, build
+from stemgen_jax.shell.flags import build_parser, parse_config
+from stemgen_jax.training.audition import build_audition
+from stemgen_jax.training.checkpoint import abstract_like, hush_closed_loops
+from stemgen_jax.training.codebook_init import read_codebooks
+from stemgen_jax.training.recorder import Recorder
+from stemgen_jax.training.step import TrainState, init_state, jit_train_step
+from stemgen_jax.training.stopping import StopSignal
+from stemgen_jax.training.validation import build_validation
+from stemgen_jax.training.workdir import check_fit, describe, git_commit, load_init, open_run
 from stemgen_jax.types import Params
-from stemgen_jax.workdir import check_fit, describe, git_commit, load_init, open_run
 
 PROFILED = range(3, 8)  # steps of this process: the first ones compile
 

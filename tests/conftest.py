@@ -36,8 +36,8 @@ TINY_CODES, TINY_LEVELS = 16, 4
 @pytest.fixture(scope="session")
 def tiny_dataset(tmp_path_factory):
   """Eight songs of random codes, in which every mix repeats the codes of the stem it lacks."""
-  from stemgen_jax.clips import Clip, Metadata
-  from stemgen_jax.records import write_dataset
+  from stemgen_jax.data.clips import Clip, Metadata
+  from stemgen_jax.data.records import write_dataset
 
   rng = np.random.default_rng(0)
 
@@ -138,10 +138,11 @@ def make_stemgen():
   import dataclasses
 
   from configs.demo import get_config
-  from stemgen_jax import codec, sharding
+  from stemgen_jax import codec
   from stemgen_jax.config import MeshConfig
-  from stemgen_jax.model import build
-  from stemgen_jax.stemgen import StemGen
+  from stemgen_jax.model import sharding
+  from stemgen_jax.model.network import build
+  from stemgen_jax.sampling.stemgen import StemGen
 
   config = get_config()
   config = dataclasses.replace(

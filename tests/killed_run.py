@@ -6,7 +6,7 @@ import time
 
 from small_corpus import MeanCodec, run_some
 
-from data_prep.job_runner import Engine
+from data_prep.tokens.job_runner import Engine
 
 
 class SlowCodec(MeanCodec):

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from data_prep.torch_codec import build_model, encodec
+from data_prep.codecs.torch_codec import build_model, encodec
 from stemgen_jax.codec.architecture import CodecSpec
 
 SMALL = CodecSpec(

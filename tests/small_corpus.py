@@ -7,7 +7,7 @@ import yaml
 
 from data_prep.corpora import open_corpus
 from data_prep.tokenize import tokenize_corpus
-from data_prep.tokenizer import TokenSettings
+from data_prep.tokens.tokenizer import TokenSettings
 from stemgen_jax.codec.architecture import CodecSpec
 
 RATE, HOP = 4000, 40

@@ -19,8 +19,8 @@ from stemgen_jax.compile.__main__ import main
 from stemgen_jax.compile.chips import CHIPS
 from stemgen_jax.config import ModelConfig
 from stemgen_jax.errors import UserError
-from stemgen_jax.flops import forward_flops, train_flops
-from stemgen_jax.model import build
+from stemgen_jax.model.flops import forward_flops, train_flops
+from stemgen_jax.model.network import build
 
 ROOT = Path(__file__).parents[1]
 HAS_LIBTPU = "TPU_LIBRARY_PATH" in os.environ or importlib.util.find_spec("libtpu")

@@ -8,7 +8,7 @@ import soundfile
 
 from stemgen_jax import layer
 from stemgen_jax.errors import run_cli
-from stemgen_jax.stemgen import StemGen
+from stemgen_jax.sampling.stemgen import StemGen
 
 RATE_HZ = 16_000
 

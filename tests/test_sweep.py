@@ -8,7 +8,7 @@ import pytest
 from stemgen_jax import sweep
 from stemgen_jax.bench import random_shards
 from stemgen_jax.errors import run_cli
-from stemgen_jax.stemgen import StemGen
+from stemgen_jax.sampling.stemgen import StemGen
 
 LINES = (
   {"name": "own"},

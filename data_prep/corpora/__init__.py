@@ -8,7 +8,7 @@ or does not know, in `problems`, as "kind: detail"; whoever opened the corpus te
 import os
 from pathlib import Path
 
-from data_prep.category_map import CategoryMap
+from data_prep.corpora.category_map import CategoryMap
 from data_prep.corpora.cocochorales import CocoChorales
 from data_prep.corpora.folder import Folder
 from data_prep.corpora.layout import list_folders

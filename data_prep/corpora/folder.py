@@ -5,7 +5,7 @@ import itertools
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from data_prep.category_map import split_words
+from data_prep.corpora.category_map import split_words
 from data_prep.corpora.layout import (
   AUDIO_SUFFIXES,
   Reader,

@@ -8,7 +8,7 @@ import unicodedata
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from data_prep.category_map import CategoryMap
+from data_prep.corpora.category_map import CategoryMap
 from data_prep.corpora.types import INSTRUMENT, SPLITS, Problem, Track
 from stemgen_jax.errors import UserError
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from data_prep.category_map import normalise
+from data_prep.corpora.category_map import normalise
 from data_prep.corpora.layout import Reader, drop_repeats, hash_split, list_folders, require_songs
 from data_prep.corpora.types import INSTRUMENT, AudioFile, Problem, Stem, Track
 from stemgen_jax.errors import UserError

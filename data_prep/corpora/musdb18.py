@@ -7,7 +7,7 @@ from pathlib import Path
 
 import yaml
 
-from data_prep.category_map import CategoryMap
+from data_prep.corpora.category_map import CategoryMap
 from data_prep.corpora.layout import Reader, drop_repeats, find_audio, list_folder, require_songs
 from data_prep.corpora.types import INSTRUMENT, AudioFile, Problem, Stem, Track
 

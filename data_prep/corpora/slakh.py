@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from data_prep.category_map import CategoryMap
+from data_prep.corpora.category_map import CategoryMap
 from data_prep.corpora.layout import Reader, drop_repeats, find_audio, list_folders, require_songs
 from data_prep.corpora.types import INSTRUMENT, SPLITS, AudioFile, Problem, Stem, Track
 from stemgen_jax.errors import UserError

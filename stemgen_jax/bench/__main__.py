@@ -14,9 +14,9 @@ from pathlib import Path
 
 from stemgen_jax.bench import codec, data, sample, scale, train
 from stemgen_jax.bench.table import show_rows
-from stemgen_jax.cli import build_parser
 from stemgen_jax.errors import run_cli
-from stemgen_jax.files import make_folder
+from stemgen_jax.shell.flags import build_parser
+from stemgen_jax.shell.folders import make_folder
 
 # Each part has a docstring, COLUMNS, add_arguments and measure_all.
 PARTS = {"codec": codec, "data": data, "sample": sample, "scale": scale, "train": train}

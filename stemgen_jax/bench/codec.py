@@ -116,7 +116,7 @@ def measure(bundle: Path, seconds: float, repeats: int) -> list[Row]:
   audio /= 10
   words = ["--codec", bundle, "--shape", *audio.shape]
   with TorchWorker(
-    "data_prep.codec_timer", words, needs=["encodec"], start=audio.tobytes()
+    "data_prep.yardsticks.codec_timer", words, needs=["encodec"], start=audio.tobytes()
   ) as torch_timer:
     timers = (JaxTimer(codec, audio), torch_timer)
     times = {(call, timer): [] for call in CALLS for timer in timers}

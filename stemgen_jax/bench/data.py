@@ -23,10 +23,10 @@ from pathlib import Path
 from stemgen_jax.bench.random_shards import write_random
 from stemgen_jax.bench.table import Row, describe_machine
 from stemgen_jax.config import DataConfig, ModelConfig
-from stemgen_jax.data import make_loader
+from stemgen_jax.data.loader import make_loader
+from stemgen_jax.data.records import Dataset
 from stemgen_jax.errors import UserError
-from stemgen_jax.flops import train_flops
-from stemgen_jax.records import Dataset
+from stemgen_jax.model.flops import train_flops
 
 H100_FLOPS = 989e12  # dense bfloat16, NVIDIA's data sheet of the H100 SXM
 MFU = 0.4  # share of it that training reaches; more than most report

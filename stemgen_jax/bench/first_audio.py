@@ -11,10 +11,10 @@ from pathlib import Path
 
 import numpy as np
 
-from stemgen_jax.audio import write_audio
+from stemgen_jax.audio.files import write_audio
 from stemgen_jax.bench.table import Row, describe_machine
 from stemgen_jax.errors import UserError
-from stemgen_jax.stemgen import StemGen
+from stemgen_jax.sampling.stemgen import StemGen
 
 SECONDS, RATE_HZ = 5.0, 44_100
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 
 from stemgen_jax.categories import CATEGORIES
-from stemgen_jax.clips import ABSENT_DB, Clip, Metadata
-from stemgen_jax.records import write_dataset
+from stemgen_jax.data.clips import ABSENT_DB, Clip, Metadata
+from stemgen_jax.data.records import write_dataset
 
 STEMS, MIXES = 8, 8
 SHARD_SONGS = 100

@@ -6,12 +6,12 @@ Example:
   python -m stemgen_jax.bench sample --checkpoint runs/demo/model   # and the time to first audio
 
 The first row is the base; each other row changes one number of it. "x torch" is against
-data_prep/torch_sampler.py (one forward a guidance branch, the heads of all levels, a Python loop)
-in a process of its own, with the same sizes, iterations and threads, the two taking turns. A
-forward is the network on all branches of one iteration, alone; "overhead" is what an iteration
-takes beyond it. FLOP are those the model needs (`stemgen_jax.flops`), "matmul" the rate of a
-float32 product of two square matrices of 2048 rows, timed between the stems; "compile" is what the
-first stem takes longer.
+data_prep/yardsticks/torch_sampler.py (one forward a guidance branch, the heads of all levels, a
+Python loop) in a process of its own, with the same sizes, iterations and threads, the two taking
+turns. A forward is the network on all branches of one iteration, alone; "overhead" is what an
+iteration takes beyond it. FLOP are those the model needs (`stemgen_jax.model.flops`), "matmul" the
+rate of a float32 product of two square matrices of 2048 rows, timed between the stems; "compile" is
+what the first stem takes longer.
 """
 
 import argparse
@@ -25,17 +25,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from stemgen_jax import guidance
 from stemgen_jax.bench.first_audio import measure_first_audio
 from stemgen_jax.bench.table import Row, describe_machine
 from stemgen_jax.bench.train import HEAD_WIDTH, MLP_RATIO
 from stemgen_jax.bench.worker import TorchWorker
 from stemgen_jax.config import ModelConfig, SampleConfig
-from stemgen_jax.decode import options_of
 from stemgen_jax.errors import UserError
-from stemgen_jax.flops import forward_flops
-from stemgen_jax.generate import build_generate, steering_of, take_keys
-from stemgen_jax.model import build
+from stemgen_jax.model import guidance
+from stemgen_jax.model.decode import options_of
+from stemgen_jax.model.flops import forward_flops
+from stemgen_jax.model.generate import build_generate, steering_of, take_keys
+from stemgen_jax.model.network import build
 
 LEVELS, CODES, MATMUL = 4, 2048, 2048
 COLUMNS = {
@@ -139,7 +139,7 @@ def measure(
     words = ["--weights", weights, "--frames", frames, "--batch", takes, "--steps", *steps]
     if sources:
       words += ["--scales", *[2.0] * sources]
-    with TorchWorker("data_prep.sample_timer", words) as torch_worker:
+    with TorchWorker("data_prep.yardsticks.sample_timer", words) as torch_worker:
       for turn in range(1 + arguments.repeats):
         for call in (run_forward, run_matmul):
           for _ in range(5):

@@ -22,8 +22,8 @@ from pathlib import Path
 import configs
 from stemgen_jax.bench.random_shards import METADATA, MIXES, STEMS, write_random
 from stemgen_jax.bench.table import Row, describe_machine
+from stemgen_jax.data.records import Dataset
 from stemgen_jax.errors import UserError
-from stemgen_jax.records import Dataset
 
 STEPS = 4
 COLUMNS = {

@@ -14,7 +14,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from stemgen_jax.files import write_text
+from stemgen_jax.shell.folders import write_text
 
 Row = dict[str, str | int | float | None]
 

@@ -6,7 +6,7 @@ Example:
 
 Varies one of width, length and batch at a time about the first of each. Shards of random codes are
 read by the real pipeline, and the real step is taken: loss, gradient, AdamW, averaged weights. A
-step's FLOP are those the model needs (`stemgen_jax.flops`), not what is computed over again.
+step's FLOP are those the model needs (`stemgen_jax.model.flops`), not what is computed over again.
 
 "matmul": the rate of a float32 product of two square matrices of --matmul rows, the median of
 those timed just before and just after the steps, so that a drift of the machine meets both.
@@ -23,19 +23,19 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 
-from stemgen_jax import sharding
 from stemgen_jax.bench.random_shards import METADATA, write_random
 from stemgen_jax.bench.table import Row, describe_machine
-from stemgen_jax.checkpoint import abstract_like
-from stemgen_jax.clips import Metadata
 from stemgen_jax.config import Config, DataConfig, ModelConfig
-from stemgen_jax.data import make_loader
+from stemgen_jax.data.clips import Metadata
+from stemgen_jax.data.loader import make_loader
+from stemgen_jax.data.records import Dataset
 from stemgen_jax.errors import UserError
-from stemgen_jax.files import make_folder
-from stemgen_jax.flops import train_flops
-from stemgen_jax.model import build
-from stemgen_jax.records import Dataset
-from stemgen_jax.step import init_state, jit_train_step
+from stemgen_jax.model import sharding
+from stemgen_jax.model.flops import train_flops
+from stemgen_jax.model.network import build
+from stemgen_jax.shell.folders import make_folder
+from stemgen_jax.training.checkpoint import abstract_like
+from stemgen_jax.training.step import init_state, jit_train_step
 
 SONGS = 40
 HEAD_WIDTH = 64

@@ -2,7 +2,7 @@
 """The codec in JAX: audio to EnCodec codes and back, from a bundle.
 
 `load(path)` gives a `Codec`. Arrays are [B, channels, samples] and [B, T, Q] here and nowhere
-inside. PyTorch runs the same bundle in data_prep/torch_codec.py.
+inside. PyTorch runs the same bundle in data_prep/codecs/torch_codec.py.
 """
 
 import dataclasses

@@ -14,10 +14,10 @@ import soundfile
 from rich.console import Console
 from rich.progress import Progress
 
-from stemgen_jax.audio import Samples, measure_duration, read_blocks, write_blocks
-from stemgen_jax.cli import build_parser
+from stemgen_jax.audio.files import Samples, measure_duration, read_blocks, write_blocks
 from stemgen_jax.codec import DEMO_BUNDLE, Codec, load
 from stemgen_jax.errors import UserError, run_cli
+from stemgen_jax.shell.flags import build_parser
 
 
 def hear(codec: Codec, path: Path, levels: int, samples: int) -> Iterator[Samples]:

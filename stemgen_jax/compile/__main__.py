@@ -33,14 +33,14 @@ import jax
 from jax.experimental import topologies
 
 from stemgen_jax.bench.table import Row, show_rows
-from stemgen_jax.cli import build_parser, parse_config
 from stemgen_jax.compile.chips import CHIPS, Chip
 from stemgen_jax.compile.measure import measure
 from stemgen_jax.compile.programs import PROGRAMS
 from stemgen_jax.config import Config, MeshConfig
 from stemgen_jax.errors import UserError, run_cli
-from stemgen_jax.files import make_folder
-from stemgen_jax.sharding import build_mesh
+from stemgen_jax.model.sharding import build_mesh
+from stemgen_jax.shell.flags import build_parser, parse_config
+from stemgen_jax.shell.folders import make_folder
 
 NAMES = {
   "program": ("program", ""),

@@ -18,8 +18,8 @@ from stemgen_jax.compile import hlo
 from stemgen_jax.compile.chips import Chip
 from stemgen_jax.compile.programs import PROGRAMS, with_unroll
 from stemgen_jax.config import Config
-from stemgen_jax.flops import forward_flops, train_flops
-from stemgen_jax.guidance import branches
+from stemgen_jax.model.flops import forward_flops, train_flops
+from stemgen_jax.model.guidance import branches
 
 Row = dict[str, Any]
 

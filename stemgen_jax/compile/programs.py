@@ -9,13 +9,13 @@ import jax.numpy as jnp
 from jax.sharding import Mesh, NamedSharding
 from jax.stages import Lowered
 
-from stemgen_jax import sharding
-from stemgen_jax.checkpoint import abstract_like
 from stemgen_jax.config import Config, ModelConfig
-from stemgen_jax.decode import options_of
-from stemgen_jax.generate import build_generate, steering_of
-from stemgen_jax.model import build
-from stemgen_jax.step import init_state, jit_train_step
+from stemgen_jax.model import sharding
+from stemgen_jax.model.decode import options_of
+from stemgen_jax.model.generate import build_generate, steering_of
+from stemgen_jax.model.network import build
+from stemgen_jax.training.checkpoint import abstract_like
+from stemgen_jax.training.step import init_state, jit_train_step
 
 
 def lower_train(config: Config, mesh: Mesh) -> Lowered:

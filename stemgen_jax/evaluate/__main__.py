@@ -28,7 +28,7 @@ import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from stemgen_jax.cli import build_parser
+from stemgen_jax.data.records import Dataset
 from stemgen_jax.errors import UserError, run_cli
 from stemgen_jax.evaluate import page
 from stemgen_jax.evaluate.distributions import (
@@ -48,18 +48,18 @@ from stemgen_jax.evaluate.examples import (
   draw_windows,
   make_examples,
 )
+from stemgen_jax.evaluate.listening_test.opinions import mean_opinion_scores, tabulate_opinions
+from stemgen_jax.evaluate.listening_test.server import listen
 from stemgen_jax.evaluate.measures import measure_examples, summarise, summarise_gain
-from stemgen_jax.evaluation.category import describe_timbre, train_classifier
-from stemgen_jax.evaluation.coherence import load_matrix
-from stemgen_jax.evaluation.embeddings import Embedding, load_embedding, load_onnx
-from stemgen_jax.evaluation.listen import listen
-from stemgen_jax.evaluation.opinions import mean_opinion_scores, tabulate_opinions
-from stemgen_jax.files import claim_folder, write_text
-from stemgen_jax.records import Dataset
-from stemgen_jax.request import resolve_settings
-from stemgen_jax.request_files import SETTINGS
+from stemgen_jax.evaluate.metrics.category import describe_timbre, train_classifier
+from stemgen_jax.evaluate.metrics.coherence import load_matrix
+from stemgen_jax.evaluate.metrics.embeddings import Embedding, load_embedding, load_onnx
 from stemgen_jax.sample import add_model_flags
-from stemgen_jax.stemgen import StemGen
+from stemgen_jax.sampling.request import resolve_settings
+from stemgen_jax.sampling.request_files import SETTINGS
+from stemgen_jax.sampling.stemgen import StemGen
+from stemgen_jax.shell.flags import build_parser
+from stemgen_jax.shell.folders import claim_folder, write_text
 
 PLAN = "plan.json"
 TRAINING_WINDOWS = 8  # true stems of training songs, for each window judged: reference, classifier

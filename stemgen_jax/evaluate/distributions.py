@@ -15,19 +15,19 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int, Shaped
 
-from stemgen_jax.audio import Samples, convert_audio
+from stemgen_jax.audio.files import Samples, convert_audio
 from stemgen_jax.evaluate.examples import Example
 from stemgen_jax.evaluate.measures import mean_of
-from stemgen_jax.evaluation.coherence import cocola_scores, prompt_adherence
-from stemgen_jax.evaluation.embeddings import Embedding
-from stemgen_jax.evaluation.frechet import (
+from stemgen_jax.evaluate.metrics.coherence import cocola_scores, prompt_adherence
+from stemgen_jax.evaluate.metrics.embeddings import Embedding
+from stemgen_jax.evaluate.metrics.frechet import (
   build_kernel_distance,
   fit_gaussian,
   frechet_infinity,
   gaussian_distance,
 )
-from stemgen_jax.evaluation.intervals import EDGES, draw_songs
-from stemgen_jax.files import write_text
+from stemgen_jax.evaluate.metrics.intervals import EDGES, draw_songs
+from stemgen_jax.shell.folders import write_text
 
 SUBSETS = 5  # the smallest set that `frechet_infinity` measures is a fifth
 DRAWS = 100  # of an interval whose figure takes long

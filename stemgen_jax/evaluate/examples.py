@@ -22,16 +22,16 @@ from pathlib import Path
 import librosa
 import numpy as np
 
-from stemgen_jax.audio import Samples, convert_audio, read_audio, write_audio
+from stemgen_jax.audio.files import Samples, convert_audio, read_audio, write_audio
 from stemgen_jax.codec import Codec
 from stemgen_jax.codec.architecture import CodecSpec
 from stemgen_jax.config import SampleConfig
-from stemgen_jax.data import make_loader
+from stemgen_jax.data.loader import make_loader
+from stemgen_jax.data.records import Dataset
 from stemgen_jax.errors import UserError
-from stemgen_jax.files import make_folder, write_text
-from stemgen_jax.generate import take_keys
-from stemgen_jax.records import Dataset
-from stemgen_jax.stemgen import StemGen
+from stemgen_jax.model.generate import take_keys
+from stemgen_jax.sampling.stemgen import StemGen
+from stemgen_jax.shell.folders import make_folder, write_text
 from stemgen_jax.types import Float, Int, Keys
 
 SETS = ("true", "model", "other", "shifted", "chance")

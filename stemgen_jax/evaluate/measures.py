@@ -14,14 +14,14 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Shaped
 
+from stemgen_jax.audio.loudness import measure_lufs
 from stemgen_jax.errors import UserError
 from stemgen_jax.evaluate.examples import Example
-from stemgen_jax.evaluation.descriptors import Descriptors, describe
-from stemgen_jax.evaluation.intervals import EDGES, draw_songs
-from stemgen_jax.evaluation.mirdd import WEIGHTS, align, distances, mirdd
-from stemgen_jax.files import write_text
-from stemgen_jax.loudness import measure_lufs
-from stemgen_jax.stemgen import StemGen
+from stemgen_jax.evaluate.metrics.descriptors import Descriptors, describe
+from stemgen_jax.evaluate.metrics.intervals import EDGES, draw_songs
+from stemgen_jax.evaluate.metrics.mirdd import WEIGHTS, align, distances, mirdd
+from stemgen_jax.sampling.stemgen import StemGen
+from stemgen_jax.shell.folders import write_text
 
 SILENT_LUFS = -50.0
 LEAST_SONGS = 5  # behind an interval

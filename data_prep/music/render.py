@@ -1,0 +1,154 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Songs to audio: one mono stem a part through tinysoundfont, offline, and their loudness.
+
+Stems are 16-bit integers and the mix is their integer sum, so it is exact and never clips.
+"""
+
+import dataclasses
+import warnings
+from pathlib import Path
+
+import mido
+import numpy as np
+import pretty_midi
+import pyloudnorm
+import tinysoundfont
+from jaxtyping import Float, Int16
+
+from data_prep.music.parts import Part, Song
+from stemgen_jax.errors import UserError
+
+Mono = Float[np.ndarray, " samples"]
+Pcm = Int16[np.ndarray, " samples"]
+
+MIX_LUFS = -16.0
+_PEAK = 0.95
+_FULL_SCALE = 32767
+_BANK_SELECT = (0, 32)
+
+
+def default_soundfont() -> Path:
+  """Returns the path of the General MIDI SoundFont that pretty_midi ships (TimGM6mb, GPL-2)."""
+  return Path(pretty_midi.__file__).with_name("TimGM6mb.sf2")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Rendered:
+  """A song's audio.
+
+  Attributes:
+    stems: one for each part; None where it never sounds.
+    lufs: each stem's loudness; minus infinity where it never sounds.
+    gain: factor that brought the mix to its loudness.
+  """
+
+  stems: tuple[Pcm | None, ...]
+  lufs: tuple[float, ...]
+  mix: Pcm
+  gain: float
+
+
+def check_soundfont(path: Path) -> None:
+  """Does nothing if the file is a SoundFont.
+
+  Raises:
+    UserError: if it is missing or tinysoundfont cannot load it.
+  """
+  if not path.is_file():
+    raise UserError(f"--soundfont must be a file that exists; got {path}.")
+  try:
+    tinysoundfont.Synth().sfload(path.read_bytes())
+  except RuntimeError as error:
+    raise UserError(f"--soundfont must be a SoundFont 2 file; got {path} ({error}).") from error
+
+
+def render_song(song: Song, soundfont: bytes, rate_hz: int) -> Rendered:
+  """Returns a song's stems and mix, the mix at MIX_LUFS, or lower where its peak would pass 0.95.
+
+  Raises:
+    UserError: if the SoundFont lacks a program that the song uses.
+  """
+  raw: list[Mono | None] = []
+  lufs: list[float] = []
+  for part in song.parts:
+    sound = render_part(part, soundfont, rate_hz, song.length_s) if part.has_notes else None
+    loudness = float("-inf") if sound is None else integrated_loudness(sound, rate_hz)
+    if sound is not None and part.level_db is not None and np.isfinite(loudness):
+      sound *= np.float32(10 ** ((part.level_db - loudness) / 20))
+      loudness = part.level_db
+    raw.append(sound if sound is not None and sound.any() else None)
+    lufs.append(loudness)
+  silence = np.zeros(round(song.length_s * rate_hz), np.float32)
+  sounding = [sound for sound in raw if sound is not None] or [silence]
+  mix = np.sum(sounding, axis=0)
+  gain = _PEAK / max(1e-9, *(float(np.abs(sound).max()) for sound in [mix, *sounding]))
+  loudness = integrated_loudness(mix, rate_hz)
+  gain = min(gain, 10 ** ((MIX_LUFS - loudness) / 20)) if np.isfinite(loudness) else 1.0
+  stems = tuple(None if sound is None else _to_pcm(sound, gain) for sound in raw)
+  pcm = [stem for stem in stems if stem is not None] or [_to_pcm(silence, gain)]
+  return Rendered(
+    stems=stems,
+    lufs=tuple(loudness + 20 * float(np.log10(gain)) for loudness in lufs),
+    mix=np.sum(pcm, axis=0, dtype=np.int16),
+    gain=gain,
+  )
+
+
+def _to_pcm(sound: Mono, gain: float) -> Pcm:
+  return np.rint(sound * np.float32(gain * _FULL_SCALE)).astype(np.int16)
+
+
+def render_part(part: Part, soundfont: bytes, rate_hz: int, length_s: float) -> Mono:
+  """Returns one part's sound, both sides of the stereo field averaged to mono.
+
+  Raises:
+    UserError: if the SoundFont lacks the part's program.
+  """
+  synth = tinysoundfont.Synth(samplerate=rate_hz)
+  font = synth.sfload(soundfont)
+  for channel in {message.channel for _, message in part.events}:
+    try:
+      synth.program_select(channel, font, 0, part.program, part.is_drum)
+    except RuntimeError as error:
+      kind = "drum kit" if part.is_drum else "program"
+      raise UserError(
+        f"the SoundFont must hold every General MIDI {kind}; got {kind}={part.program}, which it"
+        " lacks. Give a General MIDI SoundFont with --soundfont."
+      ) from error
+  total = round(length_s * rate_hz)
+  sound = np.zeros((total, 2), np.float32)
+  done = 0
+  for time_s, message in part.events:
+    at = min(round(time_s * rate_hz), total)
+    if at > done:
+      synth.generate_simple(at - done, memoryview(sound[done:at]).cast("B"))
+      done = at
+    _send(synth, message)
+  if done < total:
+    synth.generate_simple(total - done, memoryview(sound[done:]).cast("B"))
+  return sound.mean(axis=1)
+
+
+def integrated_loudness(sound: Mono, rate_hz: int) -> float:
+  """Returns the loudness in LUFS (ITU-R BS.1770-4); minus infinity where no block passes the gate.
+
+  Sounds shorter than the standard's block of 0.4 s are padded to one.
+  """
+  block = round(0.4 * rate_hz) + 1
+  sound = np.pad(sound, (0, max(0, block - len(sound))))
+  with warnings.catch_warnings():
+    warnings.simplefilter("ignore", RuntimeWarning)  # the mean of no blocks, where all is silent
+    loudness = float(pyloudnorm.Meter(rate_hz).integrated_loudness(sound))
+  return loudness if np.isfinite(loudness) else float("-inf")
+
+
+def _send(synth: tinysoundfont.Synth, message: mido.Message) -> None:
+  """Passes one channel message on; programs and banks were set when the part began."""
+  if message.type == "note_on":
+    synth.noteon(message.channel, message.note, message.velocity)
+  elif message.type == "note_off":
+    synth.noteoff(message.channel, message.note)
+  elif message.type == "control_change" and message.control not in _BANK_SELECT:
+    synth.control_change(message.channel, message.control, message.value)
+  elif message.type == "pitchwheel":
+    synth.pitchbend(message.channel, message.pitch + 8192)

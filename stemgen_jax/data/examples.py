@@ -1,0 +1,193 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One training example: a random crop of a stored clip, a target stem in it, a mix without it.
+
+Numpy only.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+
+from stemgen_jax.config import DataConfig
+from stemgen_jax.data.clips import ACTIVITY, ACTIVITY_EDGES, Metadata, Row
+from stemgen_jax.data.records import ClipSource
+from stemgen_jax.errors import UserError
+
+WINDOWS = 4  # that compete for an example
+
+
+class PairTarget:
+  """Makes an example from the index of a clip: a crop, a target stem in it, a context mix.
+
+  Reads three rows of the clip, or two where the target is its first stem.
+  """
+
+  def __init__(
+    self,
+    source: ClipSource,
+    usable: Int[np.ndarray, " clips"],
+    metadata: Metadata,
+    config: DataConfig,
+    sources: Sequence[str],
+    foreign: bool,
+  ):
+    self.source = source
+    self.usable = usable
+    self.config = config
+    self.level_frames = metadata.level_frames
+    self.sources = tuple(sources)
+    self._columns = {name: i for i, name in enumerate(metadata.sources)}
+    self.foreign = foreign
+    self._rarity = weigh_categories(source.categories)
+    names = np.array(source.songs)[usable]
+    self._songs = np.unique(names, return_inverse=True)[1]
+    if foreign and (self._songs == self._songs[0]).all():
+      raise UserError(
+        f"a foreign context must have another song to come from; got '{names[0]}' alone in its"
+        f" split, with crop_frames={config.crop_frames}. Use a split of two songs or more, or train"
+        " with --config.eval_batches=0."
+      )
+
+  def __call__(self, index: int, rng: np.random.Generator) -> dict[str, np.ndarray]:
+    """Returns the example; with `foreign` every draw but those for the context stays the same.
+
+    `stem` is the target's row in the clip, `start_frame` where the window begins in the song.
+    """
+    clip, crop_frames = int(self.usable[index]), self.config.crop_frames
+    row = self._read(clip, 0)
+    level_db = row.stem_level_db.astype(np.float32)
+    weight = self._rarity[list(self.source.categories[clip])] * row.targets
+    start, target = choose_target(
+      rng, level_db, weight, len(row.codes), self.level_frames, self.config
+    )
+    row = self._read(clip, target, row)
+    cells = touched_cells(start, crop_frames, self.level_frames)
+    activity = classify_activity(level_db[target, cells], self.config.sounding_db)
+    known = row.stem_conditions[target]
+    conditions = [
+      activity if name == ACTIVITY else known[self._columns[name]] for name in self.sources
+    ]
+    silent = rng.random() < self.config.silence_prob
+    if self.foreign:
+      context = self._draw_foreign(index, known, silent, rng)
+    else:
+      mix = choose_mix(rng, row.mix_members, np.arange(row.n_stems) == target, silent)
+      context = self._read(clip, row.n_stems + mix).codes[start : start + crop_frames]
+    return {
+      "target": row.codes[start : start + crop_frames].astype(np.int32),
+      "context": context.astype(np.int32),
+      "conditions": np.array(conditions, np.int32),
+      "clip": np.int32(clip),
+      "stem": np.int32(target),
+      "start_frame": np.int32(row.start_frame + start),
+    }
+
+  def _read(self, clip: int, row: int, have: Row | None = None) -> Row:
+    """Returns a row; the one at hand if it is just that."""
+    return have if have is not None and have.row == row else self.source.read_row(clip, row)
+
+  def _draw_foreign(
+    self, index: int, conditions: np.ndarray, silent: bool, rng: np.random.Generator
+  ) -> np.ndarray:
+    """Returns a crop of a mix of another song, without stems of the target's kind if it can be."""
+    others = np.flatnonzero(self._songs != self._songs[index])
+    clip = int(self.usable[others[rng.integers(len(others))]])
+    first = int(self.source.stems[clip])
+    row = self._read(clip, first + int(rng.integers(self.source.mixes[clip])))
+    mix = choose_mix(rng, row.mix_members, (row.stem_conditions == conditions).all(1), silent)
+    start = int(rng.integers(len(row.codes) - self.config.crop_frames + 1))
+    return self._read(clip, first + mix, row).codes[start : start + self.config.crop_frames]
+
+
+def choose_target(
+  rng: np.random.Generator,
+  level_db: Float[np.ndarray, "S cells"],
+  weight: Float[np.ndarray, " S"],
+  frames: int,
+  level_frames: int,
+  config: DataConfig,
+) -> tuple[int, int]:
+  """Returns a window's first frame, and a stem that is loud enough in it.
+
+  Of several windows, uniform inside the clip, one and a stem in it are drawn together, with a
+  chance in proportion to the stem's weight times the share of the window's grid cells in which it
+  sounds: so windows that sound are preferred, and a part may still rest. The stem's mean power
+  over the window must reach the gate. If none does, the answer is the loudest cell of the clip:
+  its stem, in the window around it.
+
+  Args:
+    rng: of this example.
+    level_db: the loudness grid of the clip.
+    weight: how often each stem is wanted; 0 where it may not be a target.
+    frames: T of the clip.
+    level_frames: frames of a cell.
+    config: crop_frames, silence_gate_db and sounding_db.
+
+  Source: StemGen (arXiv:2312.08723) section 2 discards silent examples; the rest is ours.
+  """
+  crop_frames = config.crop_frames
+  power = np.where(weight[:, None] > 0, 10.0 ** (level_db / 10.0), 0.0)
+  starts = rng.integers(frames - crop_frames + 1, size=WINDOWS)
+  pick = rng.random()
+  chances = np.zeros((WINDOWS, len(weight)))
+  for chance, start in zip(chances, starts):
+    cells = touched_cells(int(start), crop_frames, level_frames)
+    loud = power[:, cells].mean(1) >= 10.0 ** (config.silence_gate_db / 10.0)
+    sounds = (level_db[:, cells] > config.sounding_db).sum(1)
+    chance[:] = weight * loud * np.maximum(sounds, 1)
+  if total := chances.sum():
+    place = np.searchsorted(np.cumsum(chances) / total, pick, side="right")
+    window, stem = np.unravel_index(min(place, np.flatnonzero(chances)[-1]), chances.shape)
+    return int(starts[window]), int(stem)
+  stem, cell = np.unravel_index(np.argmax(power), power.shape)
+  middle = int(cell) * level_frames + level_frames // 2
+  return min(max(middle - crop_frames // 2, 0), frames - crop_frames), int(stem)
+
+
+def touched_cells(start: int, crop_frames: int, level_frames: int) -> slice:
+  """Returns the cells of the loudness grid that a window touches."""
+  return slice(start // level_frames, -(-(start + crop_frames) // level_frames))
+
+
+def classify_activity(level_db: Float[np.ndarray, " cells"], sounding_db: float) -> int:
+  """Returns the index in ACTIVITY_VALUES of a stem's window, by the share of it that sounds."""
+  share = float((level_db > sounding_db).mean())
+  return int(np.searchsorted(ACTIVITY_EDGES, share, side="right"))
+
+
+def weigh_categories(categories: Sequence[Sequence[int]]) -> Float[np.ndarray, " n"]:
+  """Returns how much a stem of each category weighs: its frequency to the power -0.5, mean 1.
+
+  So a category that is a hundred times as rare comes a tenth as often. Unknown ones, at -1, have
+  the last place.
+
+  Args:
+    categories: of each clip, those of its stems.
+  """
+  found = np.array([value for values in categories for value in values], int)
+  counts = np.bincount(np.where(found < 0, found.max(initial=-1) + 1, found), minlength=2)
+  weight = np.maximum(counts, 1) ** -0.5
+  return weight / (np.sum(weight * counts) / max(1, counts.sum()))
+
+
+def choose_mix(
+  rng: np.random.Generator,
+  members: Bool[np.ndarray, "M S"],
+  excluded: Bool[np.ndarray, " S"],
+  silent: bool,
+) -> int:
+  """Returns a random mix that holds no excluded stem: a silent one if asked, else one that sounds.
+
+  Where there is none of the kind asked for, the other kind serves (a song of one stem has only
+  silence); where every mix holds an excluded stem, any mix that sounds.
+
+  Source: StemGen (arXiv:2312.08723) Fig. 1. Silence, so that a model can begin a song, is ours.
+  """
+  clean, sounding = ~(members & excluded).any(1), members.any(1)
+  wanted, other = (~sounding, clean & sounding) if silent else (clean & sounding, ~sounding)
+  for choice in (wanted, other, sounding):
+    rows = np.flatnonzero(choice)
+    if len(rows):
+      return int(rows[rng.integers(len(rows))])
+  raise UserError("record must hold a mix; got none. Tokenise the song again.")

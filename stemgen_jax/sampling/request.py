@@ -1,0 +1,158 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a stem is asked for, checked before anything is computed."""
+
+import dataclasses
+import math
+from collections.abc import Callable, Mapping, Sequence
+from numbers import Integral, Real
+from typing import Any
+
+from stemgen_jax.audio.files import Samples
+from stemgen_jax.categories import category_index
+from stemgen_jax.config import Config, ModelConfig, SampleConfig
+from stemgen_jax.errors import UserError
+
+# By name: what becomes of a model's own settings, before those of a request take their place.
+PRESETS: dict[str, Callable[[SampleConfig], SampleConfig]] = {
+  "fast": lambda own: dataclasses.replace(own, steps=tuple(-(-n // 4) for n in own.steps)),
+}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Request:
+  """Stems asked for one context.
+
+  Attributes:
+    context: the music to listen to; silence to start from nothing.
+    rate_hz: of the context, of the stem given, and of all that comes back.
+    conditions: value of each categorical source by name; a source left out is unknown.
+    takes: how many stems.
+    seed: of all chance, in [0, 2^32).
+    stem: an existing stem to keep parts of, or to vary; it starts with the context.
+    keep_s: stretches (from, to) of the stem that stay.
+    vary: share of the other frames to write anew; 0 for all.
+    loop: the end is followed by the start.
+    level_lu: loudness over the context's; None leaves the stem as loud as the model meant it, as
+      it must be where one is given.
+    settings: of `config.SampleConfig`, in the place of the model's own; "preset" names several.
+  """
+
+  context: Samples
+  rate_hz: int
+  conditions: Mapping[str, str] = dataclasses.field(default_factory=dict)
+  takes: int = 1
+  seed: int = 0
+  stem: Samples | None = None
+  keep_s: Sequence[tuple[float, float]] = ()
+  vary: float = 0.0
+  loop: bool = False
+  level_lu: float | None = None
+  settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+
+def check(request: Request) -> None:
+  """Raises a UserError that lists every rule the request breaks."""
+  given = request.stem is not None
+  for name, kind, word in (
+    ("takes", Integral, "a whole number"),
+    ("seed", Integral, "a whole number"),
+    ("vary", Real, "a number"),
+    ("loop", bool, "true or false"),
+  ):
+    if not isinstance(value := getattr(request, name), kind):
+      raise UserError(f"{name} must be {word}; got {value!r}.")
+  length_s = request.context.shape[1] / request.rate_hz if request.rate_hz > 0 else 0.0
+  rules = [
+    (request.rate_hz > 0, "sample_rate must be positive", request.rate_hz),
+    (request.context.shape[1] > 0, "context must hold at least one sample", 0),
+    (request.takes >= 1, "takes must be at least 1", request.takes),
+    (0 <= request.seed < 2**32, "seed must lie in [0, 2^32)", request.seed),
+    (0 <= request.vary <= 1, "vary must lie in [0, 1]", request.vary),
+    (
+      request.level_lu is None or math.isfinite(request.level_lu),
+      "level must be finite, or none",
+      request.level_lu,
+    ),
+    (
+      given or not (request.keep_s or request.vary),
+      "keep, continue and vary must be given with an existing stem",
+      "none",
+    ),
+    (
+      not given or bool(request.keep_s or request.vary),
+      "stem must be given with what becomes of it: keep, continue or vary",
+      "none of them",
+    ),
+    (not given or request.stem.shape[1] > 0, "stem must hold at least one sample", 0),
+    (
+      not given or request.level_lu is None,
+      "level must be left out with a stem, which keeps its own",
+      request.level_lu,
+    ),
+    *(
+      (
+        0 <= a < b and a < length_s,
+        f"keep must be from an earlier to a later time, inside the context's {length_s:.2f} s",
+        f"{a:g} s to {b:g} s",
+      )
+      for a, b in request.keep_s
+    ),
+  ]
+  if broken := [f"{rule}; got {value!r}" for kept, rule, value in rules if not kept]:
+    raise UserError(". ".join(broken) + ".")
+
+
+def resolve_settings(settings: Mapping[str, Any], config: Config) -> SampleConfig:
+  """Returns the model's own settings with a request's in their place.
+
+  Raises:
+    UserError: if a setting is unknown or breaks a rule.
+  """
+  settings = dict(settings)
+  preset = settings.pop("preset", None)
+  if preset is not None and preset not in PRESETS:
+    raise UserError(f"preset must be one of {sorted(PRESETS)}; got {preset!r}.")
+  names = [f.name for f in dataclasses.fields(SampleConfig) if f.name != "assumed"]
+  if unknown := sorted(set(settings) - set(names)):
+    raise UserError(f"settings must be among {names}; got {unknown}. Check the spelling.")
+  own = PRESETS[preset](config.sample) if preset else config.sample
+  try:
+    chosen = {name: _convert(getattr(own, name), value) for name, value in settings.items()}
+    chosen["guidance"] = {**own.guidance, **chosen.get("guidance", {})}
+    resolved = dataclasses.replace(own, **chosen)
+    rules = resolved.rules(config.model)
+  except (TypeError, ValueError) as error:
+    raise UserError(
+      f"settings must be of the kinds that --help tells; got {settings} ({error})."
+    ) from error
+  if broken := [f"{rule}; got {value!r}" for kept, rule, value in rules if not kept]:
+    raise UserError(". ".join(broken) + ". See --help.")
+  return resolved
+
+
+def resolve_conditions(
+  conditions: Mapping[str, str], assumed: Mapping[str, str], model: ModelConfig
+) -> dict[str, int]:
+  """Returns the index of each source's value, `assumed` where it is left out; -1 if unknown.
+
+  Raises:
+    UserError: if a source or a value is not one of the model's.
+  """
+  if unknown := sorted(set(conditions) - set(model.sources)):
+    raise UserError(
+      f"conditions must name sources of this model, {list(model.sources)}; got {unknown}."
+    )
+  conditions = {**assumed, **conditions}
+  return {
+    name: category_index(conditions[name], values, name) if name in conditions else -1
+    for name, values in model.sources.items()
+  }
+
+
+def _convert(own: Any, value: Any) -> Any:
+  """Returns a setting as a number, words or numbers of the kind of the model's own."""
+  if isinstance(own, tuple):
+    return tuple(int(n) for n in (value.split(",") if isinstance(value, str) else value))
+  if isinstance(own, dict):
+    return {name: float(scale) for name, scale in dict(value).items()}
+  return value if isinstance(own, str) else type(own)(value)

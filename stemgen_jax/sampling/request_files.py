@@ -1,0 +1,176 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Requests as a person gives them: flags, and lines of a JSONL file, which name audio files."""
+
+import json
+import math
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from stemgen_jax.audio.files import Samples, convert_audio, read_audio
+from stemgen_jax.data.clips import ACTIVITY
+from stemgen_jax.errors import UserError
+from stemgen_jax.sampling.request import Request, check
+
+SILENCE_HZ = 44_100
+SETTINGS = (
+  "steps", "w_conf", "w_causal", "w_noise", "confidence", "noise", "temperature", "top_p",
+  "guidance_mode", "guided_levels", "guidance", "preset",
+)  # fmt: skip
+# What a request takes besides settings; each is a flag, and may stand in a line of --batch.
+PARTS = (
+  "context", "silence_s", "instrument", "activity", "condition", "takes", "seed", "stem", "keep",
+  "continue", "vary", "loop", "level",
+)  # fmt: skip
+
+
+def plan_requests(
+  given: dict[str, Any], batch: Path | None, check_request: Callable[[Request], None]
+) -> Iterator[tuple[str, str, Request]]:
+  """Yields requests, each with the name of its folder ("" if it is the only one) and its context.
+
+  Args:
+    given: what the flags say, by the names of PARTS and SETTINGS.
+    batch: a JSONL file whose lines add to that, or go before it.
+    check_request: raises a UserError where the model cannot meet a request.
+
+  Raises:
+    UserError: if a request cannot be met; of a file it names the line.
+  """
+  if batch is None:
+    source, request = build_request(given)
+    check_request(request)
+    yield "", source, request
+    return
+  names: set[str] = set()
+  for number, line in read_lines(batch, "--batch"):
+    where = f"line {number} of {batch}"
+    if not isinstance(line, dict):
+      raise UserError(f"{where} must be an object as {{...}}; got {type(line).__name__}.")
+    name = str(line.pop("name", f"{number:04d}"))
+    if name in names or Path(name).name != name or name in ("", ".", ".."):
+      raise UserError(f"{where} must have a name that no other has, without '/'; got {name!r}.")
+    names.add(name)
+    try:
+      if unknown := sorted(set(line) - {*PARTS, *SETTINGS}):
+        fields = ["name", *PARTS, *SETTINGS]
+        raise UserError(f"its fields must be among {fields}; got {unknown}.")
+      for file in {"context", "stem"} & set(line):
+        line[file] = batch.parent / str(line[file])
+      source, request = build_request({**given, **line})
+      check_request(request)
+    except UserError as error:
+      raise UserError(f"{where}: {error}") from error
+    yield name, source, request
+
+
+def read_lines(path: Path, flag: str) -> Iterator[tuple[int, Any]]:
+  """Yields the number and the value of every line of a JSONL file, a flag's, that is not empty."""
+  try:
+    lines = path.read_text(encoding="utf-8").splitlines()
+  except (OSError, UnicodeDecodeError) as error:
+    raise UserError(f"{flag} must be a text file of JSON lines; got {path} ({error}).") from error
+  found = [(number, line) for number, line in enumerate(lines, 1) if line.strip()]
+  if not found:
+    raise UserError(f"{flag} must hold at least one line; got {path} with none.")
+  for number, line in found:
+    try:
+      yield number, json.loads(line)
+    except json.JSONDecodeError as error:
+      raise UserError(f"line {number} of {path} must be JSON; got {error}.") from error
+
+
+def build_request(given: dict[str, Any]) -> tuple[str, Request]:
+  """Returns the name of the context and the request that flags, or fields of a line, come to.
+
+  Raises:
+    UserError: if a file cannot be read or a value is of the wrong kind.
+  """
+  try:
+    context, rate_hz, source = read_context(given)
+    stem = keep = None
+    keep = [read_stretch(word) for word in given.get("keep", ())]
+    if "stem" in given:
+      samples, stem_hz = read_audio(given["stem"])
+      stem = convert_audio(samples, stem_hz, rate_hz, len(samples))
+    if given.get("continue"):
+      keep.append(span_of(stem, context, rate_hz))
+    conditions = dict(given.get("condition", {}))
+    conditions |= {name: given[name] for name in ("instrument", ACTIVITY) if name in given}
+    request = Request(
+      context=context, rate_hz=rate_hz, conditions=conditions, takes=given.get("takes", 1),
+      seed=given.get("seed", 0), stem=stem, keep_s=keep, vary=given.get("vary", 0.0),
+      loop=given.get("loop", False), level_lu=read_level(given),
+      settings={
+        name: dict(given[name]) if name == "guidance" else given[name]
+        for name in SETTINGS
+        if name in given
+      },
+    )  # fmt: skip
+    check(request)
+  except (TypeError, ValueError, AttributeError) as error:
+    raise UserError(f"values must be of their flags' kinds; got {error}. See --help.") from error
+  return source, request
+
+
+def read_context(given: dict[str, Any]) -> tuple[Samples, int, str]:
+  """Returns the context's samples, rate and name: the file's, or silence."""
+  if ("context" in given) == ("silence_s" in given):
+    raise UserError("exactly one of --context and --silence_s must be given. See --help.")
+  if "context" in given:
+    return *read_audio(given["context"]), str(given["context"])
+  seconds = float(given["silence_s"])
+  if not 0 < seconds < math.inf:
+    raise UserError(f"--silence_s must be positive; got {seconds}.")
+  silence = np.zeros((1, max(1, round(seconds * SILENCE_HZ))), np.float32)
+  return silence, SILENCE_HZ, f"silence of {seconds} s"
+
+
+def read_level(given: dict[str, Any]) -> float | None:
+  """Returns the level in LU, or None for the model's own, or that of the stem that is given.
+
+  Raises:
+    UserError: if it is no number.
+  """
+  level = given.get("level", "none")
+  try:
+    return None if level == "none" else float(level)
+  except (TypeError, ValueError) as error:
+    raise UserError(f"--level must be a number of LU, or none; got {level!r}.") from error
+
+
+def span_of(stem: Samples | None, context: Samples, rate_hz: int) -> tuple[float, float]:
+  """Returns the whole of a stem that is to be continued, as a stretch in seconds.
+
+  Raises:
+    UserError: if there is no stem, or nothing of the context comes after it.
+  """
+  if stem is None:
+    raise UserError("--continue must be given with --stem, what to go on from; got none.")
+  if stem.shape[1] >= context.shape[1]:
+    raise UserError(
+      f"--continue must have a context longer than the stem; got {context.shape[1] / rate_hz:.2f} s"
+      f" for a stem of {stem.shape[1] / rate_hz:.2f} s. Give more music to continue over, or"
+      " --silence_s."
+    )
+  return 0.0, stem.shape[1] / rate_hz
+
+
+def read_stretch(word: Any) -> tuple[float, float]:
+  """Returns the seconds of a stretch such as 0:00-0:08, 12.5-20 or [0, 8].
+
+  Raises:
+    UserError: if it is not one.
+  """
+  ends = word.split("-") if isinstance(word, str) else list(word)
+  try:
+    start_s, stop_s = (
+      sum(60**i * float(part) for i, part in enumerate(reversed(str(end).split(":"))))
+      for end in ends
+    )
+  except ValueError as error:
+    raise UserError(f"--keep must be FROM-TO in minutes and seconds, as 0:00-0:08; got {word!r}."
+    ) from error  # fmt: skip
+  return start_s, stop_s

@@ -1,0 +1,286 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`StemGen`: a trained model and its codec, ready to write stems, for commands and notebooks."""
+
+import itertools
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh, NamedSharding
+from jaxtyping import Float, Int
+
+from stemgen_jax import codec as codecs
+from stemgen_jax.audio.files import Samples
+from stemgen_jax.codec.bundle import DEMO_BUNDLE
+from stemgen_jax.config import Config, MeshConfig, SampleConfig
+from stemgen_jax.errors import UserError
+from stemgen_jax.model import sharding
+from stemgen_jax.model.decode import options_of
+from stemgen_jax.model.generate import build_generate, steering_of, take_keys
+from stemgen_jax.model.network import build
+from stemgen_jax.model.score import build_nll
+from stemgen_jax.sampling import transcode
+from stemgen_jax.sampling.job import Job
+from stemgen_jax.sampling.request import Request
+from stemgen_jax.sampling.result import Result, finish
+from stemgen_jax.sampling.windows import fill_windows
+from stemgen_jax.shell import compilation_cache
+from stemgen_jax.training.checkpoint import load_average
+from stemgen_jax.types import Bool, Keys, Params
+
+
+class StemGen:
+  """Writes stems. Compiled functions stay with the object, and on disk for the next process."""
+
+  def __init__(
+    self, config: Config, params: Params, codec: codecs.Codec, mesh: Mesh, meta: Mapping[str, Any]
+  ):
+    """`params` lie on `mesh`, whose devices share the takes; `meta` goes into what is returned."""
+    self.config, self.codec = config, codec
+    self._params, self._mesh, self._meta = params, mesh, dict(meta)
+    model = build(config.model, mesh if mesh.size > 1 else None)
+    self._generate = build_generate(model, config.model.n_codes, mesh if mesh.size > 1 else None)
+    self._nll = build_nll(model, config.model.n_codes, config.data.crop_frames)
+
+  @classmethod
+  def from_checkpoint(
+    cls,
+    path: str | os.PathLike = "shipped",
+    codec: str | os.PathLike | None = None,
+    devices: int = 1,
+  ) -> "StemGen":
+    """Loads the averaged weights of a training run.
+
+    Args:
+      path: a workdir of `stemgen_jax.train`, a folder of `stemgen_jax.export`, or "shipped", the
+        model of this package.
+      codec: the bundle of the codec it was trained on; None looks where training had it, then
+        takes the demo codec.
+      devices: how many share the takes of a batch.
+
+    Raises:
+      UserError: if there is no whole checkpoint, the codec is another one, or devices are missing.
+    """
+    compilation_cache.enable()
+    if not 1 <= devices <= len(jax.devices()):
+      raise UserError(
+        f"devices must be 1 to {len(jax.devices())}, as many as there are; got {devices}."
+      )
+    mesh = sharding.build_mesh(MeshConfig(), jax.devices()[:devices])
+    config, params, meta = load_average(path, mesh)
+    if codec is None:
+      own = Path(config.data.codec) if config.data.codec else DEMO_BUNDLE
+      codec = own if own.is_dir() else DEMO_BUNDLE
+    loaded, wanted = codecs.load(codec), meta["dataset"]["codec_fingerprint"]
+    if loaded.fingerprint != wanted:
+      raise UserError(
+        f"codec must be the one the checkpoint was trained on, {wanted[:12]}; got {codec} with"
+        f" fingerprint {loaded.fingerprint[:12]}. Give that codec's bundle as --codec."
+      )
+    about = {
+      "checkpoint": "shipped" if os.fspath(path) == "shipped" else str(Path(path).resolve()),
+      "step": meta["step"],
+      "codec": loaded.fingerprint,
+      "mix_lufs": meta["dataset"].get("mix_lufs"),
+      "listening_score_nats": meta.get("listening_score_nats"),
+    }
+    return cls(config, params, loaded, mesh, about)
+
+  def describe(self) -> dict[str, Any]:
+    """Returns where the model is from and what it takes for normal.
+
+    "checkpoint", "step", "codec"; "mix_lufs", the loudness that every context is brought to, and
+    "listening_score_nats", that of true stems: None where training did not tell.
+    """
+    return dict(self._meta)
+
+  def generate(
+    self,
+    context: np.ndarray,
+    *,
+    sample_rate: int,
+    instrument: str | None = None,
+    conditions: Mapping[str, str] | None = None,
+    takes: int = 1,
+    seed: int = 0,
+    stem: np.ndarray | None = None,
+    keep: Sequence[tuple[float, float]] = (),
+    vary: float = 0.0,
+    loop: bool = False,
+    level: float | None = None,
+    **settings: Any,
+  ) -> Result:
+    """Writes stems for a piece of music.
+
+    Args:
+      context: float samples in [-1, 1], [samples] or [channels, samples]; zeros for silence.
+      sample_rate: its rate in Hz, and that of what comes back.
+      instrument: short for conditions={"instrument": ...}.
+      conditions: value of each categorical source; what is left out is unknown.
+      takes: how many stems, in one batch.
+      seed: the same seed gives the same stems on the same machine.
+      stem: an existing stem, as `context`, to keep parts of or to vary.
+      keep: stretches (from_s, to_s) of it that stay to the sample.
+      vary: share of its other frames to write anew; 0 for all of them.
+      loop: the end is followed by the start: what comes back closes without a click.
+      level: loudness in LU over the context's; None leaves it as loud as the model meant it. A
+        stem that is given keeps its own.
+      settings: of `config.SampleConfig`: steps, w_conf, w_causal, w_noise, temperature, top_p,
+        guidance={"context": 3.0}, guidance_mode, ..., or preset.
+
+    Raises:
+      UserError: if anything asked for cannot be.
+    """
+    named = dict(conditions or {})
+    if instrument is not None:
+      named["instrument"] = instrument
+    request = Request(
+      context=_as_samples(context, "context"), rate_hz=sample_rate, conditions=named, takes=takes,
+      seed=seed, stem=None if stem is None else _as_samples(stem, "stem"), keep_s=list(keep),
+      vary=vary, loop=loop, level_lu=level if stem is None else None, settings=settings,
+    )  # fmt: skip
+    return next(self.run([request]))
+
+  def check(self, request: Request) -> None:
+    """Raises a UserError if this model cannot meet a request."""
+    Job.plan(request, self.config, self.codec)
+
+  def run(
+    self,
+    requests: Sequence[Request],
+    most_rows: int = 8,
+    advance: Callable[[str], None] = lambda text: None,
+  ) -> Iterator[Result]:
+    """Returns the results of requests, in order; neighbours that fit each other share a batch.
+
+    Args:
+      requests: checked at once, all of them; computed as the results are asked for.
+      most_rows: takes computed at once, over several requests; one request's are never divided.
+      advance: called with a few words on what is being done.
+
+    Raises:
+      UserError: if a request cannot be met.
+    """
+    jobs = [Job.plan(request, self.config, self.codec) for request in requests]
+    return self._run(jobs, most_rows, advance)
+
+  def _run(
+    self, jobs: list[Job], most_rows: int, advance: Callable[[str], None]
+  ) -> Iterator[Result]:
+    for _, alike in itertools.groupby(jobs, key=lambda job: job.kind):
+      batch: list[Job] = []
+      for job in alike:
+        if batch and sum(j.request.takes for j in (*batch, job)) > most_rows:
+          yield from self._run_batch(batch, advance)
+          batch = []
+        batch.append(job)
+      yield from self._run_batch(batch, advance)
+
+  def _run_batch(self, jobs: list[Job], advance: Callable[[str], None]) -> Iterator[Result]:
+    advance("encoding the context")
+    heard = [self._hear(job.request) for job in jobs]
+    rows = [job.rows(self.codec, h) for job, h in zip(jobs, heard)]
+    takes = [job.request.takes for job in jobs]
+    repeat = [np.repeat(h.codes[None], n, axis=0) for h, n in zip(heard, takes)]
+    conditions = [np.tile(job.indices, (n, 1)) for job, n in zip(jobs, takes)]
+    keys = [take_keys(job.request.seed, n) for job, n in zip(jobs, takes)]
+    codes = self.fill(
+      np.concatenate(repeat), np.concatenate(conditions), *map(np.concatenate, zip(*rows)),
+      jnp.concatenate(keys), jobs[0].settings, jobs[0].request.loop, advance,
+    )  # fmt: skip
+    advance("decoding")
+    for job, h, own in zip(jobs, heard, np.split(codes, np.cumsum(takes)[:-1])):
+      yield self._finish(job, h, own)
+
+  def _hear(self, request: Request) -> transcode.Heard:
+    """Returns a request's context as codes, as loud as the mixes that the model was trained on."""
+    context, rate_hz = request.context, request.rate_hz
+    gain_db = transcode.normal_gain(self.codec, context, rate_hz, self._meta.get("mix_lufs"))
+    return transcode.encode(self.codec, context, rate_hz, request.loop, gain_db)
+
+  def fill(
+    self,
+    context: Int[np.ndarray, "B T Q"],
+    conditions: Int[np.ndarray, "B C"],
+    given: Int[np.ndarray, "B T Q"],
+    known: Bool[np.ndarray, "B T Q"],
+    keys: Keys,
+    settings: SampleConfig,
+    loop: bool = False,
+    advance: Callable[[str], None] = lambda text: None,
+  ) -> Int[np.ndarray, "B T Q"]:
+    """Returns the tokens of stems for tokens of contexts: `given` where `known`.
+
+    Rows are added while it computes, so that every device has as many.
+    """
+    batch = len(context)
+    more = -batch % self._mesh.size
+    context, conditions, given, known = (
+      np.concatenate([x, np.repeat(x[-1:], more, axis=0)])
+      for x in (context, conditions, given, known)
+    )
+    keys = jnp.concatenate([keys, jnp.repeat(keys[-1:], more)])
+    place = NamedSharding(self._mesh, sharding.BATCH)
+
+    def put(x):
+      return jax.device_put(x, place)
+
+    conditions, options = put(conditions.astype(np.int32)), options_of(settings)
+    steering = steering_of(settings, self.config.model)
+
+    def fill(context, given, known, number, wrap):
+      turned = jax.vmap(jax.random.fold_in, (0, None))(keys, number)
+      tokens = self._generate(
+        self._params, put(context), conditions, put(given), put(known), put(turned), options,
+        steering, wrap=wrap,
+      )  # fmt: skip
+      return np.asarray(tokens)
+
+    most = self.config.data.crop_frames
+    for done, total, written in fill_windows(fill, context, given, known, most, loop):
+      advance(f"writing the stem: window {done} of {total}")
+      tokens = written
+    return tokens[:batch]
+
+  def _finish(self, job: Job, heard: transcode.Heard, codes: Int[np.ndarray, "n T Q"]) -> Result:
+    scores = self.score(
+      np.broadcast_to(heard.codes, codes.shape), codes, np.tile(job.indices, (len(codes), 1))
+    )
+    return finish(job, self.codec, heard, codes, scores, self._meta)
+
+  def nll(
+    self,
+    context: Int[np.ndarray, "n T Q"],
+    stems: Int[np.ndarray, "n T Q"],
+    conditions: Int[np.ndarray, "n C"],
+    level: int = 0,
+    heard: bool = True,
+  ) -> Float[np.ndarray, " n"]:
+    """Returns the mean nats a token of one level of stems, from 0; see `score.build_nll`."""
+    return self._nll(self._params, context, stems, conditions.astype(np.int32), level, heard)
+
+  def score(
+    self,
+    context: Int[np.ndarray, "n T Q"],
+    stems: Int[np.ndarray, "n T Q"],
+    conditions: Int[np.ndarray, "n C"],
+  ) -> Float[np.ndarray, " n"]:
+    """Returns the listening score of each stem: what its context is worth, in nats a token."""
+    deaf, heard = (self.nll(context, stems, conditions, heard=h) for h in (False, True))
+    return deaf - heard
+
+
+def _as_samples(audio: Any, name: str) -> Samples:
+  audio = np.asarray(audio)
+  if audio.dtype.kind != "f" or audio.ndim not in (1, 2):
+    raise UserError(
+      f"{name} must be floats in [-1, 1], [samples] or [channels, samples]; got"
+      f" dtype={audio.dtype}, shape={audio.shape}. Divide whole numbers by their full scale."
+    )
+  if not np.isfinite(audio).all():
+    raise UserError(f"{name} must be finite; got NaN or infinite samples.")
+  return np.atleast_2d(audio).astype(np.float32)

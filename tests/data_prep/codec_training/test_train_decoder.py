@@ -1,0 +1,87 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A decoder of the Vocos kind: what it gives, what it is given, and that training goes on."""
+
+import json
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from safetensors.torch import load_file
+
+from data_prep import train_decoder
+from data_prep.codec_training.decoder_music import MARGIN_FRAMES, Crops, FrozenCodec, read_music
+from data_prep.codec_training.torch_vocos import Vocos, VocosSpec
+from data_prep.codecs.torch_codec import TorchCodec
+from stemgen_jax.audio.files import convert_audio
+from stemgen_jax.codec.architecture import CODEBOOK
+from stemgen_jax.codec.bundle import DEMO_BUNDLE, load_bundle
+from stemgen_jax.errors import UserError
+
+RATE_HZ = 32_000
+
+
+@pytest.fixture
+def songs(tmp_path, music):
+  """A song of two stems for training and one for validation, at 32 kHz."""
+  sound = convert_audio(music, 16_000, RATE_HZ, 1)[0]
+  sound = np.tile(sound, 4)[: 11 * RATE_HZ]
+  for split in ("train", "validation"):
+    folder = tmp_path / "music" / split / "Track00001" / "stems"
+    folder.mkdir(parents=True)
+    for name, stem in (("S00", sound), ("S01", 0.3 * sound[::-1])):
+      soundfile.write(folder / f"{name}.wav", 0.5 * stem, RATE_HZ, subtype="PCM_16")
+  return tmp_path / "music"
+
+
+def test_a_spectrum_comes_back_as_the_audio_that_it_is_of():
+  spec = VocosSpec()
+  model, frames = Vocos(spec), 12
+  audio = torch.randn(1, frames * spec.hop_samples)
+  pad = (spec.n_fft - spec.hop_samples) // 2
+  cut = torch.nn.functional.pad(audio, (pad, pad)).unfold(1, spec.n_fft, spec.hop_samples)
+  back = model._invert(cut * model.window**2)  # once by each transform
+  assert back.shape == audio.shape
+  torch.testing.assert_close(back, audio, atol=1e-5, rtol=1e-5)
+  assert model(torch.randn(2, spec.dimension, frames)).shape == (2, frames * spec.hop_samples)
+
+
+def test_a_crop_has_the_vectors_of_the_whole_song(songs):
+  bundle = load_bundle(DEMO_BUNDLE)
+  music = read_music([songs], "train", RATE_HZ, "cpu")
+  crops = Crops(music, FrozenCodec(bundle, "cpu"), RATE_HZ, 40, "cpu")
+  places, gains = np.zeros((1, 6), np.int64), np.zeros((1, 6), np.float32)
+  places[0, 0], gains[0, 0] = 100 * crops.hop, 1.0
+  audio, vectors = crops.cut(places, gains)
+  whole = music.samples[: music.songs[0][2]].float().numpy() / 32767
+  first = 100 + MARGIN_FRAMES
+  inside = slice(first * crops.hop, (first + 40) * crops.hop)
+  np.testing.assert_allclose(audio[0], whole[inside], atol=1e-4)
+  low = convert_audio(whole[None], RATE_HZ, 16_000, 1)
+  codes = TorchCodec(DEMO_BUNDLE).encode(low[None])[0, first : first + 40]
+  books = [bundle.weights[CODEBOOK.format(q)] for q in range(4)]
+  want = sum(book[codes[:, q]] for q, book in enumerate(books)).T
+  near = np.abs(vectors[0].numpy() - want).mean() / np.abs(want).mean()
+  assert near < 0.5  # finer levels flip where the encoder has heard less
+
+
+def test_it_trains_for_its_minutes_and_goes_on(songs, tmp_path):
+  words = ["--data", str(songs), "--workdir", str(tmp_path / "run"), "--batch", "2"]
+  words += ["--frames", "16", "--judge_from", "0.5"]
+  train_decoder.main([*words, "--minutes", "0.04"])
+  log = [json.loads(line) for line in (tmp_path / "run/log.jsonl").read_text().splitlines()]
+  assert {"mel", "phase", "judge", "stems_mel_db", "sums_si_sdr_db"} <= set(log[-1])
+  state = Vocos(VocosSpec()).state_dict()
+  assert {k: v.shape for k, v in load_file(tmp_path / "run/decoder.safetensors").items()} == {
+    k: v.shape for k, v in state.items()
+  }
+  train_decoder.main([*words, "--minutes", str(log[-1]["elapsed_s"] / 60 + 0.03)])
+  more = [json.loads(line) for line in (tmp_path / "run/log.jsonl").read_text().splitlines()]
+  assert more[-1]["step"] > log[-1]["step"]
+
+
+def test_music_of_another_rate_is_refused(songs):
+  with pytest.raises(UserError, match="stems must have 44100 Hz; got 32000"):
+    read_music([songs], "train", 44_100, "cpu")
+  with pytest.raises(UserError, match="must hold songs in test/"):
+    read_music([songs], "test", RATE_HZ, "cpu")
