@@ -207,7 +207,7 @@ def main(argv: list[str] | None = None) -> int:
       music, splits = plan_chorales(flags.songs, flags.seed, read)
     _record_settings(flags.out, settings)
     jobs = []
-    for index, (piece, split) in enumerate(zip(music, splits)):
+    for index, (piece, split) in enumerate(zip(music, splits, strict=True)):
       folder = flags.out / split / f"Track{index + 1:05d}"
       if not folder.exists():
         jobs.append((piece, folder, [flags.seed, 1, index]))

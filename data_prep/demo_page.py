@@ -79,7 +79,7 @@ def write_report(demo: Path, song: str) -> Path:
     codec=codec,
     groups=[
       describe_round_trip(codec, path, text)
-      for path, text in zip(find_codec_clips(demo), CODEC_CLIPS)
+      for path, text in zip(find_codec_clips(demo), CODEC_CLIPS, strict=True)
     ],
     loss_picture=draw_loss(rows, float(np.mean(entropy))),
     listening=tabulate_listening(rows, entropy),
@@ -112,7 +112,7 @@ def tabulate_listening(rows: dict[int, dict[str, float]], entropy: np.ndarray) -
   train = [last[f"loss/{level}"] for level in levels]
   table = []
   for name, unigram, loss in zip(
-    (*levels, "mean"), (*entropy, np.mean(entropy)), (*train, np.mean(train))
+    (*levels, "mean"), (*entropy, np.mean(entropy)), (*train, np.mean(train)), strict=True
   ):
     table.append(
       {
@@ -169,7 +169,7 @@ def draw_loss(rows: dict[int, dict[str, float]], entropy: float) -> str:
   }
   for label, key in curves.items():
     points = [(step, row[key]) for step, row in sorted(rows.items()) if key in row]
-    axes.plot(*zip(*points), label=label, marker="o" if len(points) < 20 else None)
+    axes.plot(*zip(*points, strict=True), label=label, marker="o" if len(points) < 20 else None)
   axes.axhline(entropy, color="grey", linestyle="--", label="unigram entropy of the codes")
   axes.set(xlabel="step", ylabel="nats a token")
   axes.legend(fontsize=8)

@@ -98,7 +98,7 @@ def _measure_opus(reference: opus.Clips, songs: list[str], rate_hz: int) -> Iter
     except subprocess.CalledProcessError as error:
       yield {**row, "note": f"not measured: {encoder} failed ({error.stderr.decode()[-200:]})"}
       continue
-    pairs = list(zip(made.audio, reference))
+    pairs = list(zip(made.audio, reference, strict=True))
     yield {
       **row,
       "bits_per_s": round(made.bits_per_s, 1),
@@ -236,7 +236,7 @@ def load_codecs(bundles: list[Path]) -> dict[str, TorchCodec]:
   """Returns codecs by short names: the bundle's folder, or its parent's if that says "bundle"."""
   short = [b.resolve().parent.name if b.name == "bundle" else b.resolve().name for b in bundles]
   names = short if len(set(short)) == len(short) else [f"{i}_{n}" for i, n in enumerate(short, 1)]
-  return {name: TorchCodec(bundle) for name, bundle in zip(names, bundles)}
+  return {name: TorchCodec(bundle) for name, bundle in zip(names, bundles, strict=True)}
 
 
 def _check(arguments) -> None:

@@ -34,7 +34,7 @@ def join(paths: Sequence[Path], out: Path, name: str) -> Path:
   if len(set(names)) < max(len(names), 2):
     raise UserError(f"datasets must be two or more of different names; got {', '.join(names)}.")
   first = datasets[0].metadata
-  for path, dataset in zip(paths, datasets):
+  for path, dataset in zip(paths, datasets, strict=True):
     for field in dataclasses.fields(first):
       ours, its = getattr(first, field.name), getattr(dataset.metadata, field.name)
       if field.name not in FREE and ours != its:
@@ -45,10 +45,12 @@ def join(paths: Sequence[Path], out: Path, name: str) -> Path:
   metadata = dataclasses.replace(
     first,
     clip_s=max(dataset.metadata.clip_s for dataset in datasets),
-    settings={name: dataset.metadata.settings for name, dataset in zip(names, datasets)},
+    settings={
+      name: dataset.metadata.settings for name, dataset in zip(names, datasets, strict=True)
+    },
   )
   splits: dict[str, list[Iterator[Clip]]] = {}
-  for dataset, its_name in zip(datasets, names):
+  for dataset, its_name in zip(datasets, names, strict=True):
     for split, shards in dataset.shards.items():
       splits.setdefault(split, []).extend(
         rename(read_clips(dataset.path / shard.file, dataset.metadata), its_name)

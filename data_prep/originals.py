@@ -34,7 +34,7 @@ def write_originals(corpus: Corpus, dataset: Dataset, split: str, out: Path) -> 
   """
   tracks = {track.id: track for track in corpus.tracks()}
   source = dataset.source(split)
-  stems = dict(zip(source.songs, source.stems))
+  stems = dict(zip(source.songs, source.stems, strict=True))
   for song, count in stems.items():
     found = len(tracks[song].stems) if song in tracks else 0
     if found != count:

@@ -144,7 +144,7 @@ class Trainer:
       self.optimizer.step()
     decay = min(EMA_DECAY, (1 + self.step) / (10 + self.step))
     with torch.no_grad():
-      for ours, own in zip(self.average.parameters(), self.model.parameters()):
+      for ours, own in zip(self.average.parameters(), self.model.parameters(), strict=True):
         ours.lerp_(own, 1 - decay)
     self.step += 1
     return {name: value.detach() for name, value in losses.items()}

@@ -138,7 +138,7 @@ def write_stems(out: Path, layers: list[dict[str, Any]], rate_hz: int) -> None:
   later_db = np.cumsum([entry["mix_gain_db"] for entry in layers][::-1])[::-1]
   gains_db = [later_db[0], *later_db]
   names = ["start", *(entry["instrument"] for entry in layers)]
-  for i, (file, name, gain_db) in enumerate(zip(files, names, gains_db)):
+  for i, (file, name, gain_db) in enumerate(zip(files, names, gains_db, strict=True)):
     samples, _ = read_audio(file)
     write_audio(out / "stems" / f"{i:02d}_{name}.wav", amplify(samples, float(gain_db)), rate_hz)
   written = {f"{i:02d}_{name}.wav" for i, name in enumerate(names)}
@@ -158,7 +158,7 @@ def draw_page(out: Path, source: str, layers: list[dict[str, Any]]) -> str:
     len(paths), 1, figsize=(9, 0.9 * len(paths) + 0.5), sharex=True, sharey=True,
     layout="constrained", squeeze=False,
   )  # fmt: skip
-  for i, (axes, path) in enumerate(zip(rows[:, 0], paths)):
+  for i, (axes, path) in enumerate(zip(rows[:, 0], paths, strict=True)):
     samples, rate_hz = read_audio(path)
     cell = max(1, samples.shape[1] // 1500)
     size = samples.shape[1] // cell * cell

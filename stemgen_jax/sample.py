@@ -49,7 +49,7 @@ def sample(arguments: argparse.Namespace) -> Iterator[Path]:
   with Console(stderr=True).status("") as status:
     results = model.run([request for _, _, request in named], arguments.rows, status.update)
     make_folder(out, "--out")
-    for (name, source, _), result in zip(named, results):
+    for (name, source, _), result in zip(named, results, strict=True):
       folder = out / name if name else out
       make_folder(folder, "--out")
       yield from write_result(result, folder, source)
@@ -59,9 +59,9 @@ def write_result(result: Result, folder: Path, source: str) -> Iterator[Path]:
   """Writes the takes of one context and their settings, and yields the paths."""
   record = {"context": source, **result.metadata}
   earlier = read_files(folder)
-  for i, (stem, mix) in enumerate(zip(result.stems, result.mixes)):
+  for i, (stem, mix) in enumerate(zip(result.stems, result.mixes, strict=True)):
     paths = [folder / f"take_{i:02d}.wav", folder / f"take_{i:02d}_mix.wav"]
-    for path, samples in zip(paths, (stem, mix)):
+    for path, samples in zip(paths, (stem, mix), strict=True):
       write_audio(path, samples, result.sample_rate)
       yield path
     record["takes"][i] = {"files": [path.name for path in paths], **record["takes"][i]}

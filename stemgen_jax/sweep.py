@@ -163,7 +163,9 @@ def measure(
   level_db = 10 * np.log10(np.square(audio).mean(axis=(1, 2)) + 1e-12)
   low, high = bootstrap(scores, batch["song"])
   rate_hz = model.codec.spec.sample_rate
-  fits = [compare(describe(samples, rate_hz), own) for samples, own in zip(audio, heard)]
+  fits = [
+    compare(describe(samples, rate_hz), own) for samples, own in zip(audio, heard, strict=True)
+  ]
   families = {name: np.array([fit[name] for fit in fits]) for name in ("harmony", "rhythm")}
   return {
     "score": float(scores.mean()),
@@ -209,6 +211,7 @@ def draw(rows: list[dict[str, Any]], path: Path) -> None:
   for axes, (key, label, sign) in zip(
     figure.subplots(1, 2),
     (("score", "listening score, nats a token", 1), ("fad_encodec", "FAD-encodec", -1)),
+    strict=True,
   ):
     front, best = [], -np.inf
     for row in sorted(made, key=lambda row: (row["stem_s"], -sign * row[key])):
@@ -219,7 +222,7 @@ def draw(rows: list[dict[str, Any]], path: Path) -> None:
         best = sign * row[key]
         front.append((row["stem_s"], row[key]))
     if front:
-      axes.plot(*zip(*front), color="C1", zorder=0)
+      axes.plot(*zip(*front, strict=True), color="C1", zorder=0)
     for row in rows:
       if row["stem_s"] is None:
         axes.axhline(row[key], linestyle="--", color="grey")

@@ -56,7 +56,7 @@ def write_streams(path, values, seconds=1.0, rate=44100):
   wave = np.sin(2 * np.pi * 441 / rate * np.arange(round(seconds * rate)))
   with av.open(str(path), "w", format="mp4") as container:
     streams = [container.add_stream("aac", rate=rate, layout="stereo") for _ in values]
-    for stream, value in zip(streams, values):
+    for stream, value in zip(streams, values, strict=True):
       pcm = np.tile(value * wave, (2, 1)).astype(np.float32)
       frame = av.AudioFrame.from_ndarray(pcm, format="fltp", layout="stereo")
       frame.rate = rate

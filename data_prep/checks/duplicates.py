@@ -77,7 +77,7 @@ def find_alike(songs: Sequence[UInt64[np.ndarray, " kept"]]) -> list[Pair]:
       for j in range(i + 1, size):  # owners of equal hashes lie in rising order
         keys.append(owner[start + i].astype(np.int64) * len(songs) + owner[start + j])
   found, shares = np.unique(np.concatenate([np.zeros(0, np.int64), *keys]), return_counts=True)
-  shared = zip(*np.divmod(found, max(len(songs), 1)), shares)
+  shared = zip(*np.divmod(found, max(len(songs), 1)), shares, strict=True)
   pairs = [
     Pair(int(a), int(b), float(n / min(rare[a], rare[b])))
     for a, b, n in shared

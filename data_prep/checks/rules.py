@@ -34,7 +34,7 @@ def read_checked(path: Path, shard: Shard, metadata: Metadata) -> Iterator[Clip]
     UserError: at the first that is not.
   """
   columns = (getattr(shard, name) for name in COLUMNS)
-  listed = [dict(zip(COLUMNS, values)) for values in zip(*columns)]
+  listed = [dict(zip(COLUMNS, values, strict=True)) for values in zip(*columns, strict=False)]
   count = 0
   for clip in read_clips(path, metadata):
     check_clip(clip, metadata)
@@ -84,7 +84,7 @@ class ClipChecks:
   def _compare_codes(self, clip: Clip) -> Iterator[tuple[str, str]]:
     """Yields mixes whose codes are not those of silence, or of the lone stem they hold."""
     frames = clip.stem_codes.shape[1]
-    for row, (members, codes) in enumerate(zip(clip.mix_members, clip.mix_codes)):
+    for row, (members, codes) in enumerate(zip(clip.mix_members, clip.mix_codes, strict=True)):
       if not members.any():
         silence = self._silence.setdefault(frames, codes.copy())
         if not np.array_equal(codes, silence):

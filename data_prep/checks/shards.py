@@ -222,7 +222,7 @@ def check_songs(songs: Mapping[tuple[str, str], list[tuple[int, int]]]) -> list[
   """Returns songs whose clips are not numbered from 0, or do not follow each other."""
   problems = []
   for (split, song), clips in songs.items():
-    numbers, starts = zip(*clips)
+    numbers, starts = zip(*clips, strict=True)
     if list(numbers) != list(range(len(numbers))) or list(starts) != sorted(set(starts)):
       what = f"clips: numbered {list(numbers)}, from frames {list(starts)}"
       problems.append(Problem(f"{split}/{song}", what))

@@ -64,7 +64,7 @@ def read_song(folder: Path, rate_hz: int, channels: int) -> Song:
     samples = convert_audio(*read_audio(path), rate_hz, channels)
     stems.append(np.round(samples.clip(-1, 1) * 32767).astype(np.int16))
   song = np.zeros((len(stems), channels, max(stem.shape[1] for stem in stems)), np.int16)
-  for stem, samples in zip(song, stems):
+  for stem, samples in zip(song, stems, strict=True):
     stem[:, : samples.shape[1]] = samples
   return song
 

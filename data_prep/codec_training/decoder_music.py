@@ -122,7 +122,7 @@ class Crops:
     starts = (rng.random(batch) * ((songs[:, 2] - self.length) // self.hop + 1)).astype(int)
     gains = np.zeros((batch, MOST_STEMS), np.float32)
     places = np.zeros((batch, MOST_STEMS), np.int64)
-    for row, ((first, stems, size), start) in enumerate(zip(songs, starts * self.hop)):
+    for row, ((first, stems, size), start) in enumerate(zip(songs, starts * self.hop, strict=True)):
       count = rng.integers(2, MOST_STEMS + 1) if rng.random() < sums else 1
       members = rng.permutation(stems)[:count]
       spread_db = rng.uniform(-GAIN_DB, GAIN_DB, len(members)) + rng.uniform(-GAIN_DB, GAIN_DB)

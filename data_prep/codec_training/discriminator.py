@@ -76,7 +76,7 @@ def judge_loss(real: Layers, made: Layers) -> Float[Tensor, ""]:
   """Returns the discriminator's hinge loss, mean over windows; 2 for one that cannot tell."""
   losses = [
     torch.relu(1 - r[-1].float()).mean() + torch.relu(1 + m[-1].float()).mean()
-    for r, m in zip(real, made)
+    for r, m in zip(real, made, strict=True)
   ]
   return torch.stack(losses).mean()
 
@@ -92,8 +92,8 @@ def feature_loss(real: Layers, made: Layers) -> Float[Tensor, ""]:
   Source: EnCodec (arXiv:2210.13438) section 3.4, eq. 2; without the verdicts.
   """
   losses = []
-  for r, m in zip(real, made):
-    for of_real, of_made in zip(r[:-1], m[:-1]):
+  for r, m in zip(real, made, strict=True):
+    for of_real, of_made in zip(r[:-1], m[:-1], strict=True):
       target = of_real.detach().float()
       losses.append((of_made.float() - target).abs().mean() / (target.abs().mean() + 1e-9))
   return torch.stack(losses).mean()

@@ -92,7 +92,7 @@ def update_codebooks(
     How many codes were restarted.
   """
   residual, restarted = x.detach(), 0
-  for book, index in zip(codebooks, indices):
+  for book, index in zip(codebooks, indices, strict=True):
     kept = index >= 0
     heard, chosen = residual[kept], book.embed[index]  # a level that lacks here stays lacking
     sums, counts = _gather(heard, index[kept], len(book.embed))

@@ -62,7 +62,7 @@ def run_opus(clips: Clips, rate_hz: int, kbps: int, encoder: str) -> Opus:
   decoded, bits, seconds = np.zeros_like(clips), 0, 0.0
   with tempfile.TemporaryDirectory() as folder:
     source, target = Path(folder, "clip.wav"), Path(folder, "clip.opus")
-    for clip, out in zip(clips, decoded):
+    for clip, out in zip(clips, decoded, strict=True):
       soundfile.write(source, clip.clip(-1, 1), rate_hz, subtype="PCM_16")
       words = (w.format(kbps=kbps, source=source, target=target) for w in ENCODERS[encoder])
       subprocess.run(list(words), check=True, capture_output=True)

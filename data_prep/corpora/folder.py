@@ -105,7 +105,12 @@ class Folder(Reader):
     if len(names) < 2:
       return []
     first, last = min(names), max(names)
-    shared = [a for a, _ in itertools.takewhile(lambda pair: pair[0] == pair[1], zip(first, last))]
+    shared = [
+      a
+      for a, _ in itertools.takewhile(
+        lambda pair: pair[0] == pair[1], zip(first, last, strict=False)
+      )
+    ]
     told = [self._map.of_words(" ".join(words[len(shared) :])) for words in names]
     return shared if 2 * sum(map(bool, told)) >= len(names) else []
 

@@ -150,7 +150,7 @@ def _draw_form(phrase_bars: list[int], rng: np.random.Generator) -> list[_Sectio
   starts = [0, *ends[:-1]]
   return [
     _Section(start, end, frozenset(roles), index % 2, int(rng.integers(-8, 5)) + 2 * index)
-    for index, (start, end, roles) in enumerate(zip(starts, ends, drawn))
+    for index, (start, end, roles) in enumerate(zip(starts, ends, drawn, strict=True))
   ]
 
 

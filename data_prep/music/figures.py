@@ -58,7 +58,8 @@ def lead_voices(chords: tuple[Chord, ...], low: int, high: int, size: int) -> li
       best = min(
         options,
         key=lambda option: (
-          sum(abs(a - b) for a, b in zip(option, before)) + 0.2 * abs(np.mean(option) - middle)
+          sum(abs(a - b) for a, b in zip(option, before, strict=True))
+          + 0.2 * abs(np.mean(option) - middle)
         ),
       )
     before = best

@@ -9,7 +9,7 @@ import numpy as np
 from data_prep.music.parts import Note
 
 KICK, STICK, SNARE, CLAP, HAT, PEDAL, OPEN = 36, 37, 38, 39, 42, 44, 46
-CRASH, RIDE, BELL, TAMBOURINE, COWBELL, SHAKER = 49, 51, 53, 54, 56, 70
+CRASH, RIDE, TAMBOURINE, COWBELL, SHAKER = 49, 51, 54, 56, 70
 TOMS = (50, 48, 47, 45, 43, 41)
 _VELOCITY = {"X": 112, "x": 90, "o": 52}
 

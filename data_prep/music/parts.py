@@ -105,7 +105,7 @@ def note_events(notes: Iterable[tuple[float, float, int, int]], channel: int) ->
   events: list[Event] = []
   for pitch, played in by_pitch.items():
     nexts = [start_s for start_s, _, _ in played[1:]] + [float("inf")]
-    for (start_s, end_s, velocity), next_s in zip(played, nexts):
+    for (start_s, end_s, velocity), next_s in zip(played, nexts, strict=True):
       if next_s == start_s:
         continue
       on = mido.Message("note_on", channel=channel, note=pitch, velocity=velocity)

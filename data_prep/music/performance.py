@@ -66,7 +66,7 @@ def bend(notes: list[Timed], channel: int, rng: np.random.Generator) -> list[Eve
     if length_s > 0.8 and rng.random() < 0.5:
       after_s = np.arange(0.4, length_s - 0.05, 0.02)
       sway = 0.12 * _BEND_SEMITONE * np.sin(2 * np.pi * 5.5 * (after_s - 0.4))
-      curve += list(zip(after_s.tolist(), sway.tolist()))
+      curve += list(zip(after_s.tolist(), sway.tolist(), strict=True))
     if curve:
       curve.append((length_s - 0.005, 0.0))
     for after, steps in curve:

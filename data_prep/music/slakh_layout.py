@@ -36,7 +36,7 @@ def write_track(song: Song, folder: Path, soundfont: Path, rate_hz: int) -> floa
   (partial / "MIDI").mkdir()
   audio = render_song(song, soundfont.read_bytes(), rate_hz)
   stems = {}
-  for index, (part, pcm, lufs) in enumerate(zip(song.parts, audio.stems, audio.lufs)):
+  for index, (part, pcm, lufs) in enumerate(zip(song.parts, audio.stems, audio.lufs, strict=True)):
     name = f"S{index:02d}"
     stems[name] = _describe(part, soundfont.name, lufs, pcm is not None)
     if pcm is not None:

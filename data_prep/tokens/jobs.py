@@ -124,7 +124,7 @@ def make_jobs(
   with ThreadPoolExecutor(_READERS, "hash") as pool:
     contents = list(pool.map(_describe_content, tracks))
   jobs = []
-  for track, content in zip(tracks, contents):
+  for track, content in zip(tracks, contents, strict=True):
     for augmentation in (None, *augmentations(track)):
       key = hashlib.sha256(f"{content}{shared}{augmentation}".encode()).hexdigest()[:20]
       name = f"{track.split}-{re.sub(r'[^A-Za-z0-9_-]+', '_', track.id)[-60:]}-{key}"

@@ -174,7 +174,7 @@ def read_stems(
 ) -> tuple[Float[np.ndarray, "S channels samples"], dict[int, Path]]:
   """Returns the stems in one format, padded to the longest, and a file of each rate below it."""
   audio, low = [], {}
-  for stem, (samples, own_hz) in zip(stems, mapper(read_stem, stems)):
+  for stem, (samples, own_hz) in zip(stems, mapper(read_stem, stems), strict=True):
     if own_hz < rate_hz:
       low.setdefault(own_hz, stem.files[0].path)
     audio.append(convert_audio(samples, own_hz, rate_hz, channels))

@@ -188,7 +188,7 @@ def plot(rows: Sequence[Row], path: Path) -> None:
 
   figure = Figure(figsize=(12, 4), layout="constrained")
   base = rows[0]
-  for axes, name in zip(figure.subplots(1, 3), ("dim", "frames", "batch")):
+  for axes, name in zip(figure.subplots(1, 3), ("dim", "frames", "batch"), strict=True):
     others = [n for n in ("dim", "frames", "batch") if n != name]
     chosen = sorted(
       (row for row in rows if all(row[n] == base[n] for n in others)), key=lambda row: row[name]

@@ -191,7 +191,7 @@ class Codec:
         scales = [waiting.pop(0) for _ in range(min(count, len(waiting)))]
       if len(scales) < count:
         raise UserError("scales must be one for each segment; got too few. Take Codec.scales'.")
-      for piece, scale in zip(np.split(audio, count), scales):
+      for piece, scale in zip(np.split(audio, count), scales, strict=True):
         yield piece * scale[:, None, None] if self.spec.normalize else piece
     if waiting:
       raise UserError(

@@ -68,7 +68,7 @@ def evaluate(
     reference = np.stack([convert_audio(clip, spec.sample_rate, rate_hz, 1)[0] for clip in clips])
   codes = np.concatenate([codec.encode(clip[None]) for clip in clips])
   mel, si_sdr = np.zeros((2, spec.n_levels, len(clips)))
-  for i, (clip, code, target) in enumerate(zip(clips, codes, reference)):
+  for i, (clip, code, target) in enumerate(zip(clips, codes, reference, strict=True)):
     scales = codec.scales(clip[None])
     for level in range(spec.n_levels):
       decoded = codec.decode(code[None, :, : level + 1], scales)[0, :, :samples]

@@ -131,7 +131,7 @@ def choose_target(
   starts = rng.integers(frames - crop_frames + 1, size=WINDOWS)
   pick = rng.random()
   chances = np.zeros((WINDOWS, len(weight)))
-  for chance, start in zip(chances, starts):
+  for chance, start in zip(chances, starts, strict=True):
     cells = touched_cells(int(start), crop_frames, level_frames)
     loud = power[:, cells].mean(1) >= 10.0 ** (config.silence_gate_db / 10.0)
     sounds = (level_db[:, cells] > config.sounding_db).sum(1)

@@ -137,7 +137,7 @@ def measure_distances(
   mixes = embed_sets(examples, embedding, True, track(bar, f"{embedding.name}: mixes", count))
   adherence = measure_adherence(mixes, songs)
   quality = measure_quality(stems, np.concatenate(far), songs)
-  rows = [{**row, **more} for row, more in zip(quality, adherence)]
+  rows = [{**row, **more} for row, more in zip(quality, adherence, strict=True)]
   return {"seconds": embedding.seconds, "reference": sum(map(len, far)), "rows": rows,
           "fit": find_fit(rows)}  # fmt: skip
 

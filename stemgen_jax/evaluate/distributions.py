@@ -110,12 +110,12 @@ def measure_adherence(
   """
   first = np.isin(songs, np.unique(songs)[::2])
   true, mismatched = (
-    np.concatenate([part for part, there in zip(sets[name], first) if there])
+    np.concatenate([part for part, there in zip(sets[name], first, strict=True) if there])
     for name in ("true", "other")
   )
   rows = []
   for name, parts in sets.items():
-    judged = [part for part, there in zip(parts, first) if not there]
+    judged = [part for part, there in zip(parts, first, strict=True) if not there]
     whole = np.concatenate(judged)
     found = resampled(
       lambda n, whole=whole: prompt_adherence(true, mismatched, np.repeat(whole, n, axis=0)),

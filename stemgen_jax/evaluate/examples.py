@@ -236,7 +236,9 @@ def read_originals(
   """
   found = []
   length = spec.decoded_samples(windows["target"].shape[1])
-  for song, stem, start in zip(windows["song"], windows["stem"], windows["start_frame"]):
+  for song, stem, start in zip(
+    windows["song"], windows["stem"], windows["start_frame"], strict=True
+  ):
     path = folder / song / f"{stem:02d}.wav"
     if not path.is_file():
       raise UserError(
@@ -263,7 +265,7 @@ def find_others(
   Windows take the candidates in turn, so that the same few stems do not stand for all songs.
   """
   found = []
-  for i, (song, kind) in enumerate(zip(rows["song"], rows["conditions"])):
+  for i, (song, kind) in enumerate(zip(rows["song"], rows["conditions"], strict=True)):
     others = np.flatnonzero(pool["song"] != song)
     same = others[(pool["conditions"][others] == kind).all(axis=1)]
     choice = same if len(same) else others

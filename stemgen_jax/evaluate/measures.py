@@ -38,24 +38,23 @@ class Metric:
   """
 
   name: str
-  family: str
   higher: bool
   floor: str = "other"
 
 
 METRICS = (
-  Metric("MIRDD", "fit", False),
-  Metric("harmony", "fit", False),
-  Metric("rhythm", "fit", False, "shifted"),
-  *(Metric(name, "harmony", False) for name in HARMONY),
-  *(Metric(name, "rhythm", False, "other" if name == "pulse" else "shifted") for name in RHYTHM),
-  Metric("beat_f", "alignment", True, "shifted"),
-  Metric("onset_precision", "alignment", True, "shifted"),
-  Metric("onset_offset_ms", "alignment", False, "shifted"),
-  Metric("listening_score", "model", True),
-  Metric("category", "category", True, "chance"),
-  Metric("sounds", "level", True, "chance"),
-  Metric("pitched", "level", True, "chance"),
+  Metric("MIRDD", False),
+  Metric("harmony", False),
+  Metric("rhythm", False, "shifted"),
+  *(Metric(name, False) for name in HARMONY),
+  *(Metric(name, False, "other" if name == "pulse" else "shifted") for name in RHYTHM),
+  Metric("beat_f", True, "shifted"),
+  Metric("onset_precision", True, "shifted"),
+  Metric("onset_offset_ms", False, "shifted"),
+  Metric("listening_score", True),
+  Metric("category", True, "chance"),
+  Metric("sounds", True, "chance"),
+  Metric("pitched", True, "chance"),
 )
 
 

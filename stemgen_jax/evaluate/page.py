@@ -147,7 +147,7 @@ def draw_ways(rows: Sequence[dict[str, Any]]) -> str:
     way = row["way"]
     ends = np.clip([way["low"], way["high"]], *WAY_SHOWN)
     axes.plot(ends, [i, i], color="C0", linewidth=2)
-    for end, edge, marker in zip(ends, WAY_SHOWN, "<>"):
+    for end, edge, marker in zip(ends, WAY_SHOWN, "<>", strict=True):
       if end == edge:  # it goes on beyond the picture
         axes.plot(end, i, marker, color="C0", clip_on=False)
     axes.plot(np.clip(way["mean"], *WAY_SHOWN), i, "o", color="C0", clip_on=False)
@@ -168,7 +168,7 @@ def draw_distances(distances: dict[str, Any], columns: Sequence[str]) -> str:
   figure, all_axes = pyplot.subplots(
     1, len(distances), figsize=(4 * len(distances) + 1, 2.6), layout="constrained", squeeze=False
   )
-  for axes, (name, found) in zip(all_axes[0], distances.items()):
+  for axes, (name, found) in zip(all_axes[0], distances.items(), strict=True):
     rows = {row["set"]: row for row in found["rows"]}
     values = np.array([rows[column]["FAD"]["mean"] for column in columns])
     spread = [[abs(rows[c]["FAD"][edge] - rows[c]["FAD"]["mean"]) for c in columns]

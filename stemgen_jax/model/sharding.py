@@ -71,7 +71,7 @@ def _leaf_sharding(path: tuple, leaf: Any, mesh: Mesh) -> NamedSharding:
   spec = _spec(name)
   if len(spec) != leaf.ndim:
     raise ValueError(f"{name} must have rank {len(spec)} as {spec}; got shape {leaf.shape}.")
-  for size, axis in zip(leaf.shape, spec):
+  for size, axis in zip(leaf.shape, spec, strict=True):
     if axis and size % mesh.shape[axis]:
       raise UserError(
         f"mesh axis '{axis}' must divide every array it splits; got {name} of shape {leaf.shape}"

@@ -57,7 +57,7 @@ def finish(
   request, rate_hz = job.request, job.request.rate_hz
   context = mixing.Context.measure(request.context, rate_hz)
   stems, mixes, takes = [], [], []
-  for own, score in zip(codes, scores):
+  for own, score in zip(codes, scores, strict=True):
     stem = transcode.decode(codec, own, heard)
     if request.stem is not None:
       stem = mixing.splice(stem, request.stem, list(request.keep_s), rate_hz)

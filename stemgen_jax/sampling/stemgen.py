@@ -183,17 +183,17 @@ class StemGen:
   def _run_batch(self, jobs: list[Job], advance: Callable[[str], None]) -> Iterator[Result]:
     advance("encoding the context")
     heard = [self._hear(job.request) for job in jobs]
-    rows = [job.rows(self.codec, h) for job, h in zip(jobs, heard)]
+    rows = [job.rows(self.codec, h) for job, h in zip(jobs, heard, strict=True)]
     takes = [job.request.takes for job in jobs]
-    repeat = [np.repeat(h.codes[None], n, axis=0) for h, n in zip(heard, takes)]
-    conditions = [np.tile(job.indices, (n, 1)) for job, n in zip(jobs, takes)]
-    keys = [take_keys(job.request.seed, n) for job, n in zip(jobs, takes)]
+    repeat = [np.repeat(h.codes[None], n, axis=0) for h, n in zip(heard, takes, strict=True)]
+    conditions = [np.tile(job.indices, (n, 1)) for job, n in zip(jobs, takes, strict=True)]
+    keys = [take_keys(job.request.seed, n) for job, n in zip(jobs, takes, strict=True)]
     codes = self.fill(
-      np.concatenate(repeat), np.concatenate(conditions), *map(np.concatenate, zip(*rows)),
+      np.concatenate(repeat), np.concatenate(conditions), *map(np.concatenate, zip(*rows, strict=True)),
       jnp.concatenate(keys), jobs[0].settings, jobs[0].request.loop, advance,
     )  # fmt: skip
     advance("decoding")
-    for job, h, own in zip(jobs, heard, np.split(codes, np.cumsum(takes)[:-1])):
+    for job, h, own in zip(jobs, heard, np.split(codes, np.cumsum(takes)[:-1]), strict=True):
       yield self._finish(job, h, own)
 
   def _hear(self, request: Request) -> transcode.Heard:

@@ -88,7 +88,9 @@ class MetricLog:
       if skipped < self._steps:
         for name in ("loss", "gradient_norm", "learning_rate"):
           scalars[name] = sums[name] / (self._steps - skipped)
-        for q, (nll, count) in enumerate(zip(sums["level_nll"], sums["level_count"]), start=1):
+        for q, (nll, count) in enumerate(
+          zip(sums["level_nll"], sums["level_count"], strict=True), start=1
+        ):
           scalars[f"loss/level_{q}"] = nll / count if count else float("nan")
         scalars |= name_bins("accuracy", sums["bin_hits"], sums["bin_count"])
       scalars["skipped_steps"] = skipped
@@ -129,7 +131,7 @@ def name_bins(
   n = len(counts)
   return {
     f"{prefix}/mask_{i / n:.1f}-{(i + 1) / n:.1f}": float(total / count)
-    for i, (total, count) in enumerate(zip(sums, counts))
+    for i, (total, count) in enumerate(zip(sums, counts, strict=True))
     if count
   }
 

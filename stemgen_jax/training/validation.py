@@ -41,7 +41,9 @@ def build_validation(
   )
 
   def validate(params: Params) -> dict[str, float]:
-    parts = [measure(params, put_batch(batch, mesh), key) for batch, key in zip(batches, keys)]
+    parts = [
+      measure(params, put_batch(batch, mesh), key) for batch, key in zip(batches, keys, strict=True)
+    ]
     sums = jax.tree.map(lambda *x: np.sum(x, axis=0), *jax.device_get(parts))
     by_level = sums["level_nll"] / np.maximum(sums["level_count"], 1)
     scalars = {"validation/loss": float(sums["level_nll"].sum() / sums["level_count"].sum())}

@@ -58,7 +58,7 @@ USABLE = len(FRAMES) - 1
 
 @pytest.fixture(scope="module")
 def dataset(tmp_path_factory):
-  clips = [make_clip(i, song, n) for i, (song, n) in enumerate(zip(SONGS, FRAMES))]
+  clips = [make_clip(i, song, n) for i, (song, n) in enumerate(zip(SONGS, FRAMES, strict=True))]
   root = tmp_path_factory.mktemp("data")
   records.write_dataset(root, "tiny", METADATA, {"train": [clips[:5], clips[5:]]})
   return records.Dataset.open(root)
@@ -76,7 +76,7 @@ def take(iterator, n):
 
 def assert_same(a: list[dict], b: list[dict]):
   assert len(a) == len(b)
-  for x, y in zip(a, b):
+  for x, y in zip(a, b, strict=True):
     assert x.keys() == y.keys()
     assert all(np.array_equal(x[k], y[k]) for k in x)
 
@@ -103,7 +103,7 @@ def test_examples(dataset):
   assert np.array_equal(stem, examples["conditions"][:, 0])
   assert not MEMBERS[row, stem].any()  # the context never holds the target
   assert set(stem) == {0, 1, 3}  # stem 2 is below the gate
-  assert set(zip(stem, row)) == {(0, 0), (0, 2), (0, 3), (1, 0), (1, 1), (1, 3)} | {
+  assert set(zip(stem, row, strict=True)) == {(0, 0), (0, 2), (0, 3), (1, 0), (1, 1), (1, 3)} | {
     (3, 0),
     (3, 1),
     (3, 2),
@@ -238,7 +238,7 @@ def test_processes_together_read_the_single_stream(dataset, processes):
     take(load(dataset, batch_size=2 * processes, share=p, shares=processes), 8)
     for p in range(processes)
   ]
-  assert_same(whole, [join(step) for step in zip(*parts)])
+  assert_same(whole, [join(step) for step in zip(*parts, strict=True)])
 
 
 def test_state_continues_exactly(dataset):
@@ -277,7 +277,7 @@ def test_finite_stream_uses_every_clip_and_ends_together(dataset):
       for p in range(processes)
     ]
     assert [len(part) for part in parts] == [batches] * processes  # ceil(2 * 7 / (3 processes))
-    stream = np.concatenate([b["clip"] for step in zip(*parts) for b in step])
+    stream = np.concatenate([b["clip"] for step in zip(*parts, strict=True) for b in step])
     assert sorted(stream[: 2 * USABLE]) == sorted([*range(USABLE)] * 2)
 
 

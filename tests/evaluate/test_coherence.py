@@ -51,7 +51,7 @@ def test_pairs_that_no_embedding_tells_apart_are_an_error():
 def test_coherence_is_bilinear():
   stems, contexts, matrix = draw(0, 3), draw(1, 3), draw(2, 4)
   found = cocola_scores(stems, contexts, matrix)
-  for score, x, y in zip(found, stems, contexts):
+  for score, x, y in zip(found, stems, contexts, strict=True):
     want = sum(x[i] * matrix[i, j] * y[j] for i in range(4) for j in range(4))
     assert score == pytest.approx(want)
   np.testing.assert_allclose(found, cocola_scores(contexts, stems, matrix.T))

@@ -133,7 +133,7 @@ def test_letters_stand_for_the_files_of_the_plan(report):
   with serving(report, seed=4) as (_, ask):
     for trial, (example, sets) in enumerate(plan(examples, 4, "anna")):
       context = read_wav(ask(f"/audio/anna/{trial}/context.wav")[1])
-      for label, name in zip("ABC", sets):
+      for label, name in zip("ABC", sets, strict=True):
         if name == "other":
           continue  # of another rate
         mix = read_wav(ask(f"/audio/anna/{trial}/{label}.wav")[1])
@@ -172,8 +172,8 @@ def test_a_rating_is_on_disk_at_once_and_the_latest_counts(own):
   with serving(own, seed=1) as (_, ask):  # in its new place
     found = json.loads(ask("/start", {"rater": "anna"})[1])
     assert sorted(str(rating) for row in found for rating in row) == ["5", *["None"] * 8]
-    for (one, names), row in zip(plan(read_examples(own), 1, "anna"), found):
-      for name, rating in zip(names, row):
+    for (one, names), row in zip(plan(read_examples(own), 1, "anna"), found, strict=True):
+      for name, rating in zip(names, row, strict=True):
         assert (rating == 5) == ((one.name, name) == (example.name, sets[1]))
 
 
@@ -284,7 +284,7 @@ def test_a_silent_context_and_a_silent_stem_can_be_heard_too(own):
               if one.name == "0000"]  # fmt: skip
     ((trial, sets),) = places
     sounds = {name: read_wav(ask(f"/audio/anna/{trial}/{label}.wav")[1])
-              for name, label in zip(sets, "ABC")}  # fmt: skip
+              for name, label in zip(sets, "ABC", strict=True)}  # fmt: skip
   assert not sounds["model"].any()
   found = [loudness.measure_lufs(sounds[name], RATE_HZ) for name in ("true", "other")]
   assert abs(found[0] - found[1]) < 0.3
@@ -456,7 +456,7 @@ def test_a_person_can_rate_all_of_it_in_a_browser(own, browser):
     enter(server, "anna")
     for trial, ratings in given.items():
       wait(lambda trial=trial: find("#count").text == f"{trial + 1} of {COUNT}")
-      for label, rating in zip("ABC", ratings):
+      for label, rating in zip("ABC", ratings, strict=True):
         assert not find("#next").is_enabled()
         give(label, rating)
       if trial == 0:

@@ -10,7 +10,7 @@ import pytest
 
 from stemgen_jax.errors import UserError
 from stemgen_jax.evaluate.metrics import notes
-from stemgen_jax.evaluate.metrics.descriptors import TONAL, correlate, describe
+from stemgen_jax.evaluate.metrics.descriptors import correlate, describe
 from stemgen_jax.evaluate.metrics.mirdd import WEIGHTS, align, distances, mirdd
 
 RATE_HZ = 16_000
@@ -122,7 +122,7 @@ def test_usual_figures_of_alignment():
 def test_sound_without_pitch_has_rhythm_and_no_harmony():
   clicks = hear_clicks()
   assert clicks.harmony is None
-  assert clicks.tonality < TONAL < hear_chords(PIANO).tonality
+  assert hear_chords(PIANO).harmony is not None
   found = distances(clicks, clicks)
   assert {name for name, d in found.items() if math.isnan(d)} == HARMONY
 
@@ -196,4 +196,4 @@ def test_without_the_network_there_is_rhythm_and_a_reason(monkeypatch, part, lin
   with pytest.raises(UserError, match="pip install"):
     notes.find_notes(np.zeros(22_050, np.float32))
   heard = describe(0.1 * np.sin(np.arange(80_000, dtype=np.float32) ** 1.3)[None], RATE_HZ)
-  assert heard.harmony is heard.attacks is heard.tonality is None
+  assert heard.harmony is heard.attacks is None

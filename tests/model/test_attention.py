@@ -43,7 +43,7 @@ def test_the_fused_kernel_is_the_same_and_hears_no_padding(frames, width):
     return jax.grad(lambda *x: jnp.sum(attend(*x) * weight), argnums=(0, 1, 2))(*qkv)
 
   np.testing.assert_allclose(fused(*qkv), plain(*qkv), atol=1e-5)
-  for a, b in zip(gradient(fused), gradient(plain)):
+  for a, b in zip(gradient(fused), gradient(plain), strict=True):
     np.testing.assert_allclose(a, b, atol=1e-4)
 
 

@@ -183,7 +183,7 @@ def test_the_nucleus_is_that_of_sorting(top_p):
   kept = np.isfinite(np.asarray(keep_nucleus(jnp.asarray(logits), top_p)))
   prob = np.exp(logits - logits.max(1, keepdims=True)).astype(np.float64)
   prob /= prob.sum(1, keepdims=True)
-  for row, own in zip(prob, kept):
+  for row, own in zip(prob, kept, strict=True):
     order = np.argsort(-row)
     count = 1 + np.searchsorted(np.cumsum(row[order]), top_p)
     assert set(np.flatnonzero(own)) == set(order[:count])

@@ -104,7 +104,7 @@ def test_an_examples_branches_are_its_own(tiny_config):
       )[0, :, 0]
       for keep in guidance.branches([True] * 2, "nested")
     ]
-    want = sum(w * logits for w, logits in zip(weights, branches))
+    want = sum(w * logits for w, logits in zip(weights, branches, strict=True))
     got = model.project(params, jnp.asarray(seen["features"][b : b + 1]), jnp.int32(0))[0]
     np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-4)
 

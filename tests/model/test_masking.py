@@ -20,11 +20,11 @@ from stemgen_jax.model.masking import (
 def test_mask_hides_nothing_below_some_at_and_all_above_the_level(schedule):
   level = jnp.arange(64) % 4
   mask = np.asarray(draw_mask(jax.random.key(0), level, 50, 4, MaskingConfig(schedule=schedule)))
-  for row, q in zip(mask, np.asarray(level)):
+  for row, q in zip(mask, np.asarray(level), strict=True):
     assert not row[:, :q].any()
     assert row[:, q + 1 :].all()
     assert 1 <= row[:, q].sum() <= 50
-  counts = [row[:, q].sum() for row, q in zip(mask, np.asarray(level))]
+  counts = [row[:, q].sum() for row, q in zip(mask, np.asarray(level), strict=True)]
   assert len(set(counts)) > 20
 
 

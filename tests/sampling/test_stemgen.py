@@ -36,7 +36,7 @@ def test_takes_are_as_long_as_the_context_and_never_clip(stemgen, loop):
   assert result.mixes.shape == (2, *loop.shape)
   assert (result.stems[0] != result.stems[1]).any()
   assert result.metadata["seed"] == 3
-  for stem, mix, take in zip(result.stems, result.mixes, result.metadata["takes"]):
+  for stem, mix, take in zip(result.stems, result.mixes, result.metadata["takes"], strict=True):
     wanted = measure_lufs(loop, RATE_HZ) - 6
     heard = np.repeat(stem, 2, axis=0)  # in both channels of the loop
     assert take["lufs"] == pytest.approx(measure_lufs(heard, RATE_HZ), abs=0.01)
@@ -72,7 +72,7 @@ def test_the_fast_preset_takes_a_quarter_of_the_steps(stemgen, loop):
 def test_a_loop_closes(stemgen, loop):
   result = stemgen.generate(loop, sample_rate=RATE_HZ, instrument="bass", loop=True, takes=3)
   assert result.stems.shape[2] == loop.shape[1]
-  for stem, take in zip(result.stems, result.metadata["takes"]):
+  for stem, take in zip(result.stems, result.metadata["takes"], strict=True):
     assert take["seam"] == measure_seam(stem)
     # As the music goes on inside: the largest step there is far above the median too.
     inside = np.abs(np.diff(stem[0]))
@@ -98,7 +98,7 @@ def test_what_is_kept_is_kept_to_the_sample(stemgen, loop):
   def at(seconds):
     return round(seconds * RATE_HZ)
 
-  for new, take in zip(result.stems, result.metadata["takes"]):
+  for new, take in zip(result.stems, result.metadata["takes"], strict=True):
     gain = 10 ** (take["gain_db"] / 20)
     for start, stop in ((0, at(1.0)), (at(2.0), at(2.2))):
       np.testing.assert_allclose(new[:, start:stop], gain * stem[:, start:stop], atol=1e-6)

@@ -216,7 +216,7 @@ def test_a_source_that_is_not_guided_is_dropped_alone_in_every_branch(tiny_confi
 def test_token_nll_is_minus_log_softmax():
   logits = np.random.default_rng(0).normal(size=(5, V)).astype(np.float32)
   codes = np.arange(5)
-  want = [np.log(np.exp(row).sum()) - row[c] for row, c in zip(logits, codes)]
+  want = [np.log(np.exp(row).sum()) - row[c] for row, c in zip(logits, codes, strict=True)]
   np.testing.assert_allclose(
     losses.token_nll(jnp.asarray(logits), jnp.asarray(codes)), want, atol=1e-5
   )
@@ -291,7 +291,7 @@ def test_mesh_and_table_refuse_what_does_not_fit():
 def mesh_of(processes, shape):
   """A stand-in for a mesh whose devices belong to those processes, in order."""
   devices = np.array([SimpleNamespace(process_index=p) for p in processes]).reshape(shape)
-  return Mock(spec=Mesh, devices=devices, shape=dict(zip(AXES, shape)))
+  return Mock(spec=Mesh, devices=devices, shape=dict(zip(AXES, shape, strict=True)))
 
 
 @pytest.mark.parametrize(

@@ -91,7 +91,7 @@ def mix_example(example: Example) -> dict[str, bytes]:
   lufs = loudness.measure_lufs(context, rate_hz)
   wanted_lufs = (lufs if math.isfinite(lufs) else SILENT_CONTEXT_LUFS) + LEVEL_LU
   sounds = {"context": context}
-  for name, path in zip(SETS, example.stems):
+  for name, path in zip(SETS, example.stems, strict=True):
     stem = _fit(*read_audio(path), context, rate_hz)
     gain_db = loudness.place(loudness.measure_lufs(stem, rate_hz), wanted_lufs)
     sounds[name] = context + loudness.amplify(stem, gain_db)

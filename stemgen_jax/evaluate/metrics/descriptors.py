@@ -67,13 +67,11 @@ class Rhythm:
   Attributes:
     flux: onset strength at FLUX_RATE_HZ: of the whole spectrum, then of four bands of it.
     onsets_s: when something begins.
-    beats_s: the beat as tracked in this sound alone.
-    tempo_bpm: its tempo.
+    tempo_bpm: its tempo, tracked in this sound alone.
   """
 
   flux: Float[np.ndarray, "5 F"]
   onsets_s: Float[np.ndarray, " n"]
-  beats_s: Float[np.ndarray, " m"]
   tempo_bpm: float
 
 
@@ -86,15 +84,12 @@ class Descriptors:
     rhythm: None for silence and for sound with fewer than two onsets.
     attacks: how surely notes begin, summed over notes, at CHROMA_RATE_HZ; None for silence and
       where `notes.missing_part`.
-    tonality: salience of the most salient note, a mean over frames weighted by their energy: at
-      least TONAL for sound with pitch. None for silence and where `notes.missing_part`.
     duration_s: of the sound.
   """
 
   harmony: Harmony | None
   rhythm: Rhythm | None
   attacks: Float[np.ndarray, " T"] | None
-  tonality: float | None
   duration_s: float
 
 
@@ -108,17 +103,15 @@ def describe(samples: Samples, rate_hz: int) -> Descriptors:
   duration_s = samples.shape[1] / rate_hz
   power = float(np.square(mono, dtype=np.float64).mean()) if len(mono) >= WINDOW_SAMPLES else 0.0
   if power < 10 ** (SILENT_DB / 10):
-    return Descriptors(None, None, None, None, duration_s)
+    return Descriptors(None, None, None, duration_s)
   rhythm = _hear_rhythm(mono)
   if notes.missing_part():
-    return Descriptors(None, rhythm, None, None, duration_s)
+    return Descriptors(None, rhythm, None, duration_s)
   found = notes.find_notes(mono)
-  tonality = _measure_tonality(found, mono)
   return Descriptors(
-    harmony=_hear_harmony(found) if tonality >= TONAL else None,
+    harmony=_hear_harmony(found) if _measure_tonality(found, mono) >= TONAL else None,
     rhythm=rhythm,
     attacks=np.square(found.attacks).sum(axis=1),
-    tonality=tonality,
     duration_s=duration_s,
   )
 
@@ -153,13 +146,14 @@ def _hear_rhythm(mono: Float[np.ndarray, " samples"]) -> Rhythm | None:
       for channels in ([0, MEL_BANDS], BAND_EDGES)
     ]
   ).astype(np.float64)
-  tempo_bpm, beats_s = librosa.beat.beat_track(
+  tempo_bpm, _ = librosa.beat.beat_track(
     onset_envelope=flux[0], sr=RATE_HZ, hop_length=HOP_SAMPLES, units="time"
   )
-  return Rhythm(flux, onsets_s, beats_s, float(np.ravel(tempo_bpm)[0]))
+  return Rhythm(flux, onsets_s, float(np.ravel(tempo_bpm)[0]))
 
 
 def _measure_tonality(found: notes.Notes, mono: Float[np.ndarray, " samples"]) -> float:
+  """Returns the salience of the most salient note, a mean over frames weighted by their energy."""
   hop = notes.HOP_SAMPLES
   energy = librosa.feature.rms(y=mono, frame_length=WINDOW_SAMPLES, hop_length=hop)[0] ** 2
   return float(np.average(found.salience.max(axis=1), weights=energy))

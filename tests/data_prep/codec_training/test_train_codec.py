@@ -109,7 +109,7 @@ def test_songs_are_decoded_once_and_again_when_they_change(music_folder, tmp_pat
   monkeypatch.setattr(codec_audio, "read_song", lambda f, *a: decoded.append(f) or read_song(f, *a))
   again = list(codec_audio.read_songs(folders, RATE, 1, tmp_path))
   assert not decoded
-  for one, other, folder in zip(first, again, folders):
+  for one, other, folder in zip(first, again, folders, strict=True):
     np.testing.assert_array_equal(one, other)
     np.testing.assert_array_equal(one, read_song(folder, RATE, 1))
   os.utime(folders[1] / "stems" / "S01.flac")

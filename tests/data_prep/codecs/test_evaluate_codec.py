@@ -155,7 +155,7 @@ def test_opus_is_aligned_and_its_bits_are_those_of_the_packets(encoder, tmp_path
   assert abs(high.shift_samples) <= 1
   assert 3000 < low.bits_per_s < 9000
   assert 30_000 < high.bits_per_s < 120_000  # far above nominal: variable, and tones are hard
-  for clip, made in zip(clips, high.audio):
+  for clip, made in zip(clips, high.audio, strict=True):
     assert fidelity.si_sdr_db(made, clip) > 10
 
 

@@ -68,7 +68,7 @@ def test_streams(tmp_path):
   assert tell(corpus) == [
     ("train/A - b.c", "the same song twice: it is test/A - b.c too, left out here")
   ]
-  for stem, level in zip(tracks[1].stems, levels[1:]):
+  for stem, level in zip(tracks[1].stems, levels[1:], strict=True):
     assert np.abs(read_stem(stem)[0][:, 2000:10000]).max() == pytest.approx(level, rel=0.05)
     assert measure_stem(stem)[1:] == (44100, 2)
   assert [stem.category for stem in tracks[1].stems] == ["drums", "bass", None, "vocals"]

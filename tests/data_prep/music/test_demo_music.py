@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from data_prep import demo
 from data_prep.music import doom, figures, grooves, rhythms
 from data_prep.music.arrange import ROLES, arrange
-from data_prep.music.chorales import Chord, chorale_paths, read_chorale, same_tune
+from data_prep.music.chorales import Chord, chorale_paths, read_chorale
 from data_prep.music.midi_files import Score, find_scores, notes_digest, read_song
 from data_prep.music.parts import Part, Song, inst_class, note_events
 from data_prep.music.render import default_soundfont, integrated_loudness, render_song
@@ -27,6 +27,19 @@ from stemgen_jax.errors import UserError
 
 RATE_HZ = 16_000
 C_MAJOR, G_SEVENTH = Chord((0, 4, 7), 0), Chord((7, 11, 2, 5), 7)
+
+
+def same_tune(a, b):
+  """Returns True if two openings differ by at most two inserted, dropped or changed intervals.
+
+  Over the 399 chorales of music21 10.5 this makes 177 tunes of at most 13 settings.
+  """
+  row = list(range(len(b.tune) + 1))
+  for i, x in enumerate(a.tune, 1):
+    before, row = row, [i]
+    for j, y in enumerate(b.tune, 1):
+      row.append(min(row[-1] + 1, before[j] + 1, before[j - 1] + (x != y)))
+  return row[-1] <= 2
 
 
 def load(name):
@@ -105,7 +118,7 @@ class TestFigures:
   def test_voicings_hold_only_chord_tones_and_move_little(self):
     chords = (C_MAJOR, G_SEVENTH, Chord((9, 0, 4), 9), C_MAJOR)
     voicings = figures.lead_voices(chords, 53, 78, 4)
-    for chord, voicing in zip(chords, voicings):
+    for chord, voicing in zip(chords, voicings, strict=True):
       assert {pitch % 12 for pitch in voicing} <= set(chord.tones)
       assert 53 <= voicing[0] <= voicing[-1] <= 78
     for before, after in itertools.pairwise(voicings):
@@ -393,7 +406,7 @@ class TestSplits:
     chorales = [c for c in map(read_chorale, chorale_paths()) if c is not None]
     splits = [split_of.get(chorale.name, "train") for chorale in chorales]
     assert [splits.count(s) for s in ("train", "validation", "test")] == [319, 40, 40]
-    for (a, split_a), (b, split_b) in itertools.combinations(zip(chorales, splits), 2):
+    for (a, split_a), (b, split_b) in itertools.combinations(zip(chorales, splits, strict=True), 2):
       assert split_a == split_b or not same_tune(a, b)
 
   def test_what_is_held_out_does_not_depend_on_the_number_of_songs(self):
@@ -401,8 +414,10 @@ class TestSplits:
     many, many_splits = demo.plan_chorales(31, 5, map)
     assert [few_splits.count(s) for s in ("train", "validation", "test")] == [16, 2, 2]
     assert [many_splits.count(s) for s in ("train", "validation", "test")] == [25, 3, 3]
-    trained = {c.name for c, split in zip(few, few_splits) if split == "train"}
-    assert not trained & {c.name for c, split in zip(many, many_splits) if split != "train"}
+    trained = {c.name for c, split in zip(few, few_splits, strict=True) if split == "train"}
+    assert not trained & {
+      c.name for c, split in zip(many, many_splits, strict=True) if split != "train"
+    }
 
   def test_more_songs_than_chorales_come_again_in_their_split(self, monkeypatch):
     held_out = yaml.safe_load((Path(demo.__file__).parent / "chorale_splits.yaml").read_text())
@@ -412,7 +427,7 @@ class TestSplits:
     chosen, splits = demo.plan_chorales(30, 0, map)
     assert len(chosen) == len(splits) == 30
     by_chorale = {}
-    for music, split in zip(chosen, splits):
+    for music, split in zip(chosen, splits, strict=True):
       by_chorale.setdefault(music.name, set()).add(split)
     assert all(len(found) == 1 for found in by_chorale.values())
     assert set(splits) == {"train", "validation", "test"}

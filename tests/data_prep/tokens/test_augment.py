@@ -31,7 +31,7 @@ def test_pitch_level_and_length(semitones, tempo):
   out = augment_stems(stems, RATE, Version(semitones, tempo))
   assert out.shape == (2, 1, round(stems.shape[-1] / tempo))
   assert out.dtype == np.float32
-  for stem, hz in zip(out[:, 0], (220, 523.25)):
+  for stem, hz in zip(out[:, 0], (220, 523.25), strict=True):
     assert 12 * np.log2(pitch_hz(stem) / hz) == pytest.approx(semitones, abs=0.05)
     middle = stem[len(stem) // 4 : -len(stem) // 4]
     assert 20 * np.log10(np.sqrt(np.mean(middle**2)) / (0.3 / 2**0.5)) == pytest.approx(0, abs=1)

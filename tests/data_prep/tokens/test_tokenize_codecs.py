@@ -40,7 +40,7 @@ def test_clips_of_a_codec_with_segments_are_cut_between_them(corpus, tmp_path):
   # 4 s begin 5 segments; 2.5 s hold 2 of them
   assert [clip.start_frame for clip in clips] == [0, 200, 300]
   assert [clip.stem_codes.shape[1] for clip in clips] == [195, 95, 120]
-  for clip, start_s in zip(clips, (0.0, 1.9, 2.85)):
+  for clip, start_s in zip(clips, (0.0, 1.9, 2.85), strict=True):
     frames = clip.stem_codes.shape[1]
     place, segment = np.arange(frames) % 100, np.arange(frames) // 100
     expected = (start_s + 0.95 * segment + 0.01 * place + 0.005) / 8
