@@ -20,8 +20,6 @@ from typing import TypeVar
 
 import numpy as np
 import yaml
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from data_prep.music.arrange import arrange
 from data_prep.music.chorales import Chorale, chorale_paths, read_chorale
@@ -33,6 +31,7 @@ from data_prep.music.splits import SPLITS, assign_splits
 from stemgen_jax.errors import UserError, run_cli
 from stemgen_jax.shell.flags import Parser
 from stemgen_jax.shell.folders import make_folder, write_text
+from stemgen_jax.shell.progress import make_bars
 
 _SETTINGS = "demo.json"
 _HELD_OUT = Path(__file__).with_name("chorale_splits.yaml")
@@ -184,8 +183,7 @@ def main(argv: list[str] | None = None) -> int:
     "midi": hashlib.sha256("".join(digests).encode()).hexdigest() if scores else None,
   }
   check_folder(flags.out, settings)
-  columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
-  bar = Progress(*columns, TimeRemainingColumn(), console=Console(file=sys.stderr))
+  bar = make_bars()
   with contextlib.ExitStack() as stack:
     ordered, unordered = map, map
     if flags.jobs > 1:

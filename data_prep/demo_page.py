@@ -24,9 +24,9 @@ from stemgen_jax.config import Config, from_dict
 from stemgen_jax.data.loader import make_loader
 from stemgen_jax.data.records import Dataset
 from stemgen_jax.errors import UserError, run_cli
+from stemgen_jax.pages.page import MOST_HZ, NARROW, describe_track, embed_figure, pyplot, render
 from stemgen_jax.shell.flags import build_parser
 from stemgen_jax.shell.folders import write_text
-from stemgen_jax.shell.page import MOST_HZ, NARROW, describe_track, embed_figure, pyplot, render
 from stemgen_jax.training.listening_gain import unigram_entropy
 from stemgen_jax.training.metrics import read_metrics
 

@@ -25,9 +25,9 @@ from data_prep.codecs.torch_codec import TorchCodec
 from stemgen_jax.audio.files import Samples, write_audio
 from stemgen_jax.codec.fidelity import evaluate, mel_distance_db, si_sdr_db
 from stemgen_jax.errors import UserError, run_cli
+from stemgen_jax.pages.page import NARROW, describe_track, render
 from stemgen_jax.shell.flags import build_parser
 from stemgen_jax.shell.folders import make_folder, write_text
-from stemgen_jax.shell.page import NARROW, describe_track, render
 
 OPUS_KBPS = (6, 12)
 LEADS = ("bass", "synth_lead")  # of which one is among the pairs to listen to

@@ -14,8 +14,6 @@ import sys
 from pathlib import Path
 
 import soundfile
-from rich.console import Console
-from rich.progress import track as show_progress
 
 from data_prep.corpora import AUTO, CORPORA, open_corpus
 from data_prep.corpora.types import Corpus
@@ -24,6 +22,7 @@ from stemgen_jax.data.records import Dataset
 from stemgen_jax.errors import UserError, run_cli
 from stemgen_jax.shell.flags import build_parser
 from stemgen_jax.shell.folders import make_folder
+from stemgen_jax.shell.progress import make_bars
 
 
 def write_originals(corpus: Corpus, dataset: Dataset, split: str, out: Path) -> Path:
@@ -43,7 +42,7 @@ def write_originals(corpus: Corpus, dataset: Dataset, split: str, out: Path) -> 
         f" {count} in the dataset. Give that folder and its --corpus."
       )
   metadata = dataset.metadata
-  for song in show_progress(stems, "songs", console=Console(stderr=True)):
+  for song in make_bars().track(stems, description="songs"):
     audio, _ = read_stems(tracks[song].stems, metadata.sample_rate_hz, metadata.channels)
     make_folder(out / song, "--out")
     for row, samples in enumerate(audio):

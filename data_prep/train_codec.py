@@ -19,8 +19,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import Progress
 
 from data_prep.codec_training import audio as codec_audio
 from data_prep.codec_training.config import CodecConfig
@@ -30,6 +29,7 @@ from data_prep.codecs.torch_codec import TorchCodec, pad_by_joining
 from stemgen_jax.errors import run_cli
 from stemgen_jax.shell.flags import build_parser, parse_config
 from stemgen_jax.shell.folders import make_folder, write_text
+from stemgen_jax.shell.progress import make_bars
 
 
 def train(config: CodecConfig, workdir: Path) -> dict[str, list[float]]:
@@ -43,10 +43,9 @@ def train(config: CodecConfig, workdir: Path) -> dict[str, list[float]]:
   torch.set_num_threads(config.train.threads)
   pad_by_joining()
   make_folder(workdir, "--workdir")
-  console = Console(stderr=True)
   trainer = Trainer(config)
   trainer.resume(workdir / "state.pt")
-  with _progress(console) as progress:
+  with make_bars() as progress:
     songs = _read(config, config.data.split, workdir, progress)
     held_out = _draw_held_out(_read(config, config.data.eval_split, workdir, progress), config)
     if not trainer.step:
@@ -112,11 +111,6 @@ def _draw_held_out(songs: Songs, config: CodecConfig) -> np.ndarray:
   train, rng = config.train, np.random.default_rng(config.train.seed)
   samples = round(train.eval_crop_s * config.model.sample_rate)
   return codec_audio.draw_crops(songs, rng, train.eval_crops, samples)
-
-
-def _progress(console: Console) -> Progress:
-  columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
-  return Progress(*columns, TimeRemainingColumn(), console=console)
 
 
 def _say(progress: Progress, text: str) -> None:

@@ -14,7 +14,6 @@ command resumes a run.
 import argparse
 import json
 import math
-import os
 import sys
 import time
 from pathlib import Path
@@ -44,6 +43,7 @@ from stemgen_jax.codec.bundle import DEMO_BUNDLE, load_bundle
 from stemgen_jax.codec.fidelity import mel_distance_db, mel_filters, si_sdr_db
 from stemgen_jax.errors import UserError, run_cli
 from stemgen_jax.shell.flags import build_parser
+from stemgen_jax.shell.folders import appearing
 
 MEL_BANDS = {2048: 160, 1024: 120, 512: 80, 256: 40, 128: 20}  # window -> bands
 MEL_FLOOR = 1e-5
@@ -153,14 +153,14 @@ class Trainer:
     """Writes the averaged weights, and what a resumed run needs; each appears whole."""
     folder = self.flags.workdir
     named = {name: value.half().cpu() for name, value in self.average.state_dict().items()}
-    save_file(named, folder / ".decoder.partial")
-    os.replace(folder / ".decoder.partial", folder / "decoder.safetensors")
+    with appearing(folder / "decoder.safetensors") as partial:
+      save_file(named, partial)
     state = {
       "step": self.step, "elapsed_s": self.elapsed_s,
       **{name: getattr(self, name).state_dict() for name in _PARTS},
     }  # fmt: skip
-    torch.save(state, folder / ".state.partial")
-    os.replace(folder / ".state.partial", folder / "state.pt")
+    with appearing(folder / "state.pt") as partial:
+      torch.save(state, partial)
 
   def resume(self) -> None:
     """Takes up a saved state, if there is one."""

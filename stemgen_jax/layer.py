@@ -151,7 +151,7 @@ def write_stems(out: Path, layers: list[dict[str, Any]], rate_hz: int) -> None:
 
 def draw_page(out: Path, source: str, layers: list[dict[str, Any]]) -> str:
   """Returns the page: the arrangement as a picture, and players of all that was made."""
-  from stemgen_jax.shell.page import embed_figure, pyplot, render
+  from stemgen_jax.pages.page import embed_figure, pyplot, render
 
   paths = sorted((out / "stems").glob("*.wav"))[: len(layers) + 1]
   figure, rows = pyplot.subplots(

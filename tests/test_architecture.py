@@ -15,7 +15,7 @@ SOURCES = sorted(p for name in ("stemgen_jax", "data_prep") for p in (ROOT / nam
 ROOMS = {
   "stemgen_jax": (
     *("errors", "types", "categories", "config"),
-    *("audio", "shell", "data", "codec", "model", "training", "sampling", "__init__"),
+    *("shell", "audio", "pages", "data", "codec", "model", "training", "sampling", "__init__"),
     *("train", "sample", "layer", "export", "bench", "compile", "evaluate", "sweep"),
   ),
   "data_prep": (

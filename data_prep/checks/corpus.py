@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from data_prep.checks.tables import list_problems, make_table, say
 from data_prep.corpora import CORPORA, open_corpus
@@ -22,6 +21,7 @@ from data_prep.corpora.stem_audio import measure_stem
 from data_prep.corpora.types import SPLITS, Corpus, Problem, Stem, Track
 from stemgen_jax.errors import UserError
 from stemgen_jax.shell.folders import make_folder, write_text
+from stemgen_jax.shell.progress import make_bars
 
 UNREADABLE = 3  # exit code: some audio cannot be read
 UNKNOWN = "unknown"
@@ -72,17 +72,12 @@ def inspect_corpus(
 def measure(tracks: Sequence[Track], threads: int = 8) -> Iterator[Measured]:
   """Yields all stems of some songs, in order, under a progress bar on stderr."""
   stems = [(track, stem) for track in tracks for stem in track.stems]
-  columns = (
-    TextColumn("reading headers"),
-    BarColumn(),
-    MofNCompleteColumn(),
-    TimeRemainingColumn(),
-  )
   with (
     ThreadPoolExecutor(threads, "measure") as pool,
-    Progress(*columns, console=Console(stderr=True), transient=True) as progress,
+    make_bars(kept=False) as bars,
   ):
-    yield from progress.track(pool.map(_measure_one, stems), total=len(stems))
+    found = pool.map(_measure_one, stems)
+    yield from bars.track(found, total=len(stems), description="reading headers")
 
 
 def _measure_one(pair: tuple[Track, Stem]) -> Measured:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from data_prep.checks.statistics import ACTIVE_DB, ACTIVITY_EDGES, LEVEL_EDGES_DB
-from stemgen_jax.shell.page import embed_figure, pyplot, render
+from stemgen_jax.pages.page import embed_figure, pyplot, render
 
 MOST_ROWS = 200  # of a table of problems
 WIDTH = 9.0  # inches

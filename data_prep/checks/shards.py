@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from data_prep.checks.duplicates import SAME, choose_limit, find_alike, hash_shingles
 from data_prep.checks.rules import ClipChecks, check_file, read_checked
@@ -26,6 +25,7 @@ from stemgen_jax.data.records import Dataset
 from stemgen_jax.data.shards import Shard
 from stemgen_jax.errors import UserError
 from stemgen_jax.shell.folders import make_folder, write_text
+from stemgen_jax.shell.progress import make_bars
 
 LEAKED = 3  # exit code: the same music is in two splits
 USED_LEAST, COMMONEST_MOST = 0.01, 0.5  # of a level's codes; beyond these it has collapsed
@@ -133,21 +133,15 @@ def inspect_dataset(
 def _inspect_all(dataset: Dataset, items: Sequence[tuple[str, Shard]]) -> list[ShardReport]:
   """Returns the shards' reports in order, made under a progress bar on stderr."""
   reports: dict[int, ShardReport] = {}
-  columns = (
-    TextColumn("checking shards"),
-    BarColumn(),
-    MofNCompleteColumn(),
-    TimeRemainingColumn(),
-  )
   frames = sum(int(np.dot(shard.stems, shard.frames)) for _, shard in items)
   limit = choose_limit(frames)
   make_worker = functools.partial(ShardInspector, dataset.path, dataset.metadata, limit)
   workers = min(os.cpu_count() or 1, len(items)) if len(items) > 4 else 1
-  with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-    task = progress.add_task("", total=len(items))
+  with make_bars(kept=False) as bars:
+    task = bars.add_task("checking shards", total=len(items))
     for index, report in run_pool(make_worker, items, workers):
       reports[index] = report
-      progress.advance(task)
+      bars.advance(task)
   return [reports[index] for index in range(len(items))]
 
 

@@ -15,6 +15,7 @@ from jaxtyping import Float, Int16
 
 from stemgen_jax.audio.files import convert_audio, read_audio
 from stemgen_jax.errors import UserError
+from stemgen_jax.shell.folders import appearing
 
 Song = Int16[np.ndarray, "S channels samples"]
 STEMS = "stems/[!.]*.flac"
@@ -51,9 +52,8 @@ def _map_song(folder: Path, rate_hz: int, channels: int, cache: Path) -> Song:
   key = (rate_hz, channels, *((str(p.resolve()), p.stat().st_mtime_ns) for p in stems))
   path = cache / f"{folder.name}-{hashlib.sha256(repr(key).encode()).hexdigest()[:16]}.npy"
   if not path.is_file():
-    partial = path.with_name(f".{path.stem}.partial.npy")
-    np.save(partial, read_song(folder, rate_hz, channels))
-    os.replace(partial, path)
+    with appearing(path) as partial:
+      np.save(partial, read_song(folder, rate_hz, channels))
   return np.asarray(np.load(path, mmap_mode="r"))
 
 

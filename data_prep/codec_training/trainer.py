@@ -3,7 +3,6 @@
 
 import dataclasses
 import math
-import os
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +19,7 @@ from data_prep.codec_training.quantizer import quantize, start_codebooks, update
 from data_prep.codecs.torch_codec import build_model, load_weights, read_weights
 from stemgen_jax.codec.bundle import load_bundle, save_bundle
 from stemgen_jax.errors import UserError
+from stemgen_jax.shell.folders import appearing
 
 Songs = list[codec_audio.Song]
 MAX_SKIPS = 10  # steps in a row without a finite gradient, after which a run has failed
@@ -116,9 +116,8 @@ class Trainer:
     }
     if self.adversary:
       state["adversary"] = self.adversary.state()
-    partial = workdir / ".state.pt.partial"
-    torch.save(state, partial)
-    os.replace(partial, workdir / "state.pt")
+    with appearing(workdir / "state.pt") as partial:
+      torch.save(state, partial)
     save_bundle(workdir / "bundle", self.spec, read_weights(self.model), "float16")
 
   def resume(self, path: Path) -> None:

@@ -6,8 +6,6 @@ rename, so a folder that exists is whole.
 """
 
 import hashlib
-import os
-import shutil
 from pathlib import Path
 
 import mido
@@ -16,6 +14,7 @@ import yaml
 
 from data_prep.music.parts import Part, Song, inst_class, program_name
 from data_prep.music.render import MIX_LUFS, render_song
+from stemgen_jax.shell.folders import appearing
 
 _TICKS = 480
 _DRUM_PROGRAM = 128  # what Slakh2100 writes for any drum kit
@@ -31,31 +30,32 @@ def write_track(song: Song, folder: Path, soundfont: Path, rate_hz: int) -> floa
     UserError: if the SoundFont lacks a program that the song uses.
   """
   partial = folder.parent.parent / f".{folder.name}.partial"
-  shutil.rmtree(partial, ignore_errors=True)
-  (partial / "stems").mkdir(parents=True)
-  (partial / "MIDI").mkdir()
-  audio = render_song(song, soundfont.read_bytes(), rate_hz)
-  stems = {}
-  for index, (part, pcm, lufs) in enumerate(zip(song.parts, audio.stems, audio.lufs, strict=True)):
-    name = f"S{index:02d}"
-    stems[name] = _describe(part, soundfont.name, lufs, pcm is not None)
-    if pcm is not None:
-      soundfile.write(partial / "stems" / f"{name}.flac", pcm, rate_hz, subtype="PCM_16")
-    _write_midi(part, song, partial / "MIDI" / f"{name}.mid")
-  soundfile.write(partial / "mix.flac", audio.mix, rate_hz, subtype="PCM_16")
-  metadata = {
-    "UUID": hashlib.md5(f"{folder.name}:{song.source}".encode()).hexdigest(),
-    "audio_dir": "stems",
-    "lmd_midi_dir": song.source,
-    "midi_dir": "MIDI",
-    "normalization_factor": MIX_LUFS,
-    "normalized": True,
-    "overall_gain": audio.gain,
-    "stems": stems,
-  }
-  (partial / "metadata.yaml").write_text(yaml.safe_dump(metadata), encoding="utf-8")
   folder.parent.mkdir(parents=True, exist_ok=True)
-  os.replace(partial, folder)
+  with appearing(folder, partial):
+    (partial / "stems").mkdir(parents=True)
+    (partial / "MIDI").mkdir()
+    audio = render_song(song, soundfont.read_bytes(), rate_hz)
+    stems = {}
+    for index, (part, pcm, lufs) in enumerate(
+      zip(song.parts, audio.stems, audio.lufs, strict=True)
+    ):
+      name = f"S{index:02d}"
+      stems[name] = _describe(part, soundfont.name, lufs, pcm is not None)
+      if pcm is not None:
+        soundfile.write(partial / "stems" / f"{name}.flac", pcm, rate_hz, subtype="PCM_16")
+      _write_midi(part, song, partial / "MIDI" / f"{name}.mid")
+    soundfile.write(partial / "mix.flac", audio.mix, rate_hz, subtype="PCM_16")
+    metadata = {
+      "UUID": hashlib.md5(f"{folder.name}:{song.source}".encode()).hexdigest(),
+      "audio_dir": "stems",
+      "lmd_midi_dir": song.source,
+      "midi_dir": "MIDI",
+      "normalization_factor": MIX_LUFS,
+      "normalized": True,
+      "overall_gain": audio.gain,
+      "stems": stems,
+    }
+    (partial / "metadata.yaml").write_text(yaml.safe_dump(metadata), encoding="utf-8")
   return song.length_s * sum(pcm is not None for pcm in audio.stems)
 
 

@@ -9,14 +9,14 @@ import os
 import time
 from collections.abc import Callable, Sequence
 
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import TextColumn
 
 from data_prep.tokens.engines import run_pool
 from data_prep.tokens.jobs import Job, TrackWorker
 from data_prep.tokens.tokenizer import Codec, TokenSettings
 from stemgen_jax.data.clips import Metadata
 from stemgen_jax.errors import UserError
+from stemgen_jax.shell.progress import make_bars
 
 _log = logging.getLogger(__name__)
 
@@ -55,19 +55,10 @@ def run_jobs(
 
     run_beam(make_worker, todo, engine.runner, engine.options)
     return
-  console = Console(stderr=True)
-  columns = (
-    TextColumn("{task.description}"),
-    BarColumn(),
-    TextColumn("{task.completed:.0f}/{task.total:.0f} stems"),
-    TextColumn("{task.fields[speed]}"),
-    TimeElapsedColumn(),
-    TimeRemainingColumn(),
-  )
   began_s, encoded_s, warned = time.monotonic(), 0.0, set()
-  with Progress(*columns, console=console) as progress:
+  with make_bars(TextColumn("{task.fields[speed]}")) as bars:
     total = sum(len(job.track.stems) for job in todo)
-    task = progress.add_task("tokenising", total=total, speed="")
+    task = bars.add_task("tokenising stems", total=total, speed="")
     for index, outcome in run_pool(make_worker, todo, engine.workers):
       if outcome.reason:
         _log.warning("%s is left out: %s", todo[index].song, outcome.reason)
@@ -80,7 +71,7 @@ def run_jobs(
           )
       encoded_s += outcome.encoded_s
       speed = f"{encoded_s / (time.monotonic() - began_s):.1f}x real time"
-      progress.update(task, advance=len(todo[index].track.stems), speed=speed)
+      bars.update(task, advance=len(todo[index].track.stems), speed=speed)
   if todo:
     took_s = time.monotonic() - began_s
     _log.info(

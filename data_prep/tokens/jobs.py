@@ -22,7 +22,7 @@ from data_prep.tokens.tokenizer import Codec, Tokenizer, TokenSettings, name_ver
 from stemgen_jax.data.clips import Metadata
 from stemgen_jax.data.shards import write_shard
 from stemgen_jax.errors import UserError
-from stemgen_jax.shell.folders import write_text
+from stemgen_jax.shell.folders import appearing, write_text
 
 _log = logging.getLogger(__name__)
 _ENDS = 2**16  # bytes hashed at either end of a file
@@ -100,9 +100,9 @@ class TrackWorker:
       _log.debug("track %s", job.track.id, exc_info=True)
       reason = f"{type(error).__name__}: {error}"
     if reason is None:
-      partial = job.part.with_name(f"{job.part.name}.{uuid.uuid4().hex}.partial")
-      write_shard(partial, clips, self._metadata)
-      os.replace(partial, job.part)
+      own = job.part.with_name(f"{job.part.name}.{uuid.uuid4().hex}.partial")  # of two workers
+      with appearing(job.part, own) as partial:
+        write_shard(partial, clips, self._metadata)
     else:
       write_text(job.failure, reason)
     return Outcome(tokenizer.encoded_s - before_s, reason, tokenizer.low_rates)

@@ -15,6 +15,7 @@ import soxr
 from jaxtyping import Float
 
 from stemgen_jax.errors import UserError
+from stemgen_jax.shell.folders import appearing
 
 Samples = Float[np.ndarray, "_channels _samples"]  # of no set number, so each array its own
 BLOCK_S = 10.0  # of what `read_blocks` holds at once
@@ -163,9 +164,10 @@ def write_blocks(
 ) -> None:
   """Writes blocks of samples, one after the other, as `write_audio`."""
   path = Path(path)
-  partial = path.with_name(f".{path.stem}.partial{path.suffix}")
-  with soundfile.SoundFile(partial, "w", rate_hz, channels, "PCM_16") as file:
+  with (
+    appearing(path) as partial,
+    soundfile.SoundFile(partial, "w", rate_hz, channels, "PCM_16") as file,
+  ):
     for samples in blocks:
       # Rounded here: libsndfile rounds down, and what was read would not be written again.
       file.write(np.clip(np.rint(samples.T * 2.0**15), -(2**15), 2**15 - 1).astype(np.int16))
-  os.replace(partial, path)

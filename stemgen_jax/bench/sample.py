@@ -115,14 +115,14 @@ def measure(
   generate = build_generate(model, CODES)
   branches = guidance.branches(steering.guided, mode)
   rows = takes * len(branches)
-  forward = jax.jit(model.apply, static_argnums=5)
+  forward = jax.jit(model.apply)
   keep = jnp.tile(jnp.asarray(branches), (takes, 1))
   tiled = [jnp.repeat(x, len(branches), axis=0) for x in (context, context, conditions)]
   matrix = jax.random.normal(jax.random.key(0), (MATMUL, MATMUL))
   multiply = jax.jit(jnp.matmul)
 
   def run_forward(turn: int) -> None:
-    jax.block_until_ready(forward(params, *tiled, keep, "features"))
+    jax.block_until_ready(forward(params, *tiled, keep))
 
   def run_generate(turn: int) -> None:
     jax.block_until_ready(generate(*arrays, take_keys(turn, takes), options, steering))

@@ -11,13 +11,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import soundfile
-from rich.console import Console
-from rich.progress import Progress
 
 from stemgen_jax.audio.files import Samples, measure_duration, read_blocks, write_blocks
 from stemgen_jax.codec import DEMO_BUNDLE, Codec, load
 from stemgen_jax.errors import UserError, run_cli
 from stemgen_jax.shell.flags import build_parser
+from stemgen_jax.shell.progress import make_bars
 
 
 def hear(codec: Codec, path: Path, levels: int, samples: int) -> Iterator[Samples]:
@@ -52,13 +51,13 @@ def main(argv: list[str] | None = None) -> None:
     raise UserError(f"--out must lie in a folder that exists; got {out}. Make {out.parent} first.")
   duration_s = measure_duration(arguments.recording)
   samples = round(duration_s * spec.sample_rate)
-  with Progress(console=Console(stderr=True)) as progress:
+  with make_bars() as bars:
     heard = hear(codec, arguments.recording, levels, samples)
-    task = progress.add_task("through the codec", total=samples)
+    task = bars.add_task("through the codec", total=samples)
 
     def counted() -> Iterator[Samples]:
       for block in heard:
-        progress.advance(task, block.shape[1])
+        bars.advance(task, block.shape[1])
         yield block
 
     write_blocks(out, counted(), spec.sample_rate, spec.channels)

@@ -9,7 +9,6 @@ import dataclasses
 import hashlib
 import json
 import os
-import shutil
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +17,7 @@ from safetensors.numpy import load, save
 
 from stemgen_jax.codec.architecture import CodecSpec, tensor_shapes
 from stemgen_jax.errors import UserError
+from stemgen_jax.shell.folders import appearing, write_text
 
 SPEC_FILE, WEIGHTS_FILE = "codec.json", "weights.safetensors"
 DEMO_BUNDLE = Path(__file__).parent / "demo_bundle"
@@ -50,18 +50,12 @@ def save_bundle(
   path = Path(path)
   _check_spec(spec, path)
   _check_weights(spec, weights, path)
-  partial, replaced = path.with_name(f".{path.name}.partial"), path.with_name(f".{path.name}.old")
-  for leftover in (partial, replaced):
-    shutil.rmtree(leftover, ignore_errors=True)
-  partial.mkdir(parents=True)
   header = {"format": FORMAT, **dataclasses.asdict(spec)}
-  (partial / SPEC_FILE).write_text(json.dumps(header, indent=2) + "\n", encoding="utf-8")
   stored = {k: np.ascontiguousarray(weights[k], dtype=dtype) for k in sorted(weights)}
-  (partial / WEIGHTS_FILE).write_bytes(save(stored))
-  if path.exists():
-    os.replace(path, replaced)
-  os.replace(partial, path)
-  shutil.rmtree(replaced, ignore_errors=True)
+  with appearing(path) as partial:
+    partial.mkdir(parents=True)
+    write_text(partial / SPEC_FILE, json.dumps(header, indent=2) + "\n")
+    (partial / WEIGHTS_FILE).write_bytes(save(stored))
 
 
 def load_bundle(path: str | os.PathLike) -> Bundle:

@@ -28,7 +28,6 @@ def lower_train(config: Config, mesh: Mesh) -> Lowered:
     "target": codes,
     "context": codes,
     "conditions": (codes[0], len(config.model.sources)),
-    **{name: codes[:1] for name in ("clip", "stem", "start_frame")},
   }
   batch = {n: jax.ShapeDtypeStruct(s, jnp.int32, sharding=rows) for n, s in shapes.items()}
   shardings = jax.tree.map(lambda leaf: leaf.sharding, state)

@@ -10,7 +10,6 @@ import dataclasses
 import json
 import os
 import re
-import shutil
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -30,6 +29,7 @@ from stemgen_jax.data.clips import (
 )
 from stemgen_jax.data.shards import Shard, damaged, hash_file, write_shard
 from stemgen_jax.errors import UserError
+from stemgen_jax.shell.folders import appearing
 
 SCHEMA_VERSION = 3
 VERSION = f"{SCHEMA_VERSION}.0.0"  # the version folder of TFDS
@@ -70,9 +70,19 @@ def write_dataset(
   directory = dataset_folder(root, name)
   if directory.exists() and not replace:
     raise UserError(f"dataset folder must be new; got {directory}. Remove it or change the name.")
-  partial = directory.with_name(f".{VERSION}.partial")
-  shutil.rmtree(partial, ignore_errors=True)
-  partial.mkdir(parents=True)
+  with appearing(directory, directory.with_name(f".{VERSION}.partial")) as partial:
+    partial.mkdir(parents=True)
+    _write_files(partial, name, metadata, splits, write)
+  return directory
+
+
+def _write_files(
+  partial: Path,
+  name: str,
+  metadata: Metadata,
+  splits: Mapping[str, Sequence[Any]],
+  write: Callable[..., Shard],
+) -> None:
   shards: dict[str, list[Shard]] = {}
   for split, parts in splits.items():
     for i, clips in enumerate(parts):
@@ -102,15 +112,6 @@ def write_dataset(
     split: [dataclasses.asdict(shard) for shard in parts] for split, parts in shards.items()
   }
   (partial / MANIFEST_FILE).write_text(json.dumps(content, indent=1) + "\n")
-  if directory.exists():
-    old = directory.with_name(f".{VERSION}.old")
-    shutil.rmtree(old, ignore_errors=True)
-    os.replace(directory, old)
-    os.replace(partial, directory)
-    shutil.rmtree(old)
-  else:
-    os.replace(partial, directory)
-  return directory
 
 
 class ClipSource:

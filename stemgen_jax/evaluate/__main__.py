@@ -25,8 +25,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import Progress
 
 from stemgen_jax.data.records import Dataset
 from stemgen_jax.errors import UserError, run_cli
@@ -60,6 +59,7 @@ from stemgen_jax.sampling.request_files import SETTINGS
 from stemgen_jax.sampling.stemgen import StemGen
 from stemgen_jax.shell.flags import build_parser
 from stemgen_jax.shell.folders import claim_folder, write_text
+from stemgen_jax.shell.progress import make_bars
 
 PLAN = "plan.json"
 TRAINING_WINDOWS = 8  # true stems of training songs, for each window judged: reference, classifier
@@ -87,7 +87,7 @@ def evaluate(arguments: argparse.Namespace) -> Path:
   }  # fmt: skip
   claim_folder(out, PLAN, plan, "evaluation")
   count, train_split = arguments.examples, model.config.data.train_split
-  with progress() as bar:
+  with make_bars() as bar:
     step = track(bar, "stems", count)
     examples = make_examples(
       model, dataset, settings, out, split=arguments.split, train_split=train_split, count=count,
@@ -179,12 +179,6 @@ def read_cocola(word: str) -> tuple[Embedding, np.ndarray]:
   if not comma:
     raise UserError(f"--cocola must be MODEL.onnx,MATRIX; got {word!r}.")
   return load_onnx("cocola", Path(encoder)), load_matrix(Path(matrix))
-
-
-def progress() -> Progress:
-  """Returns bars with the time left, on stderr."""
-  columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
-  return Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True))
 
 
 def track(bar: Progress, name: str, total: int):

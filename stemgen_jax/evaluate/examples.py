@@ -31,7 +31,7 @@ from stemgen_jax.data.records import Dataset
 from stemgen_jax.errors import UserError
 from stemgen_jax.model.generate import take_keys
 from stemgen_jax.sampling.stemgen import StemGen
-from stemgen_jax.shell.folders import make_folder, write_text
+from stemgen_jax.shell.folders import appearing, make_folder, write_text
 from stemgen_jax.types import Float, Int, Keys
 
 SETS = ("true", "model", "other", "shifted", "chance")
@@ -221,9 +221,8 @@ def write_examples(model: StemGen, examples: list[Example], batch: dict[str, np.
     own["shifted"] = shift_half_beat(own["true"], own["context"], rate_hz)
     for name, samples in own.items():
       write_audio(example.folder / f"{name}.wav", samples, rate_hz)
-    partial = example.folder / ".codes.partial.npz"
-    np.savez_compressed(partial, **{n: rows[i].astype(np.uint16) for n, rows in codes.items()})
-    partial.replace(example.folder / "codes.npz")
+    with appearing(example.folder / "codes.npz") as partial:
+      np.savez_compressed(partial, **{n: rows[i].astype(np.uint16) for n, rows in codes.items()})
 
 
 def read_originals(

@@ -117,7 +117,7 @@ def count_of(row: dict[str, Any]) -> str:
 
 def draw_page(results: dict[str, Any], examples: Sequence[Example]) -> str:
   """Returns the page."""
-  from stemgen_jax.shell.page import render
+  from stemgen_jax.pages.page import render
 
   return render(
     "evaluate.html",
@@ -139,7 +139,7 @@ def draw_page(results: dict[str, Any], examples: Sequence[Example]) -> str:
 
 def draw_ways(rows: Sequence[dict[str, Any]]) -> str:
   """Draws where the model stands between floor (0) and ceiling (1) on every metric that is fit."""
-  from stemgen_jax.shell.page import embed_figure, pyplot
+  from stemgen_jax.pages.page import embed_figure, pyplot
 
   fit = [row for row in rows if row["fit"] and row["way"]["mean"] is not None][::-1]
   figure, axes = pyplot.subplots(figsize=(9, 0.32 * len(fit) + 1), layout="constrained")
@@ -163,7 +163,7 @@ def draw_ways(rows: Sequence[dict[str, Any]]) -> str:
 
 def draw_distances(distances: dict[str, Any], columns: Sequence[str]) -> str:
   """Draws FAD of every set by every embedding."""
-  from stemgen_jax.shell.page import embed_figure, pyplot
+  from stemgen_jax.pages.page import embed_figure, pyplot
 
   figure, all_axes = pyplot.subplots(
     1, len(distances), figsize=(4 * len(distances) + 1, 2.6), layout="constrained", squeeze=False

@@ -86,7 +86,7 @@ def build_generate(model: Model, n_codes: int, mesh: Mesh | None = None) -> Gene
       rows = functools.partial(jnp.repeat, repeats=times, axis=0)
       features = model.apply(
         params, rows(tokens[:, around]), rows(context[:, around]), rows(conditions),
-        jnp.tile(jnp.asarray(keep), (len(tokens), 1)), "features",
+        jnp.tile(jnp.asarray(keep), (len(tokens), 1)),
       )[:, wrap : wrap + frames]  # fmt: skip
       return jnp.moveaxis(features.reshape(-1, times, *features.shape[1:]), 1, 0)
 
@@ -103,7 +103,7 @@ def build_generate(model: Model, n_codes: int, mesh: Mesh | None = None) -> Gene
         features = jax.lax.cond(level < steering.levels, steered, straight, tokens)
       else:
         features = steered(tokens)
-      return model.project(params, features, level)
+      return model.read_level(params, features, level)
 
     tokens = decode(network, given, known, keys, options, n_codes)
     return sharding.split_rows(tokens, mesh)

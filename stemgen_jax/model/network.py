@@ -2,13 +2,14 @@
 """The network: RVQ tokens of a context mix and of a partly hidden target -> logits of one level.
 
 A bidirectional LLaMA-like transformer (RMSNorm, RoPE, SwiGLU) over one element per frame. Modules
-are Flax NNX, but leave this file only as `build(config) -> Model(init, apply, project)`, over a
-plain nested dict of arrays. Knows nothing of masking, losses or decoding.
+are Flax NNX, but leave this file only as `build(config) -> Model`, pure functions over a plain
+nested dict of arrays: `apply` gives features, and three readers turn features into logits. Knows
+nothing of masking, losses or decoding.
 """
 
 import functools
 from collections.abc import Callable
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -19,7 +20,7 @@ from jax.sharding import Mesh
 
 from stemgen_jax.config import ModelConfig
 from stemgen_jax.model import sharding
-from stemgen_jax.model.attention import KEPT, choose_attention
+from stemgen_jax.model.attention import KEPT, Attention, choose_attention
 from stemgen_jax.types import Array, Bool, Float, Int, Key, Params
 
 # What a layer keeps for its backward pass, beside its input, by `ModelConfig.remat`.
@@ -29,15 +30,15 @@ _REMAT = {
   "matmuls": jax.checkpoint_policies.save_only_these_names(KEPT, "gate_up"),
 }
 
-Head = Int[Array, ""] | tuple[int, ...] | Literal["all", "features"]
-
 
 class Model(NamedTuple):
   """The pure functions of a network; see `build`."""
 
   init: Callable[[Key], Params]
-  apply: Callable[..., Float[Array, "..."]]
-  project: Callable[[Params, Float[Array, "B T D"], Int[Array, ""]], Float[Array, "B T V"]]
+  apply: Callable[..., Float[Array, "B T D"]]
+  read_level: Callable[[Params, Float[Array, "B T D"], Int[Array, ""]], Float[Array, "B T V"]]
+  read_asked: Callable[[Params, Float[Array, "B T D"], tuple[int, ...]], Float[Array, "B T V"]]
+  read_all: Callable[[Params, Float[Array, "B T D"]], Float[Array, "B T Q V"]]
 
 
 def build(config: ModelConfig, mesh: Mesh | None = None) -> Model:
@@ -48,12 +49,12 @@ def build(config: ModelConfig, mesh: Mesh | None = None) -> Model:
     context: Int 'B T Q', codes of the context mix.
     conditions: Int 'B C', value of each categorical source; -1 where unknown.
     keep: Bool 'B 1+C', False drops the context (column 0) or a categorical source.
-    head: the level asked of every example (a traced scalar), a tuple of P levels (example b is
-      asked for level head[b mod P]), "all", or "features".
     dropout_key: None (no dropout), or a JAX key.
-  and returns float32 logits, 'B T V' (for "all": 'B T Q V'), or for "features" what the heads read,
-  'B T D'. `project(params, features, level)` is the head of a level: linear, so that a weighted sum
-  of several branches' logits is the head of the sum of their features.
+  and returns float32 features, 'B T D'. Three readers give the float32 logits of features:
+    read_level: of one level, a traced scalar. Linear, so that a weighted sum of several branches'
+      logits is the logits of the sum of their features.
+    read_asked: of a tuple of P levels; example b is asked for level asked[b mod P].
+    read_all: of every level.
 
   Source: StemGen (arXiv:2312.08723) Fig. 3 for the embedding; section 3 for the sizes.
   """
@@ -70,22 +71,36 @@ def build(config: ModelConfig, mesh: Mesh | None = None) -> Model:
     context: Int[Array, "B T Q"],
     conditions: Int[Array, "B C"],
     keep: Bool[Array, "B K"],
-    head: Head,
     dropout_key: Key | None = None,
-  ) -> Float[Array, "..."]:
+  ) -> Float[Array, "B T D"]:
     if set(params) != set(names):
       raise ValueError(f"params must hold {sorted(names)}; got {sorted(params)}.")
-    outer = {name: leaf for name, leaf in params.items() if name != "blocks"}
-    network = nnx.merge(graph, {**sharding.gather(outer, mesh), "blocks": params["blocks"]})
-    return network(target, context, conditions, keep, head, dropout_key, attention, mesh)
+    outer = {name: leaf for name, leaf in params.items() if name not in ("blocks", "heads")}
+    network = nnx.merge(graph, {**params, **sharding.gather(outer, mesh)})
+    return network(target, context, conditions, keep, dropout_key, attention, mesh)
 
-  def project(
+  def gather_heads(params: Params) -> Float[Array, "Q D V"]:
+    return sharding.gather({"heads": params["heads"]}, mesh)["heads"]
+
+  def read_level(
     params: Params, features: Float[Array, "B T D"], level: Int[Array, ""]
   ) -> Float[Array, "B T V"]:
-    heads = sharding.gather({"heads": params["heads"]}, mesh)["heads"]
-    return features @ heads[level]
+    return features @ gather_heads(params)[level]
 
-  return Model(init, apply, project)
+  def read_asked(
+    params: Params, features: Float[Array, "B T D"], asked: tuple[int, ...]
+  ) -> Float[Array, "B T V"]:
+    rows = features.reshape(-1, len(asked), *features.shape[1:])  # example b at [b // P, b mod P]
+    heads = gather_heads(params)
+    if asked != tuple(range(config.n_levels)):
+      heads = heads[np.array(asked)]
+    logits = jnp.einsum("bptd,pdv->bptv", rows, heads)
+    return logits.reshape(*features.shape[:2], -1)
+
+  def read_all(params: Params, features: Float[Array, "B T D"]) -> Float[Array, "B T Q V"]:
+    return jnp.einsum("btd,qdv->btqv", features, gather_heads(params))
+
+  return Model(init, apply, read_level, read_asked, read_all)
 
 
 class Network(nnx.Module):
@@ -105,7 +120,16 @@ class Network(nnx.Module):
     self.norm = nnx.Param(jnp.ones((d,)))
     self.heads = _normal(rngs, (q, d, v), 0.1 * d**-0.5)
 
-  def __call__(self, target, context, conditions, keep, head, dropout_key, attention, mesh):
+  def __call__(
+    self,
+    target: Int[Array, "B T Q"],
+    context: Int[Array, "B T Q"],
+    conditions: Int[Array, "B C"],
+    keep: Bool[Array, "B K"],
+    dropout_key: Key | None,
+    attention: Attention,
+    mesh: Mesh | None,
+  ) -> Float[Array, "B T D"]:
     """See `build`."""
     config = self.config
     dtype = jnp.dtype(config.compute_dtype)
@@ -128,17 +152,7 @@ class Network(nnx.Module):
       layer = jax.checkpoint(layer, policy=_REMAT[config.remat], prevent_cse=False)
     x, _ = jax.lax.scan(layer, x, (layers, keys), unroll=config.unroll)
     x = rms_norm(x[:, :frames], self.norm[...].astype(dtype))
-    x, heads = x.astype(jnp.float32), self.heads[...]  # TPU and GPU still multiply fast
-    if isinstance(head, str) and head == "features":
-      return x
-    if isinstance(head, str) and head == "all":
-      return jnp.einsum("btd,qdv->btqv", x, heads)
-    if isinstance(head, tuple):
-      rows = x.reshape(-1, len(head), *x.shape[1:])  # example b at [b // P, b mod P]
-      asked = heads if head == tuple(range(config.n_levels)) else heads[np.array(head)]
-      logits = jnp.einsum("bptd,pdv->bptv", rows, asked)
-      return logits.reshape(x.shape[0], x.shape[1], -1)
-    return jnp.einsum("btd,dv->btv", x, heads[head])
+    return x.astype(jnp.float32)  # TPU and GPU still multiply fast
 
   def embed(self, target, context, conditions, keep) -> Float[Array, "B T D"]:
     """x_t = [sum_q E_q[context_tq] + c ; sum_q E_q[target_tq] + c], c = sum_i e_i[condition_i].

@@ -40,7 +40,8 @@ def build_nll(model: Model, n_codes: int, most: int) -> Callable[..., Float[np.n
     hidden = jnp.arange(stems.shape[-1]) >= level
     seen = jnp.where(hidden[None, None, :], n_codes, stems)
     keep = jnp.ones((len(stems), 1 + conditions.shape[1]), bool).at[:, 0].set(heard)
-    logits = model.apply(params, seen, context, conditions, keep, level)
+    features = model.apply(params, seen, context, conditions, keep)
+    logits = model.read_level(params, features, level)
     return jnp.mean(token_nll(logits, jnp.take(stems, level, axis=2)), axis=1)
 
   compiled = jax.jit(nll)

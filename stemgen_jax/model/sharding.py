@@ -165,8 +165,12 @@ def batch_share(mesh: Mesh) -> tuple[int, int]:
 
 
 def put_batch(batch: Mapping[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:
-  """Returns the rows that this process feeds (`batch_share`) as global arrays, split by example."""
+  """Returns the rows that this process feeds (`batch_share`) as global arrays, split by example.
+
+  Only what a network reads goes to the devices: targets, contexts and conditions.
+  """
   sharding = NamedSharding(mesh, BATCH)
   return {
-    name: jax.make_array_from_process_local_data(sharding, rows) for name, rows in batch.items()
+    name: jax.make_array_from_process_local_data(sharding, batch[name])
+    for name in ("target", "context", "conditions")
   }

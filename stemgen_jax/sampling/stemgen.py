@@ -189,7 +189,8 @@ class StemGen:
     conditions = [np.tile(job.indices, (n, 1)) for job, n in zip(jobs, takes, strict=True)]
     keys = [take_keys(job.request.seed, n) for job, n in zip(jobs, takes, strict=True)]
     codes = self.fill(
-      np.concatenate(repeat), np.concatenate(conditions), *map(np.concatenate, zip(*rows, strict=True)),
+      np.concatenate(repeat), np.concatenate(conditions),
+      *map(np.concatenate, zip(*rows, strict=True)),
       jnp.concatenate(keys), jobs[0].settings, jobs[0].request.loop, advance,
     )  # fmt: skip
     advance("decoding")

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What every command needs: flags, folders, pages, the compilation cache."""
+"""What every command needs: flags, folders, progress bars, the compilation cache."""

@@ -1,8 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """Folders and small text files, written so that a reader never meets half of one."""
 
+import contextlib
 import json
 import os
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -27,10 +30,43 @@ def make_folder(path: Path, what: str) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-  """Writes a text file by rename: it appears whole or not at all."""
-  partial = path.with_name(f".{path.name}.partial")
-  partial.write_text(text, encoding="utf-8")
-  partial.replace(path)
+  """Writes a text file that appears whole or not at all."""
+  with appearing(path) as partial:
+    partial.write_text(text, encoding="utf-8")
+
+
+@contextlib.contextmanager
+def appearing(path: Path, partial: Path | None = None) -> Iterator[Path]:
+  """Yields a hidden path; the file or folder that is made there appears at `path`, whole.
+
+  It takes the place of what is at `path`. Where making it fails, `path` stays as it was and nothing
+  of the attempt is left; what a killed process left is removed at the next attempt.
+
+  Args:
+    path: where it appears.
+    partial: where it is made meanwhile, on the same file system; a hidden name beside `path`, with
+      the same suffix, if not given.
+  """
+  partial = partial or path.with_name(f".{path.stem}.partial{path.suffix}")
+  replaced = path.with_name(f".{path.name}.replaced")
+  for leftover in (partial, replaced):
+    _remove(leftover)
+  try:
+    yield partial
+    if path.is_dir():  # a folder cannot take the place of another
+      path.replace(replaced)
+    partial.replace(path)
+    _remove(replaced)
+  except BaseException:
+    _remove(partial)
+    raise
+
+
+def _remove(path: Path) -> None:
+  if path.is_dir():
+    shutil.rmtree(path, ignore_errors=True)
+  else:
+    path.unlink(missing_ok=True)
 
 
 def claim_folder(out: Path, file: str, plan: dict[str, Any], what: str) -> None:

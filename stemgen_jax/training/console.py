@@ -5,8 +5,7 @@ import datetime
 import time
 from pathlib import Path
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from stemgen_jax.shell.progress import make_bars
 
 
 class TrainConsole:
@@ -14,10 +13,7 @@ class TrainConsole:
 
   def __init__(self, start: int, steps: int, enabled: bool):
     """`start`: steps done before; `steps`: in all."""
-    self._bar = Progress(
-      TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(),
-      console=Console(stderr=True), disable=not enabled,
-    )  # fmt: skip
+    self._bar = make_bars(shown=enabled)
     self._enabled, self._steps = enabled, steps
     self._task = self._bar.add_task("train", total=steps, completed=start)
     self._start, self._since = None, 0.0

@@ -71,14 +71,14 @@ def level_nll(
   level = spread_levels(every, len(target))
   hidden = jnp.arange(n_levels)[None, None, :] >= level[:, None, None]
   keep = jnp.ones((len(target), 1 + batch["conditions"].shape[1]), bool).at[:, 0].set(heard)
-  logits = model.apply(
+  features = model.apply(
     params,
     jnp.where(hidden, config.model.n_codes, target),
     batch["context"],
     batch["conditions"],
     keep,
-    every,
   )
+  logits = model.read_asked(params, features, every)
   nll = jnp.mean(token_nll(logits, take_level(target, level)), axis=1)
   return jnp.mean(nll.reshape(-1, n_levels), axis=0)
 

@@ -8,7 +8,6 @@ import dataclasses
 import hashlib
 import json
 import os
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +21,7 @@ from stemgen_jax.config import Config, from_dict, to_dict
 from stemgen_jax.errors import UserError
 from stemgen_jax.model import sharding
 from stemgen_jax.model.network import build
-from stemgen_jax.shell.folders import make_folder, write_text
+from stemgen_jax.shell.folders import appearing, make_folder, write_text
 from stemgen_jax.types import Params
 
 MODEL_FILE, WEIGHTS_FILE = "model.json", "weights.safetensors"
@@ -44,9 +43,6 @@ def save_model(path: Path, config: Config, params: Params, meta: dict[str, Any])
   """
   if path.exists():
     raise UserError(f"--out must be a new folder; got {path}. Remove it, or choose another.")
-  partial = path.with_name(f".{path.name}.partial")
-  shutil.rmtree(partial, ignore_errors=True)
-  make_folder(partial, "--out")
   weights = save({name: np.asarray(leaf, np.float16) for name, leaf in _flatten(params).items()})
   bare = dataclasses.replace(config, data=dataclasses.replace(config.data, path="", codec=""))
   dataset = {name: value for name, value in meta["dataset"].items() if name != "path"}
@@ -54,9 +50,10 @@ def save_model(path: Path, config: Config, params: Params, meta: dict[str, Any])
     **meta, "format": FORMAT, "sha256": hashlib.sha256(weights).hexdigest(),
     "config": to_dict(bare), "dataset": dataset,
   }  # fmt: skip
-  (partial / WEIGHTS_FILE).write_bytes(weights)
-  write_text(partial / MODEL_FILE, json.dumps(content, indent=1) + "\n")
-  os.replace(partial, path)
+  with appearing(path) as partial:
+    make_folder(partial, "--out")
+    (partial / WEIGHTS_FILE).write_bytes(weights)
+    write_text(partial / MODEL_FILE, json.dumps(content, indent=1) + "\n")
 
 
 def is_model(path: str | os.PathLike) -> bool:

@@ -153,14 +153,13 @@ def masked_loss(
   asked = asked_levels(config)
   level = spread_levels(asked, target.shape[0])
   hidden = jnp.where(mask, config.model.n_codes, target)
-  head = asked if config.masking.loss == "level" else "all"
-  logits = model.apply(
-    params, hidden, batch["context"], batch["conditions"], keep, head, dropout_key
-  )
+  features = model.apply(params, hidden, batch["context"], batch["conditions"], keep, dropout_key)
   weight = losses.loss_weight(mask, level, config.masking.loss)
-  if head == asked:  # only the asked level has logits: B T V
+  if config.masking.loss == "level":  # only the asked level needs logits
     target, weight = (take_level(x, level)[:, :, None] for x in (target, weight))
-    logits = logits[:, :, None]
+    logits = model.read_asked(params, features, asked)[:, :, None]
+  else:
+    logits = model.read_all(params, features)
   nll = losses.token_nll(logits, target)
   hit = (jnp.argmax(logits, axis=-1) == target).astype(jnp.float32)
   count = jnp.sum(weight) if count is None else count

@@ -75,10 +75,11 @@ def test_the_yardsticks_network_is_ours():
   conditions = np.array([[0, 2], [1, -1]], np.int32)
   theirs = TorchNetwork(params, list(config.sources))
   for keep in (*guidance.branches([True] * 3, "independent"), np.ones(3, bool)):
-    ours = model.apply(
+    features = model.apply(
       params, jnp.asarray(target), jnp.asarray(context), jnp.asarray(conditions),
-      jnp.tile(jnp.asarray(keep)[None], (2, 1)), "all",
+      jnp.tile(jnp.asarray(keep)[None], (2, 1)),
     )  # fmt: skip
+    ours = model.read_all(params, features)
     got = theirs(*(torch.from_numpy(x).long() for x in (target, context, conditions)), list(keep))
     np.testing.assert_allclose(got.numpy(), ours, rtol=2e-4, atol=2e-4)
   tokens = decode(

@@ -14,7 +14,7 @@ from data_prep import run_demo
 from data_prep.corpora import open_corpus
 from stemgen_jax import codec as codecs
 from stemgen_jax.errors import UserError
-from stemgen_jax.shell import page
+from stemgen_jax.pages import page
 
 pytestmark = pytest.mark.torch
 

@@ -29,16 +29,16 @@ def steering(scales, guided=(True, True), levels=Q, **changes):
 def copying_model(calls=None):
   """Knows that the target repeats the context, if it hears it; else it is sure of code 0."""
 
-  def apply(params, target, context, conditions, keep, head, dropout_key=None):
+  def apply(params, target, context, conditions, keep, dropout_key=None):
     if calls is not None:
       jax.debug.callback(lambda k: calls.append(np.array(k)), keep, ordered=True)
     heard = jnp.where(keep[:, :1, None], context, 0)
     return 50.0 * jax.nn.one_hot(heard, V).reshape(*heard.shape[:2], Q * V)
 
-  def project(params, features, level):
+  def read_level(params, features, level):
     return features.reshape(*features.shape[:2], Q, V)[:, :, level]
 
-  return Model(dict, apply, project)
+  return Model(dict, apply, read_level, *[None] * 2)
 
 
 def music(batch=B):
@@ -79,11 +79,11 @@ def test_an_examples_branches_are_its_own(tiny_config):
   def spy(features):
     seen["features"] = np.array(features)
 
-  def project(params, features, level):
+  def read_level(params, features, level):
     jax.debug.callback(spy, features, ordered=True)
-    return model.project(params, features, level)
+    return model.read_level(params, features, level)
 
-  generate = build_generate(Model(model.init, model.apply, project), V)
+  generate = build_generate(model._replace(read_level=read_level), V)
   nothing = jnp.zeros(context.shape, bool)
   one = DecodeOptions(
     steps=jnp.array([1, 0, 0, 0]), w_conf=1.0, w_causal=0.0, w_noise=0.0, temperature=0.0, top_p=1.0
@@ -99,13 +99,16 @@ def test_an_examples_branches_are_its_own(tiny_config):
   weights = guidance.branch_weights(scales, [True] * 2, "nested")
   for b in range(B):
     branches = [
-      model.apply(
-        params, hidden, context[b : b + 1], conditions[b : b + 1], jnp.asarray(keep)[None], "all"
+      model.read_all(
+        params,
+        model.apply(
+          params, hidden, context[b : b + 1], conditions[b : b + 1], jnp.asarray(keep)[None]
+        ),
       )[0, :, 0]
       for keep in guidance.branches([True] * 2, "nested")
     ]
     want = sum(w * logits for w, logits in zip(weights, branches, strict=True))
-    got = model.project(params, jnp.asarray(seen["features"][b : b + 1]), jnp.int32(0))[0]
+    got = model.read_level(params, jnp.asarray(seen["features"][b : b + 1]), jnp.int32(0))[0]
     np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-4)
 
 
@@ -132,7 +135,7 @@ def test_a_source_that_is_not_guided_is_heard_by_every_branch():
 def test_a_loop_is_shown_its_end_before_its_start(wrap):
   """The model is sure of the code that its context has three frames before: round, or not."""
 
-  def apply(params, target, context, conditions, keep, head, dropout_key=None):
+  def apply(params, target, context, conditions, keep, dropout_key=None):
     before = jnp.pad(context, ((0, 0), (3, 0), (0, 0)))[:, :-3]
     return 50.0 * jax.nn.one_hot(before, V).reshape(*before.shape[:2], Q * V)
 
@@ -151,7 +154,7 @@ def test_a_loop_is_shown_its_end_before_its_start(wrap):
 def test_a_loop_hears_what_is_written_beyond_its_seam():
   shown = []
 
-  def apply(params, target, context, conditions, keep, head, dropout_key=None):
+  def apply(params, target, context, conditions, keep, dropout_key=None):
     jax.debug.callback(lambda t: shown.append(np.array(t)), target, ordered=True)
     return jnp.zeros((*target.shape[:2], Q * V))
 

@@ -55,24 +55,25 @@ def test_full_size_shapes(config):
   conditions = jax.ShapeDtypeStruct((size.n_levels, len(size.sources)), jnp.int32)
   keep = jax.ShapeDtypeStruct((size.n_levels, 1 + len(size.sources)), bool)
   logits = jax.eval_shape(
-    lambda p, t, c, n, k: model.apply(p, t, c, n, k, EVERY),
+    lambda p, t, c, n, k: model.read_asked(p, model.apply(p, t, c, n, k), EVERY),
     *(params, codes, codes, conditions, keep),
   )
   assert logits.shape == (size.n_levels, config.data.crop_frames, size.n_codes)
   assert logits.dtype == jnp.float32
 
 
-def test_heads_of_a_pattern_and_of_a_single_level_are_slices_of_all(tiny, inputs):
+def test_logits_of_asked_levels_and_of_one_level_are_slices_of_all(tiny, inputs):
   model, params = tiny
-  everything = model.apply(params, *inputs.values(), "all")
-  strided = model.apply(params, *inputs.values(), EVERY)
+  features = model.apply(params, *inputs.values())
+  everything = model.read_all(params, features)
+  strided = model.read_asked(params, features, EVERY)
   for b in range(B):
     np.testing.assert_allclose(strided[b], everything[b, :, b % Q], atol=1e-5)
-  uneven = model.apply(params, *inputs.values(), (0, 2, 0, 1))
+  uneven = model.read_asked(params, features, (0, 2, 0, 1))
   for b in range(B):
     np.testing.assert_allclose(uneven[b], everything[b, :, (0, 2, 0, 1)[b % 4]], atol=1e-5)
   for q in range(Q):
-    one = model.apply(params, *inputs.values(), jnp.int32(q))
+    one = model.read_level(params, features, jnp.int32(q))
     np.testing.assert_allclose(one, everything[:, :, q], atol=1e-5)
 
 
@@ -80,7 +81,7 @@ def test_a_dropped_source_is_not_heard_and_a_kept_one_is(tiny, inputs):
   model, params = tiny
 
   def run(keep, **changes):
-    return model.apply(params, *(inputs | {"keep": keep} | changes).values(), jnp.int32(0))
+    return model.apply(params, *(inputs | {"keep": keep} | changes).values())
 
   other = {"context": (inputs["context"] + 1) % V}
   kind = {"conditions": (inputs["conditions"] + 1) % 3}
@@ -95,10 +96,10 @@ def test_a_dropped_source_is_not_heard_and_a_kept_one_is(tiny, inputs):
 
 def test_attention_looks_both_ways(tiny, inputs):
   model, params = tiny
-  logits = model.apply(params, *inputs.values(), jnp.int32(0))
+  features = model.apply(params, *inputs.values())
   late = inputs["context"].at[:, -1].add(1) % V
-  changed = model.apply(params, *(inputs | {"context": late}).values(), jnp.int32(0))
-  assert (logits[:, 0] != changed[:, 0]).any()
+  changed = model.apply(params, *(inputs | {"context": late}).values())
+  assert (features[:, 0] != changed[:, 0]).any()
 
 
 def test_rotation_depends_on_the_distance_alone():
@@ -118,9 +119,7 @@ def test_rotation_depends_on_the_distance_alone():
 def test_remat_and_unrolling_change_no_gradient(tiny_config, inputs, loop):
   def gradient(**loop):
     model = build(tiny_config(**loop).model)
-    return jax.grad(lambda p: model.apply(p, *inputs.values(), EVERY).std())(
-      model.init(jax.random.key(0))
-    )
+    return jax.grad(lambda p: model.apply(p, *inputs.values()).std())(model.init(jax.random.key(0)))
 
   jax.tree.map(
     lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), gradient(), gradient(**loop)
@@ -129,9 +128,9 @@ def test_remat_and_unrolling_change_no_gradient(tiny_config, inputs, loop):
 
 def test_bfloat16_is_near_float32(tiny, tiny_config, inputs):
   model, params = tiny
-  exact = model.apply(params, *inputs.values(), EVERY)
+  exact = model.apply(params, *inputs.values())
   low = build(tiny_config(compute_dtype="bfloat16").model)
-  rough = low.apply(params, *inputs.values(), EVERY)
+  rough = low.apply(params, *inputs.values())
   assert rough.dtype == jnp.float32
   assert 0 < jnp.abs(rough - exact).max() < 0.05 * jnp.abs(exact).max()
 
@@ -139,18 +138,16 @@ def test_bfloat16_is_near_float32(tiny, tiny_config, inputs):
 def test_dropout_needs_a_key_and_follows_it(tiny_config, inputs):
   model = build(tiny_config(dropout=0.5).model)
   params = model.init(jax.random.key(0))
-  plain = model.apply(params, *inputs.values(), EVERY)
-  one = model.apply(params, *inputs.values(), EVERY, jax.random.key(1))
-  np.testing.assert_array_equal(
-    one, model.apply(params, *inputs.values(), EVERY, jax.random.key(1))
-  )
+  plain = model.apply(params, *inputs.values())
+  one = model.apply(params, *inputs.values(), jax.random.key(1))
+  np.testing.assert_array_equal(one, model.apply(params, *inputs.values(), jax.random.key(1)))
   assert (one != plain).any()
 
 
 def test_parameters_of_another_model_are_refused(tiny, inputs):
   model, params = tiny
   with pytest.raises(ValueError, match="params must hold"):
-    model.apply({**params, "extra": jnp.zeros(1)}, *inputs.values(), "all")
+    model.apply({**params, "extra": jnp.zeros(1)}, *inputs.values())
 
 
 def test_config_is_a_plain_dataclass():

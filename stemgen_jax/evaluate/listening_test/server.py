@@ -29,7 +29,7 @@ from stemgen_jax.evaluate.listening_test.opinions import (
   tabulate_opinions,
 )
 from stemgen_jax.evaluate.listening_test.trials import mix_example, plan, read_examples
-from stemgen_jax.shell.page import render
+from stemgen_jax.pages.page import render
 
 LABELS = "ABC"[: len(SETS)]
 HOSTS = ("127.0.0.1", "localhost")
