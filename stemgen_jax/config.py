@@ -236,11 +236,7 @@ class Config:
         " optim.accumulate",
         d.batch_size,
       ),
-      (
-        m.n_layers % m.unroll == 0,
-        "model.unroll must divide model.n_layers",
-        m.unroll,
-      ),
+      (m.n_layers % m.unroll == 0, "model.unroll must divide model.n_layers", m.unroll),
       (
         o.warmup_steps >= 0 and o.hold_steps >= 0 and o.steps > o.warmup_steps + o.hold_steps,
         "optim.steps must exceed optim.warmup_steps and optim.hold_steps together",

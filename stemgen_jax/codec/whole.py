@@ -11,13 +11,14 @@ from jaxtyping import Array, Float, Int
 from stemgen_jax.codec import rvq, seanet
 from stemgen_jax.codec.architecture import CODEBOOK, CodecSpec
 from stemgen_jax.codec.bundle import Bundle
+from stemgen_jax.codec.folding import fold_side
 from stemgen_jax.types import Params
 
 
 def fold(bundle: Bundle) -> Params:
   """Returns a bundle's weights as the parameters of `encode` and `decode`."""
   spec, weights = bundle.spec, bundle.weights
-  params = {side: seanet.fold(side, weights, spec) for side in ("encoder", "decoder")}
+  params = {side: fold_side(side, weights, spec) for side in ("encoder", "decoder")}
   params["codebooks"] = np.stack([weights[CODEBOOK.format(q)] for q in range(spec.n_levels)])
   return jax.tree.map(jnp.asarray, params)
 
