@@ -35,6 +35,7 @@ from stemgen_jax.sampling.request_files import PARTS, SETTINGS, build_request
 from stemgen_jax.sampling.stemgen import StemGen
 from stemgen_jax.shell.flags import build_parser
 from stemgen_jax.shell.folders import claim_folder, make_folder, write_text
+from stemgen_jax.training.model_bundle import EXAMPLE
 
 PLAN, LAYER = "layers.json", "layer.json"
 SILENT_LUFS = -50.0  # as the codec gives it, a take below this is silence
@@ -192,14 +193,19 @@ def main(argv: list[str] | None = None) -> None:
   """The command."""
   parser = build_parser(__doc__)
   add = parser.add_argument
-  start = parser.add_mutually_exclusive_group(required=True)
-  start.add_argument("--start", type=Path, help="music to begin with: wav, flac, ogg or mp3")
+  start = parser.add_mutually_exclusive_group()
+  start.add_argument("--start", type=Path, help="music to begin with: wav, flac, ogg or mp3"
+                     " (default: an example in this package)")  # fmt: skip
   start.add_argument("--silence_s", type=float, help="begin with silence of this many seconds")
-  add("--instruments", required=True, help="the layers in their order, as drums,bass,piano")
+  add("--instruments", default="bass,synth_lead",
+      help="the layers in their order, as drums,bass,piano (default bass,synth_lead)")  # fmt: skip
   add("--loop", action="store_true", default=None, help="the end is followed by the start")
   add_take_flags(parser)
-  add_model_flags(parser)
-  print(layer(parser.parse_args(argv)))
+  add_model_flags(parser, "layers")
+  arguments = parser.parse_args(argv)
+  if arguments.start is arguments.silence_s is None:
+    arguments.start = EXAMPLE
+  print(layer(arguments))
 
 
 if __name__ == "__main__":

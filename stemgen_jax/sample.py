@@ -2,6 +2,7 @@
 r"""Listens to a piece of music and writes one more instrument for it.
 
 Examples:
+  python -m stemgen_jax.sample                                      # a bass for an example loop
   python -m stemgen_jax.sample --context loop.wav --instrument bass --out takes --takes 2 --seed 1
   python -m stemgen_jax.sample ... --guidance context=3 --guidance instrument=1.5
   python -m stemgen_jax.sample ... --loop                           # closes without a click
@@ -35,6 +36,7 @@ from stemgen_jax.sampling.request_files import PARTS, SETTINGS, plan_requests
 from stemgen_jax.sampling.stemgen import Result, StemGen
 from stemgen_jax.shell.flags import build_parser
 from stemgen_jax.shell.folders import make_folder, write_text
+from stemgen_jax.training.model_bundle import EXAMPLE
 
 SETTINGS_FILE = "settings.json"
 
@@ -135,14 +137,14 @@ def add_take_flags(parser: argparse.ArgumentParser) -> None:
   add("--devices", type=int, default=1, help="how many devices share the takes (default 1)")
 
 
-def add_model_flags(parser: argparse.ArgumentParser) -> None:
-  """Adds the flags that say which model, and how it decodes."""
+def add_model_flags(parser: argparse.ArgumentParser, out: str) -> None:
+  """Adds the flags that say which model, how it decodes, and where what is written goes."""
   add = parser.add_argument
+  add("--out", default=out, type=Path, help=f"folder for what is written (default {out})")
   add("--checkpoint", default="shipped", metavar="DIR",
       help="workdir of stemgen_jax.train, folder of stemgen_jax.export, or shipped, the model of"
       " this package (default)")  # fmt: skip
   add("--codec", type=Path, help="codec bundle (default: where training had it, or the demo codec)")
-  add("--out", required=True, type=Path, help="folder for what is written")
   add("--seed", type=int, help="the same seed gives the same bytes (default 0)")
   add("--preset", choices=sorted(PRESETS), help="fast: a quarter of the model's own steps")
   add("--guidance", action="append", type=scale, metavar="SOURCE=SCALE",
@@ -163,8 +165,9 @@ def main(argv: list[str] | None = None) -> None:
   """The command."""
   parser = build_parser(__doc__)
   add = parser.add_argument
-  context = parser.add_mutually_exclusive_group(required=True)
-  context.add_argument("--context", type=Path, help="music to listen to: wav, flac, ogg or mp3")
+  context = parser.add_mutually_exclusive_group()
+  context.add_argument("--context", type=Path, help="music to listen to: wav, flac, ogg or mp3"
+                       " (default: an example in this package, with a bass)")  # fmt: skip
   context.add_argument("--silence_s", type=float, help="start from silence of this many seconds")
   context.add_argument("--batch", type=Path, help="a JSONL file of contexts; flags are defaults")
   add("--instrument", help="short for --condition instrument=NAME")
@@ -178,8 +181,13 @@ def main(argv: list[str] | None = None) -> None:
   add("--loop", action="store_true", default=None, help="the end is followed by the start")
   add("--rows", type=int, default=8, help="takes computed at once over a --batch (default 8)")
   add_take_flags(parser)
-  add_model_flags(parser)
-  for path in sample(parser.parse_args(argv)):
+  add_model_flags(parser, "takes")
+  arguments = parser.parse_args(argv)
+  if arguments.context is arguments.silence_s is arguments.batch is None:
+    arguments.context = EXAMPLE
+    if not (arguments.instrument or arguments.condition):
+      arguments.instrument = "bass"
+  for path in sample(arguments):
     print(path)
 
 

@@ -13,6 +13,7 @@ SIGTERM it has saved first.
 import contextlib
 import functools
 import os
+import re
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -54,6 +55,7 @@ def train(config: Config, workdir: Path, init_from: str | os.PathLike | None = N
       another model or cannot be written, or the loss stays not finite.
   """
   config.validate()
+  check_data(config)
   dataset = Dataset.open(config.data.path)
   mesh = sharding.build_mesh(config.mesh)
   check_fit(config, dataset, mesh)
@@ -118,6 +120,19 @@ def train(config: Config, workdir: Path, init_from: str | os.PathLike | None = N
   return state
 
 
+def check_data(config: Config) -> None:
+  """Says how a dataset is made, where there is none yet."""
+  path = Path(config.data.path)
+  if not path.exists():
+    raise UserError(
+      f"data.path must be a folder of token shards; got {path}, which is missing. Make it:\n"
+      "  python -m data_prep.convert_codec --help               # EnCodec's weights as a bundle\n"
+      f"  python -m data_prep.tokenize --root MUSIC --codec BUNDLE --out {path.parent or '.'}"
+      f" --name {re.sub(r'[^a-z0-9_]', '_', path.name.lower())}\n"
+      "where MUSIC is Slakh2100 (redux split) or stems of your own; or give --config.data.path."
+    )
+
+
 def due(step: int, every: int, steps: int) -> bool:
   """Whether what happens every so many steps, and at the end, happens after this one."""
   return step % every == 0 or step == steps
@@ -180,7 +195,9 @@ def join_processes() -> None:
 def main(argv: list[str] | None = None) -> None:
   """The command."""
   parser = build_parser(__doc__)
-  parser.add_argument("--workdir", required=True, type=Path, help="where the run is kept")
+  parser.add_argument(
+    "--workdir", type=Path, help="where the run is kept (default runs/ and the name of the config)"
+  )
   parser.add_argument(
     "--init_from",
     metavar="WORKDIR",
@@ -195,7 +212,9 @@ def main(argv: list[str] | None = None) -> None:
   hush_closed_loops()
   if arguments.distributed:
     join_processes()
-  train(arguments.config, arguments.workdir, arguments.init_from)
+  train(
+    arguments.config, arguments.workdir or Path("runs", arguments.config.name), arguments.init_from
+  )
 
 
 if __name__ == "__main__":

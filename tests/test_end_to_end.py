@@ -19,9 +19,11 @@ import soundfile
 from conftest import FAST_COMPILE
 from tensorboardX.proto import event_pb2
 
-from stemgen_jax import export, sample
+from stemgen_jax import export, layer, sample, train
 from stemgen_jax.codec import DEMO_BUNDLE
 from stemgen_jax.errors import run_cli
+from stemgen_jax.evaluate import __main__ as evaluate
+from stemgen_jax.training.model_bundle import EXAMPLE
 
 pytestmark = pytest.mark.torch
 ROOT = Path(__file__).parents[1]
@@ -89,6 +91,22 @@ def test_without_a_checkpoint_the_shipped_model_plays(chain, tmp_path):
   settings = json.loads((tmp_path / "a/settings.json").read_text())
   assert settings["checkpoint"] == "shipped"
   assert (tmp_path / "a/take_00.wav").is_file()
+
+
+def test_the_commands_need_no_flag(chain, tmp_path, monkeypatch, capsys):
+  monkeypatch.chdir(tmp_path)
+  sample.main(["--checkpoint", str(chain / "model")])
+  settings = json.loads(Path("takes/settings.json").read_text())
+  assert settings["conditions"]["instrument"]["value"] == "bass"
+  assert soundfile.info("takes/take_00.wav").duration == soundfile.info(EXAMPLE).duration
+  layer.main(["--checkpoint", str(chain / "model")])
+  assert len(list(Path("layers/stems").iterdir())) == 3
+  assert run_cli(lambda: evaluate.main([])) == 2
+  assert "--data must be given" in capsys.readouterr().err
+  assert run_cli(lambda: train.main(["--config", str(ROOT / "configs/slakh.py")])) == 2
+  complaint = capsys.readouterr().err
+  assert "--root MUSIC --codec BUNDLE --out data --name slakh" in complaint
+  assert not Path("runs").exists()
 
 
 def test_an_exported_model_plays_as_its_run_does(chain, tmp_path):
@@ -276,7 +294,6 @@ def bad_files(tmp_path):
     ({}, ["--guidance", "context=loud"], "NAME=NUMBER"),
     ({"context": "short.wav"}, [], "a sample or more"),
     ({}, ["--instrumnet", "bass"], "--instrumnet"),
-    ({"context": None}, [], "--context"),
     ({"context": None, "silence_s": -1}, [], "--silence_s"),
     ({"context": None, "silence_s": "nan"}, [], "--silence_s"),
   ],

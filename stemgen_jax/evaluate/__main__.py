@@ -74,7 +74,13 @@ def evaluate(arguments: argparse.Namespace) -> Path:
   seed = arguments.seed or 0
   check_windows(arguments.examples, seed)
   model = StemGen.from_checkpoint(arguments.checkpoint, arguments.codec)
-  dataset = Dataset.open(arguments.data)
+  data = arguments.data or model.config.data.path
+  if not data:
+    raise UserError(
+      "--data must be given: the model does not say what it was trained on. Make token shards with"
+      " python -m data_prep.tokenize, or take those of make demo, runs/demo/tokens."
+    )
+  dataset = Dataset.open(data)
   given = {name: getattr(arguments, name) for name in SETTINGS}
   settings = resolve_settings({k: v for k, v in given.items() if v is not None}, model.config)
   embeddings = [load_embedding(spec, model.codec) for spec in arguments.embedding or ["encodec"]]
@@ -194,14 +200,14 @@ def main(argv: list[str] | None = None) -> None:
     return main_listen(words[1:])
   parser = build_parser(__doc__)
   add = parser.add_argument
-  add("--data", required=True, help="a dataset of stemgen_jax's token shards")
+  add("--data", help="a dataset of token shards (default: the one that the model was trained on)")
   add("--split", default="test", help="the songs judged (default test)")
   add("--examples", type=int, default=48, help="windows (default 48)")
   add("--originals", type=Path, metavar="DIR",
       help="what data_prep.originals wrote: adds the true stems before the codec")  # fmt: skip
   add("--embedding", action="append", metavar="SPEC", help="for FAD; repeat for more")
   add("--cocola", metavar="MODEL.onnx,MATRIX", help="COCOLA's weights")
-  add_model_flags(parser)
+  add_model_flags(parser, "evaluation")
   arguments = parser.parse_args(words)
   print(evaluate(arguments).read_text(encoding="utf-8"))
 

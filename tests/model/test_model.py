@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from configs import demo, mingus, slakh, slakh_pod
-from stemgen_jax.model.network import build, rotary_angles, rotate
+from stemgen_jax.model.network import _drop, build, rotary_angles, rotate
 
 B, T, Q, V = 8, 20, 4, 16
 EVERY = tuple(range(Q))
@@ -100,6 +100,15 @@ def test_attention_looks_both_ways(tiny, inputs):
   late = inputs["context"].at[:, -1].add(1) % V
   changed = model.apply(params, *(inputs | {"context": late}).values())
   assert (features[:, 0] != changed[:, 0]).any()
+  early = inputs["context"].at[:, 0].add(1) % V
+  changed = model.apply(params, *(inputs | {"context": early}).values())
+  assert (features[:, -1] != changed[:, -1]).any()
+
+
+def test_dropout_keeps_the_mean():
+  dropped = np.asarray(_drop(jnp.ones((4, 100, 50)), 0.25, jax.random.key(0)))
+  np.testing.assert_allclose(np.unique(dropped), [0.0, 1 / 0.75], rtol=1e-6)
+  assert abs(dropped.mean() - 1) < 0.02
 
 
 def test_rotation_depends_on_the_distance_alone():
