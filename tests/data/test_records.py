@@ -161,7 +161,7 @@ def test_what_may_be_a_target():
 
 def test_same_bytes_in_another_process():
   code = (
-    "import hashlib, sys; sys.path.insert(0, 'tests')\n"
+    "import hashlib, sys; sys.path.insert(0, 'tests/data')\n"
     "from test_records import *\n"
     "row = next(make_clip().rows())\n"
     "print(hashlib.sha256(serialize_row(row, METADATA)).hexdigest())"

@@ -67,8 +67,7 @@ def test_any_mesh_gives_the_single_device_loss_and_parameters(tiny_config, batch
     assert qkv.addressable_shards[0].data.size == qkv.size // (fsdp * tensor)
 
 
-@pytest.mark.parametrize("loss", ["level", "all_masked"])
-@pytest.mark.parametrize("devices", [1, 2])
+@pytest.mark.parametrize(("devices", "loss"), [(2, "level"), (1, "all_masked")])
 def test_accumulated_parts_give_the_gradient_of_the_whole_batch(tiny_config, batch, loss, devices):
   config = tiny_config()
   config.masking.loss = loss

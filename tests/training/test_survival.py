@@ -134,8 +134,17 @@ def flip_a_bit(path):
   path.write_bytes(content)
 
 
-@pytest.mark.parametrize("damage", [cut_short, flip_a_bit, Path.unlink])
-@pytest.mark.parametrize("digest", [True, False])
+@pytest.mark.parametrize(
+  ("damage", "digest"),
+  [
+    (cut_short, False),
+    (flip_a_bit, True),
+    (Path.unlink, True),
+    pytest.param(cut_short, True, marks=pytest.mark.slow),
+    pytest.param(flip_a_bit, False, marks=pytest.mark.slow),
+    pytest.param(Path.unlink, False, marks=pytest.mark.slow),
+  ],
+)
 def test_a_damaged_checkpoint_is_named_and_passed_over(
   tiny_config, tmp_path, capsys, damage, digest
 ):
@@ -190,6 +199,7 @@ def test_the_best_checkpoint_stays_and_is_what_is_sampled_from(tiny_config, tmp_
   assert average(tmp_path)[1] == 2
 
 
+@pytest.mark.slow
 def test_no_whole_checkpoint_is_an_error_once(tiny_config, tmp_path):
   config = tiny_config()
   config.optim.steps = 3
@@ -201,6 +211,7 @@ def test_no_whole_checkpoint_is_an_error_once(tiny_config, tmp_path):
   train(config, tmp_path)
 
 
+@pytest.mark.slow
 def test_a_full_disk_is_one_line_and_leaves_the_last_checkpoint(environment, tmp_path):
   code, text = finish(start(environment, tmp_path, "--config.optim.steps=8"))
   assert code == 0, text
