@@ -13,6 +13,8 @@ from typing import Any
 
 from stemgen_jax.errors import UserError
 
+GUIDANCE_MODES = ("independent", "nested", "leave_one_out", "joint")
+
 
 @dataclasses.dataclass(kw_only=True)
 class ModelConfig:
@@ -114,7 +116,8 @@ class SampleConfig:
   noise: str = "uniform"  # or "gumbel", annealed linearly to zero
   temperature: float = 1.0
   top_p: float = 1.0
-  guidance_mode: str = "independent"  # or "nested", or "joint": one branch, scales unused
+  # Or "nested", "leave_one_out", or "joint": one branch, scales unused.
+  guidance_mode: str = "independent"
   # The scale of each source that is guided; the others are heard by every branch.
   guidance: dict[str, float] = dataclasses.field(default_factory=lambda: {"context": 3.0})
   guided_levels: int = 4  # the first so many levels; at the others one branch hears all
@@ -136,7 +139,7 @@ class SampleConfig:
       ),
       *_choices(f"{prefix}confidence", self.confidence, "prob", "log_prob"),
       *_choices(f"{prefix}noise", self.noise, "uniform", "gumbel"),
-      *_choices(f"{prefix}guidance_mode", self.guidance_mode, "independent", "nested", "joint"),
+      *_choices(f"{prefix}guidance_mode", self.guidance_mode, *GUIDANCE_MODES),
       (self.temperature >= 0, f"{prefix}temperature must not be negative", self.temperature),
       (0 < self.top_p <= 1, f"{prefix}top_p must lie in (0, 1]", self.top_p),
       *(
@@ -188,20 +191,17 @@ class Config:
     }  # fmt: skip
     rules = [(size > 0, f"{name} must be positive", size) for name, size in sizes.items()]
     self._raise_broken(rules)
+    counts = {
+      "seed": self.seed, "eval_batches": self.eval_batches, "data.workers": d.workers,
+      "train.audio_examples": self.train.audio_examples, "optim.decay_steps": o.decay_steps,
+    }  # fmt: skip
     rules = [
-      (self.seed >= 0, "seed must not be negative", self.seed),
-      (self.eval_batches >= 0, "eval_batches must not be negative", self.eval_batches),
-      (
-        self.train.audio_examples >= 0,
-        "train.audio_examples must not be negative",
-        self.train.audio_examples,
-      ),
+      *((count >= 0, f"{name} must not be negative", count) for name, count in counts.items()),
       (
         not self.train.audio_examples or (self.eval_batches > 0 and d.codec != ""),
         "train.audio_examples needs data.codec, a codec bundle, and eval_batches",
         (d.codec, self.eval_batches),
       ),
-      (d.workers >= 0, "data.workers must not be negative", d.workers),
       (m.dim % m.n_heads == 0, "model.dim must be a multiple of model.n_heads", m.dim),
       (m.dim // m.n_heads % 2 == 0, "model.dim / model.n_heads must be even", m.dim / m.n_heads),
       (0 < m.n_codes < 2**16, "model.n_codes must fit 16 bits", m.n_codes),
@@ -242,7 +242,6 @@ class Config:
         "optim.steps must exceed optim.warmup_steps and optim.hold_steps together",
         o.steps,
       ),
-      (o.decay_steps >= 0, "optim.decay_steps must not be negative", o.decay_steps),
       (0 < o.final_lr_ratio <= 1, "optim.final_lr_ratio must lie in (0, 1]", o.final_lr_ratio),
       *_choices("optim.decay", o.decay, "cosine", "exponential"),
       (o.learning_rate > 0, "optim.learning_rate must be positive", o.learning_rate),

@@ -29,6 +29,7 @@ from typing import Any
 from rich.console import Console
 
 from stemgen_jax.audio.files import write_audio
+from stemgen_jax.config import GUIDANCE_MODES
 from stemgen_jax.data.clips import ACTIVITY_VALUES
 from stemgen_jax.errors import run_cli
 from stemgen_jax.sampling.request import PRESETS
@@ -146,10 +147,12 @@ def add_model_flags(parser: argparse.ArgumentParser, out: str) -> None:
       " this package (default)")  # fmt: skip
   add("--codec", type=Path, help="codec bundle (default: where training had it, or the demo codec)")
   add("--seed", type=int, help="the same seed gives the same bytes (default 0)")
-  add("--preset", choices=sorted(PRESETS), help="fast: a quarter of the model's own steps")
+  add("--preset", choices=sorted(PRESETS),
+      help="fast: a quarter of the model's own steps; paper: the settings of StemGen's best"
+      " results; naive: these without guidance and causal bias")  # fmt: skip
   add("--guidance", action="append", type=scale, metavar="SOURCE=SCALE",
       help="how strongly a source steers, as context=3; repeat for more sources")  # fmt: skip
-  add("--guidance_mode", choices=("independent", "nested", "joint"))
+  add("--guidance_mode", choices=GUIDANCE_MODES)
   add("--guided_levels", type=int, help="the first so many levels are guided")
   add("--steps", type=whole_numbers, help="iterations of each level, as 24,12,8,8")
   add("--w_conf", type=float, help="weight of confidence in the order of decoding")

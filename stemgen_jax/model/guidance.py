@@ -11,6 +11,7 @@ from collections.abc import Sequence
 import jax.numpy as jnp
 import numpy as np
 
+from stemgen_jax.config import GUIDANCE_MODES
 from stemgen_jax.types import Array, Bool, Float
 
 
@@ -27,17 +28,20 @@ def branches(guided: Sequence[bool], mode: str) -> Bool[np.ndarray, "G K"]:
   """Returns which sources each branch keeps; those that are not guided, always.
 
   `independent`: l_0 with no guided source, then l_i with source i alone. `nested`: l_0, l_1, l_12,
-  ..., in the order of `order_sources`. `joint`: the one branch that keeps all.
+  ..., in the order of `order_sources`. `leave_one_out`: l with all, then l without source i alone.
+  `joint`: the one branch that keeps all.
   """
   order = order_sources(guided, mode)
   if mode == "independent":
     kept = [[], *([source] for source in order)]
   elif mode == "nested":
     kept = [order[:n] for n in range(len(order) + 1)]
+  elif mode == "leave_one_out":
+    kept = [order, *([other for other in order if other != source] for source in order)]
   elif mode == "joint":
     kept = [order]
   else:
-    raise ValueError(f"mode must be 'independent', 'nested' or 'joint'; got {mode!r}.")
+    raise ValueError(f"mode must be among {GUIDANCE_MODES}; got {mode!r}.")
   return np.array([[not g or k in own for k, g in enumerate(guided)] for own in kept], bool)
 
 
@@ -49,16 +53,21 @@ def branch_weights(
   `independent`: l_0 + sum_i g_i (l_i - l_0), so w = [1 - sum g, g_1, g_2, ...].
   `nested`: l_0 + g_1 (l_1 - l_0) + g_2 (l_12 - l_1) + ..., so w = [1 - g_1, g_1 - g_2, ..., g_K].
 
-  Source: StemGen (arXiv:2312.08723) section 2.1.2, eq. 3, is `independent`; `nested` is ours.
+  `leave_one_out`: l + sum_i g_i (l - l_without_i), so w = [1 + sum g, -g_1, -g_2, ...]: 0 is no
+  guidance, and what the sources say only together is kept.
+
+  Source: StemGen (arXiv:2312.08723) section 2.1.2, eq. 3, is `independent`; the others are not its.
   """
   own = scales[np.array(order_sources(guided, mode), int)]
   if mode == "independent":
     return jnp.concatenate([1 - jnp.sum(own, keepdims=True), own])
   if mode == "nested":
     return jnp.concatenate([jnp.ones(1), own]) - jnp.concatenate([own, jnp.zeros(1)])
+  if mode == "leave_one_out":
+    return jnp.concatenate([1 + jnp.sum(own, keepdims=True), -own])
   if mode == "joint":
     return jnp.ones(1)
-  raise ValueError(f"mode must be 'independent', 'nested' or 'joint'; got {mode!r}.")
+  raise ValueError(f"mode must be among {GUIDANCE_MODES}; got {mode!r}.")
 
 
 def guide(logits: Float[Array, "G B T _"], weights: Float[Array, " G"]) -> Float[Array, "B T _"]:

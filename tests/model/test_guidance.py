@@ -3,6 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from stemgen_jax.config import GUIDANCE_MODES
 from stemgen_jax.model.guidance import branch_weights, branches, guide
 
 BOTH = (True, True)
@@ -31,7 +32,16 @@ def test_nested_adds_the_instrument_and_then_what_the_context_adds_to_it():
   np.testing.assert_array_equal(branches(BOTH, "nested"), [[0, 0], [0, 1], [1, 1]])
 
 
-@pytest.mark.parametrize("mode", ["independent", "nested", "joint"])
+def test_leave_one_out_adds_what_each_source_adds_to_the_others():
+  logits = branch_logits()
+  full, no_context, no_instrument = logits
+  want = full + 2.0 * (full - no_context) + 0.5 * (full - no_instrument)
+  weights = branch_weights(jnp.array([2.0, 0.5]), BOTH, "leave_one_out")
+  np.testing.assert_allclose(guide(jnp.asarray(logits), weights), want, atol=1e-5)
+  np.testing.assert_array_equal(branches(BOTH, "leave_one_out"), [[1, 1], [0, 1], [1, 0]])
+
+
+@pytest.mark.parametrize("mode", GUIDANCE_MODES)
 @pytest.mark.parametrize("guided", [(True, True, True), (True, True, False), (False,) * 3])
 def test_weights_add_up_to_one_and_the_unguided_are_heard(mode, guided):
   weights = branch_weights(jnp.array([2.0, 0.3, 1.1]), guided, mode)

@@ -13,7 +13,7 @@ from stemgen_jax.audio.loudness import measure_lufs, measure_true_peak
 from stemgen_jax.errors import UserError
 from stemgen_jax.sampling import mixing, transcode
 from stemgen_jax.sampling.job import draw_spans
-from stemgen_jax.sampling.request import Request
+from stemgen_jax.sampling.request import Request, resolve_settings
 
 RATE_HZ = 22_050
 
@@ -67,6 +67,17 @@ def test_the_fast_preset_takes_a_quarter_of_the_steps(stemgen, loop):
   np.testing.assert_array_equal(fast.codes, again.codes)
   own = stemgen.generate(loop, **say, preset="fast", steps=(3, 2, 1, 1))
   assert own.metadata["steps"] == (3, 2, 1, 1)
+
+
+def test_the_papers_presets_are_its_numbers(stemgen):
+  found = resolve_settings({"preset": "paper"}, stemgen.config)
+  assert found.steps == (128, 64, 32, 32)
+  assert (found.w_conf, found.w_causal, found.w_noise, found.temperature) == (0.1, 0.1, 1.0, 1.0)
+  assert (found.guidance_mode, found.guidance) == (
+    "independent", {"context": 3.0, "instrument": 3.0},
+  )  # fmt: skip
+  naive = resolve_settings({"preset": "naive"}, stemgen.config)
+  assert (naive.guidance, naive.w_causal, naive.steps) == ({}, 0.0, found.steps)
 
 
 def test_a_loop_closes(stemgen, loop):
