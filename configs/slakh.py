@@ -47,6 +47,7 @@ def get_config() -> Config:
       decay_steps=300_000,
       final_lr_ratio=0.01,
     ),
+    patience_steps=20_000,
     sample=SampleConfig(
       steps=(128, 64, 32, 32),
       w_conf=0.1,

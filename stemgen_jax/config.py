@@ -175,6 +175,7 @@ class Config:
   log_every_steps: int = 50
   eval_every_steps: int = 1000
   eval_batches: int = 8
+  patience_steps: int = 0  # ends a run whose validation accuracy is flat for so long; 0 never
   checkpoint_every_steps: int = 1000
   checkpoints_kept: int = 3
 
@@ -194,6 +195,7 @@ class Config:
     counts = {
       "seed": self.seed, "eval_batches": self.eval_batches, "data.workers": d.workers,
       "train.audio_examples": self.train.audio_examples, "optim.decay_steps": o.decay_steps,
+      "patience_steps": self.patience_steps,
     }  # fmt: skip
     rules = [
       *((count >= 0, f"{name} must not be negative", count) for name, count in counts.items()),
@@ -205,7 +207,6 @@ class Config:
       (m.dim % m.n_heads == 0, "model.dim must be a multiple of model.n_heads", m.dim),
       (m.dim // m.n_heads % 2 == 0, "model.dim / model.n_heads must be even", m.dim / m.n_heads),
       (0 < m.n_codes < 2**16, "model.n_codes must fit 16 bits", m.n_codes),
-      (m.dim % 2 == 0, "model.dim must be even: a half for each channel", m.dim),
       *_choices("model.compute_dtype", m.compute_dtype, "float32", "bfloat16"),
       *_choices("model.remat", m.remat, "layer", "attention", "matmuls", "none"),
       ("context" not in m.sources, "model.sources must not use the name 'context'", "context"),
@@ -218,11 +219,11 @@ class Config:
       *_shares("masking.branch_share", k.branch_share),
       *_shares("model.dropout", m.dropout),
       *_shares("data.silence_prob", d.silence_prob),
+      (self.eval_batches or not self.patience_steps, "patience_steps needs eval_batches", 0),
       *_shares("optim.ema_decay", o.ema_decay),
       (
         d.batch_size % (m.n_levels * o.accumulate) == 0,
-        "data.batch_size must be a multiple of model.n_levels times optim.accumulate (each level is"
-        " measured equally often)",
+        "data.batch_size must be a multiple of model.n_levels times optim.accumulate",
         d.batch_size,
       ),
       (

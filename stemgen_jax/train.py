@@ -34,7 +34,7 @@ from stemgen_jax.training.checkpoint import abstract_like, hush_closed_loops
 from stemgen_jax.training.codebook_init import read_codebooks
 from stemgen_jax.training.recorder import Recorder
 from stemgen_jax.training.step import TrainState, init_state, jit_train_step
-from stemgen_jax.training.stopping import StopSignal
+from stemgen_jax.training.stopping import Patience, StopSignal
 from stemgen_jax.training.validation import build_validation
 from stemgen_jax.training.workdir import check_fit, describe, git_commit, load_init, open_run
 from stemgen_jax.types import Params
@@ -78,6 +78,7 @@ def train(config: Config, workdir: Path, init_from: str | os.PathLike | None = N
   step_fn = jit_train_step(config, model, shardings)
   meta = {"config": to_dict(config), "dataset": describe(dataset), "git_commit": git_commit()}
   songs = dataset.source(config.data.train_split).songs
+  patience = Patience(config.patience_steps)
   began, steps = time.perf_counter(), config.optim.steps
 
   with (
@@ -89,11 +90,14 @@ def train(config: Config, workdir: Path, init_from: str | os.PathLike | None = N
       state = jax.jit(init, out_shardings=shardings)(*arguments)
     else:
       state = checkpoints.restore(abstract)
-      record.set_state(checkpoints.read_meta()["log"])
+      told = checkpoints.read_meta()
+      record.set_state(told["log"])
+      if "patience" in told:
+        patience.set_state(told["patience"], int(state.step))
     start = step = int(state.step)
     loader.set_state({"next_index": start})  # a step reads one batch
     asked = False
-    while step < steps and not asked:
+    while step < steps and not (asked or patience.over):
       step += 1
       with traced(workdir / "profile", step - start, config.train.profile):
         waited_from = time.perf_counter()
@@ -104,18 +108,25 @@ def train(config: Config, workdir: Path, init_from: str | os.PathLike | None = N
       if due(step, config.log_every_steps, steps):
         record.tell_step(step)
       if validate and due(step, config.eval_every_steps, steps):
-        record.tell_validation(step, validate(state.average))
+        scalars = validate(state.average)
+        record.tell_validation(step, scalars)
+        patience.see(step, scalars["validation/accuracy"])
         if audition:
           record.add_sounds(audition(state.average), step)
       asked = stop.reached(step)
-      if asked or due(step, config.checkpoint_every_steps, steps):
+      if asked or patience.over or due(step, config.checkpoint_every_steps, steps):
         loss = record.latest.get("validation/loss")
-        told = {"log": record.get_state(), "listening_score_nats": record.listening_score()}
+        told = {
+          "log": record.get_state(), "patience": patience.get_state(),
+          "listening_score_nats": record.listening_score(),
+        }  # fmt: skip
         checkpoints.save(state, {**meta, **told}, loss)
     checkpoints.finish()
     if asked and step < steps:
       record.say(f"stopped by SIGTERM after step {step}, and saved: the same command goes on")
     else:
+      if patience.over:
+        record.say(f"ends at step {step}: validation accuracy has not risen since {patience.since}")
       record.tell_end(step, workdir, time.perf_counter() - began)
   return state
 

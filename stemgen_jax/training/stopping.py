@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""When a run must end before its last step: a signal, or steps that are not finite."""
+"""When a run ends before its last step: a signal, steps that are not finite, or flat accuracy."""
 
 import signal
 from collections.abc import Sequence
@@ -65,3 +65,29 @@ class SkipWatch:
         " are those before these steps. Lower --config.optim.learning_rate, or look at these songs"
         " with python -m data_prep.inspect."
       )
+
+
+class Patience:
+  """Ends a run whose validation accuracy has not risen for so many steps; 0 never ends one.
+
+  Source: StemGen (arXiv:2312.08723) section 3 trains until it has been flat for 20,000 steps.
+  """
+
+  def __init__(self, steps: int):
+    """`steps`: how long it waits."""
+    self._steps, self.best, self.since, self.over = steps, -1.0, 0, False
+
+  def see(self, step: int, accuracy: float) -> None:
+    """Notes a validation."""
+    if accuracy > self.best:
+      self.best, self.since = accuracy, step
+    self.over = 0 < self._steps <= step - self.since
+
+  def get_state(self) -> dict[str, float]:
+    """Returns what a resumed run goes on from."""
+    return {"best": self.best, "since": self.since}
+
+  def set_state(self, state: dict[str, float], step: int) -> None:
+    """Goes on from a state, as it was after `step`."""
+    self.best, self.since = state["best"], int(state["since"])
+    self.over = 0 < self._steps <= step - self.since

@@ -22,11 +22,12 @@ from stemgen_jax.types import Array, Key, Params
 def build_validation(
   config: Config, model: Model, dataset: Dataset, mesh: Mesh
 ) -> Callable[[Params], dict[str, float]]:
-  """Returns a function of the parameters that gives named scalars, in nats a token.
+  """Returns a function of the parameters that gives named scalars, losses in nats a token.
 
   `validation/loss`, `validation/loss/level_q` and `validation/loss/mask_a-b` are the training loss
   with every source heard, in all, by asked level, and by mask rate in (a, b]; the masks are the
-  same in every call. `listening/...` is `build_listening`'s.
+  same in every call. `validation/accuracy` is the share of hidden tokens of the asked levels whose
+  likeliest code is the true one. `listening/...` is `build_listening`'s.
 
   Raises:
     UserError: if the split has no clip to use.
@@ -47,6 +48,7 @@ def build_validation(
     sums = jax.tree.map(lambda *x: np.sum(x, axis=0), *jax.device_get(parts))
     by_level = sums["level_nll"] / np.maximum(sums["level_count"], 1)
     scalars = {"validation/loss": float(sums["level_nll"].sum() / sums["level_count"].sum())}
+    scalars["validation/accuracy"] = float(sums["bin_hits"].sum() / sums["bin_count"].sum())
     scalars |= {f"validation/loss/level_{q}": float(x) for q, x in enumerate(by_level, start=1)}
     return (
       scalars | name_bins("validation/loss", sums["bin_nll"], sums["bin_count"]) | listen(params)

@@ -15,6 +15,7 @@ from stemgen_jax.training import recorder
 from stemgen_jax.training.checkpoint import load_average
 from stemgen_jax.training.listening_gain import unigram_entropy
 from stemgen_jax.training.metrics import read_metrics
+from stemgen_jax.training.stopping import Patience
 
 
 def losses(workdir):
@@ -181,3 +182,28 @@ def test_levels_that_cannot_be_asked(tiny_config, levels, complaint):
 def test_unigram_entropy_of_even_codes_is_log_v():
   codes = np.stack([np.arange(32) % 16, np.zeros(32, int)], axis=1)
   np.testing.assert_allclose(unigram_entropy([codes, codes], 16), [np.log(16), 0], atol=1e-9)
+
+
+def test_a_run_ends_when_validation_accuracy_stays_flat(tiny_config, tmp_path, capsys):
+  config = tiny_config()
+  config.optim.steps, config.optim.warmup_steps, config.optim.learning_rate = 40, 0, 1e-12
+  config.eval_every_steps, config.eval_batches, config.patience_steps = 2, 1, 4
+  state = train(config, tmp_path)  # no weight moves, so that no accuracy can rise
+  assert int(state.step) == 6
+  assert "ends at step 6: validation accuracy has not risen since 2" in capsys.readouterr().err
+  assert int(train(config, tmp_path).step) == 6
+  config.patience_steps = 0
+  config.optim.steps = 7
+  assert int(train(config, tmp_path).step) == 7
+
+
+def test_patience_counts_from_the_last_rise():
+  patience = Patience(10)
+  for step, accuracy in ((5, 0.1), (10, 0.2), (15, 0.2), (19, 0.15)):
+    patience.see(step, accuracy)
+    assert not patience.over
+  again = Patience(10)
+  again.set_state(patience.get_state(), 19)
+  assert not again.over
+  again.see(20, 0.2)
+  assert again.over
