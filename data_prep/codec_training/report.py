@@ -54,7 +54,7 @@ class RunLog:
     made = codec.decode(codec.encode(audio[:clips])) if clips else audio[:0]
     folder, rate_hz = self._workdir / "listen", codec.spec.sample_rate
     folder.mkdir(exist_ok=True)
-    for i, (clip, original) in enumerate(zip(made, audio, strict=True), start=1):
+    for i, (clip, original) in enumerate(zip(made, audio[:clips], strict=True), start=1):
       clip = clip[:, : original.shape[1]].clip(-1, 1)
       write_audio(folder / f"step_{step:06d}_clip{i}.wav", clip, rate_hz)
       self._writer.add_audio(f"clip_{i}/step", clip.T, step, rate_hz)
