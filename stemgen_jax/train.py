@@ -136,11 +136,11 @@ def check_data(config: Config) -> None:
   path = Path(config.data.path)
   if not path.exists():
     raise UserError(
-      f"data.path must be a folder of token shards; got {path}, which is missing. Make it:\n"
-      "  python -m data_prep.convert_codec --help               # EnCodec's weights as a bundle\n"
-      f"  python -m data_prep.tokenize --root MUSIC --codec BUNDLE --out {path.parent or '.'}"
-      f" --name {re.sub(r'[^a-z0-9_]', '_', path.name.lower())}\n"
-      "where MUSIC is Slakh2100 (redux split) or stems of your own; or give --config.data.path."
+      f"data.path must be a folder of token shards; got {path}, which is missing. Make a codec"
+      " bundle with python -m data_prep.convert_codec, and shards of MUSIC (Slakh2100, redux split,"
+      " or your own stems) with python -m data_prep.tokenize --root MUSIC --codec BUNDLE --out"
+      f" {path.parent} --name {re.sub(r'[^a-z0-9_]', '_', path.name.lower())}; or give"
+      " --config.data.path."
     )
 
 
