@@ -293,6 +293,7 @@ def test_fine_tuning_starts_from_another_runs_average(tiny_config, tmp_path):
     train(tiny_config(dim=64), tmp_path / "third", init_from=tmp_path / "first")
 
 
+@pytest.mark.slow
 def test_a_profile_is_written(tiny_config, tmp_path):
   config = tiny_config()
   config.optim.steps, config.eval_batches = 9, 0
