@@ -219,7 +219,7 @@ class Config:
       *_shares("masking.branch_share", k.branch_share),
       *_shares("model.dropout", m.dropout),
       *_shares("data.silence_prob", d.silence_prob),
-      (self.eval_batches or not self.patience_steps, "patience_steps needs eval_batches", 0),
+      (self.eval_batches > 0 or not self.patience_steps, "patience_steps needs eval_batches", 0),
       *_shares("optim.ema_decay", o.ema_decay),
       (
         d.batch_size % (m.n_levels * o.accumulate) == 0,
