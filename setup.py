@@ -59,7 +59,13 @@ setup(
   license="Apache-2.0",
   packages=find_packages(include=["stemgen_jax*", "data_prep*", "configs*"]),
   package_data={
-    "stemgen_jax": ["py.typed", "codec/demo_bundle/*", "shipped/*", "pages/templates/*"],
+    "stemgen_jax": [
+      "PAPER.md",
+      "py.typed",
+      "codec/demo_bundle/*",
+      "shipped/*",
+      "pages/templates/*",
+    ],
     "data_prep": ["chorale_splits.yaml", "corpora/*.yaml"],
   },
   python_requires=">=3.11",

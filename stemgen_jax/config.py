@@ -116,8 +116,7 @@ class SampleConfig:
   noise: str = "uniform"  # or "gumbel", annealed linearly to zero
   temperature: float = 1.0
   top_p: float = 1.0
-  # Or "nested", "leave_one_out", or "joint": one branch, scales unused.
-  guidance_mode: str = "independent"
+  guidance_mode: str = "independent"  # of GUIDANCE_MODES; "joint" is one branch, scales unused
   # The scale of each source that is guided; the others are heard by every branch.
   guidance: dict[str, float] = dataclasses.field(default_factory=lambda: {"context": 3.0})
   guided_levels: int = 4  # the first so many levels; at the others one branch hears all
@@ -223,7 +222,8 @@ class Config:
       *_shares("optim.ema_decay", o.ema_decay),
       (
         d.batch_size % (m.n_levels * o.accumulate) == 0,
-        "data.batch_size must be a multiple of model.n_levels times optim.accumulate",
+        "data.batch_size must be a multiple of model.n_levels times optim.accumulate (each level is"
+        " measured equally often)",
         d.batch_size,
       ),
       (

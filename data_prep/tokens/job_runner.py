@@ -9,7 +9,7 @@ import os
 import time
 from collections.abc import Callable, Sequence
 
-from rich.progress import TextColumn
+from rich.progress import TextColumn, TimeElapsedColumn
 
 from data_prep.tokens.engines import run_pool
 from data_prep.tokens.jobs import Job, TrackWorker
@@ -56,7 +56,7 @@ def run_jobs(
     run_beam(make_worker, todo, engine.runner, engine.options)
     return
   began_s, encoded_s, warned = time.monotonic(), 0.0, set()
-  with make_bars(TextColumn("{task.fields[speed]}")) as bars:
+  with make_bars(TextColumn("{task.fields[speed]}"), TimeElapsedColumn()) as bars:
     total = sum(len(job.track.stems) for job in todo)
     task = bars.add_task("tokenising stems", total=total, speed="")
     for index, outcome in run_pool(make_worker, todo, engine.workers):

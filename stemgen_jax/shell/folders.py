@@ -49,8 +49,8 @@ def appearing(path: Path, partial: Path | None = None) -> Iterator[Path]:
   """
   partial = partial or path.with_name(f".{path.stem}.partial{path.suffix}")
   replaced = path.with_name(f".{path.name}.replaced")
-  for leftover in (partial, replaced):
-    _remove(leftover)
+  _remove(partial)
+  _put_back(replaced, path)
   try:
     yield partial
     if path.is_dir():  # a folder cannot take the place of another
@@ -59,7 +59,15 @@ def appearing(path: Path, partial: Path | None = None) -> Iterator[Path]:
     _remove(replaced)
   except BaseException:
     _remove(partial)
+    _put_back(replaced, path)
     raise
+
+
+def _put_back(replaced: Path, path: Path) -> None:
+  """Undoes half a replacement: what stood at `path` returns there, unless the new one came."""
+  if replaced.exists() and not path.exists():
+    replaced.replace(path)
+  _remove(replaced)
 
 
 def _remove(path: Path) -> None:

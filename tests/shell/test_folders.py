@@ -1,0 +1,39 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What is written appears whole, and what stood there survives every way of failing."""
+
+import pytest
+
+from stemgen_jax.shell.folders import appearing
+
+
+def write_folder(path, text):
+  with appearing(path) as partial:
+    partial.mkdir()
+    (partial / "a.txt").write_text(text)
+
+
+def test_a_file_or_a_folder_takes_the_place_of_what_is_there(tmp_path):
+  for text in ("one", "two"):
+    write_folder(tmp_path / "folder", text)
+    with appearing(tmp_path / "file.txt") as partial:
+      partial.write_text(text)
+    assert (tmp_path / "folder/a.txt").read_text() == (tmp_path / "file.txt").read_text() == text
+  assert sorted(p.name for p in tmp_path.iterdir()) == ["file.txt", "folder"]
+
+
+def test_a_failure_leaves_what_was_there_and_nothing_of_the_attempt(tmp_path):
+  write_folder(tmp_path / "folder", "before")
+  with pytest.raises(TypeError):
+    write_folder(tmp_path / "folder", 1)  # no text: it fails with an empty file written
+  with pytest.raises(FileNotFoundError), appearing(tmp_path / "folder"):
+    pass  # nothing was made, so that the second rename fails
+  assert [p.name for p in tmp_path.iterdir()] == ["folder"]
+  assert (tmp_path / "folder/a.txt").read_text() == "before"
+
+
+def test_a_kill_between_the_two_renames_loses_nothing(tmp_path):
+  write_folder(tmp_path / "folder", "before")
+  (tmp_path / "folder").rename(tmp_path / ".folder.replaced")
+  with pytest.raises(OSError, match="full"), appearing(tmp_path / "folder"):
+    raise OSError("full")
+  assert (tmp_path / "folder/a.txt").read_text() == "before"
