@@ -35,12 +35,15 @@ EXTRAS = {
     "torch==2.13.0",
     "av>=14",
     "einops",
+    "huggingface_hub>=1",
     "mido",
     "music21",
+    "pooch>=1.8",
     "pretty_midi",
     "python-stretch",
     "pyyaml",
   ],
+  "hub": ["huggingface_hub>=1"],  # fetches a --checkpoint hf://OWNER/NAME
   "eval": ["onnxruntime>=1.27"],  # runs basic-pitch, and embeddings that are given
   "beam": ["apache-beam>=2.70"],  # asks for protobuf < 7
   "dev": ["pytest", "pytest-xdist", "hypothesis", "beartype", "ruff", "selenium", "transformers"],

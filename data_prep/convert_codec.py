@@ -1,20 +1,24 @@
 # SPDX-License-Identifier: Apache-2.0
-"""example: python -m data_prep.convert_codec --from encodec_48khz-7e698e3e.th --out bundle
+"""example: python -m data_prep.convert_codec --from facebook/encodec_32khz --out codecs/32khz
 
 Turns published EnCodec weights into a codec bundle. Takes the encodec package's state dicts (24 and
 48 kHz), audiocraft's exports (compression_state_dict.bin), and Hugging Face folders such as
-facebook/encodec_32khz or facebook/musicgen-small, as a file or as the folder that holds it.
+facebook/encodec_32khz or facebook/musicgen-small, as a file, as the folder that holds it, or by the
+name OWNER/NAME or OWNER/NAME@REVISION at the Hugging Face hub. A folder of that name goes first.
 """
 
 import argparse
 import dataclasses
+import os
 import sys
 from pathlib import Path
 
 from data_prep.codecs.formats import LICENCES, find_licence, open_source
+from data_prep.codecs.named import fetch_codec
 from data_prep.codecs.source import take_weights
 from stemgen_jax.codec.bundle import SPEC_FILE, WEIGHTS_FILE, Bundle, load_bundle, save_bundle
 from stemgen_jax.errors import UserError, run_cli
+from stemgen_jax.shell import hub
 from stemgen_jax.shell.flags import build_parser
 from stemgen_jax.shell.folders import make_folder
 
@@ -22,24 +26,29 @@ CONTINUED = " \\\n    "
 
 
 def convert_codec(
-  path: Path, out: Path, levels: int | None = None, licence: str | None = None
+  path: str | os.PathLike, out: Path, levels: int | None = None, licence: str | None = None
 ) -> Bundle:
   """Writes the bundle of a published codec, and returns it.
 
   Args:
-    path: a file of weights or its folder.
+    path: a file of weights or its folder, or where there is neither, OWNER/NAME or
+      OWNER/NAME@REVISION of a Hugging Face repository.
     out: the bundle's folder; replaced if it is a bundle.
     levels: how many levels to keep, the coarsest first; None keeps all.
     licence: of the weights; None takes what is known of them.
 
   Raises:
-    UserError: if the codec cannot be read or expressed, its licence is not known, or `out` holds
-      anything but a bundle.
+    UserError: if the codec cannot be fetched, read or expressed, its licence is not known, or `out`
+      holds anything but a bundle.
   """
   out = out.absolute()
   _check_out(out)
+  name = os.fspath(path)
   try:
-    source = open_source(path)
+    snapshot, file = None, Path(name)
+    if hub.is_name(name) and not file.exists():
+      snapshot, file = fetch_codec(name)
+    source = open_source(file)
   except OSError as error:
     raise UserError(f"--from must be readable; got --from={path} ({error}). Check it.") from error
   most = source.spec.n_levels
@@ -51,11 +60,12 @@ def convert_codec(
       f"licence of the weights must be given; got --from={path}, of which none is known. Add"
       f" --licence TEXT. {LICENCES}"
     )
+  origin = f"{snapshot.name}@{snapshot.commit} " if snapshot else ""
   spec = dataclasses.replace(
     source.spec,
     n_levels=levels or most,
     licence=licence,
-    source=f"{source.path.name} ({source.format}), SHA-256 {source.sha256}",
+    source=f"{origin}{source.path.name} ({source.format}), SHA-256 {source.sha256}",
   )
   weights = take_weights(source, spec.n_levels)
   make_folder(out.parent, "folder of --out")
@@ -110,7 +120,9 @@ Next:
 def parser() -> argparse.ArgumentParser:
   """Returns the command line's parser."""
   parser = build_parser(__doc__)
-  parser.add_argument("--from", required=True, type=Path, metavar="PATH", dest="path")
+  parser.add_argument(
+    "--from", required=True, metavar="PATH", dest="path", help="file, folder, or OWNER/NAME"
+  )
   parser.add_argument("--out", required=True, type=Path, metavar="BUNDLE", help="the new folder")
   parser.add_argument("--levels", type=int, help="how many to keep; all if not given")
   parser.add_argument("--licence", metavar="TEXT", help="of the weights, where it is not known")

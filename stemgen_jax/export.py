@@ -24,9 +24,7 @@ def main(argv: list[str] | None = None) -> None:
   """The command."""
   parser = build_parser(__doc__)
   add = parser.add_argument
-  add(
-    "--checkpoint", required=True, type=Path, metavar="DIR", help="a workdir of stemgen_jax.train"
-  )
+  add("--checkpoint", required=True, metavar="MODEL", help="as sample's; mostly a workdir")
   add("--out", required=True, type=Path, help="a new folder")
   add("--licence", default="", help="of the weights; it is written beside them")
   add("--about", default="", help="what the model was trained on, in a sentence")

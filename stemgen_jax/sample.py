@@ -142,9 +142,10 @@ def add_model_flags(parser: argparse.ArgumentParser, out: str) -> None:
   """Adds the flags that say which model, how it decodes, and where what is written goes."""
   add = parser.add_argument
   add("--out", default=out, type=Path, help=f"folder for what is written (default {out})")
-  add("--checkpoint", default="shipped", metavar="DIR",
-      help="workdir of stemgen_jax.train, folder of stemgen_jax.export, or shipped, the model of"
-      " this package (default)")  # fmt: skip
+  add("--checkpoint", default="shipped", metavar="MODEL",
+      help="workdir of stemgen_jax.train, folder of stemgen_jax.export, hf://OWNER/NAME or"
+      " hf://OWNER/NAME@REVISION, a published one, or shipped, that of this package (default)",
+      )  # fmt: skip
   add("--codec", type=Path, help="codec bundle (default: where training had it, or the demo codec)")
   add("--seed", type=int, help="the same seed gives the same bytes (default 0)")
   add("--preset", choices=sorted(PRESETS),

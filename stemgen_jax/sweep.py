@@ -237,7 +237,7 @@ def main(argv: list[str] | None = None) -> None:
   """The command."""
   parser = build_parser(__doc__)
   add = parser.add_argument
-  add("--checkpoint", default="shipped", metavar="DIR", help="as sample's (default shipped)")
+  add("--checkpoint", default="shipped", metavar="MODEL", help="as sample's (default shipped)")
   add("--codec", type=Path, help="codec bundle (default: where training had it, or the demo codec)")
   add("--data", required=True, help="a dataset of stemgen_jax's token shards")
   add("--split", default="test")

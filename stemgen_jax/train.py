@@ -211,8 +211,8 @@ def main(argv: list[str] | None = None) -> None:
   )
   parser.add_argument(
     "--init_from",
-    metavar="WORKDIR",
-    help="start from the averaged weights of another run, or of shipped, the model of this package",
+    metavar="MODEL",
+    help="start from the averaged weights of what sample takes as --checkpoint: another run, say",
   )
   parser.add_argument(
     "--distributed",

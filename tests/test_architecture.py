@@ -69,7 +69,7 @@ def run_python(code):
 
 
 def test_sampling_loads_no_torch():
-  loaded = "{'torch', 'tensorflow', 'encodec', 'data_prep'} & set(sys.modules)"
+  loaded = "{'torch', 'tensorflow', 'encodec', 'data_prep', 'huggingface_hub'} & set(sys.modules)"
   assert run_python(f"import sys, stemgen_jax.sample; print({loaded})") == "set()"
 
 

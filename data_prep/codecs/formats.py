@@ -51,7 +51,7 @@ def open_source(path: Path) -> Source:
   if "pretrained" in keys:
     raise UserError(
       f"codec file must hold weights; got path={path}, which only points to"
-      f" {stored['pretrained']!r}. Download that model and give its folder as --from."
+      f" {stored['pretrained']!r}. Give that name, or the folder of that model, as --from."
     )
   if {"best_state", "xp.cfg"} <= set(keys):
     return codec_audiocraft.open_export(path, stored)

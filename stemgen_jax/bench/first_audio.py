@@ -19,7 +19,7 @@ from stemgen_jax.sampling.stemgen import StemGen
 SECONDS, RATE_HZ = 5.0, 44_100
 
 
-def measure_first_audio(checkpoint: Path) -> Iterator[Row]:
+def measure_first_audio(checkpoint: str | os.PathLike) -> Iterator[Row]:
   """Yields a row each for a process with an empty cache, one with a full one, and a warm process.
 
   Each writes one stem for five seconds of noise.

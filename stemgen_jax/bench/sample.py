@@ -62,7 +62,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
   parser.add_argument("--takes", type=int, default=1)
   parser.add_argument("--repeats", type=int, default=3, help="timed stems of each")
   parser.add_argument("--only_base", action="store_true", help="leave the growth out")
-  parser.add_argument("--checkpoint", type=Path, help="measure its time to first audio too")
+  parser.add_argument("--checkpoint", help="measure its time to first audio too")
 
 
 def measure_all(arguments: argparse.Namespace) -> Iterator[Row]:

@@ -56,8 +56,8 @@ class StemGen:
     """Loads the averaged weights of a training run.
 
     Args:
-      path: a workdir of `stemgen_jax.train`, a folder of `stemgen_jax.export`, or "shipped", the
-        model of this package.
+      path: a workdir of `stemgen_jax.train`, a folder of `stemgen_jax.export`, "shipped", the
+        model of this package, or hf://OWNER/NAME, one that somebody has published.
       codec: the bundle of the codec it was trained on; None looks where training had it, then
         takes the demo codec.
       devices: how many share the takes of a batch.
@@ -82,7 +82,7 @@ class StemGen:
         f" fingerprint {loaded.fingerprint[:12]}. Give that codec's bundle as --codec."
       )
     about = {
-      "checkpoint": "shipped" if os.fspath(path) == "shipped" else str(Path(path).resolve()),
+      "checkpoint": meta["checkpoint"],
       "step": meta["step"],
       "codec": loaded.fingerprint,
       "mix_lufs": meta["dataset"].get("mix_lufs"),

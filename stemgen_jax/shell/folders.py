@@ -4,6 +4,7 @@
 import contextlib
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,13 +12,21 @@ from typing import Any
 
 from stemgen_jax.errors import UserError
 
+_ADDRESS = re.compile(r"[a-z0-9]{2,}:/")  # a Path has lost one slash of gs://
+
 
 def make_folder(path: Path, what: str) -> None:
   """Makes a folder and its parents, if they are missing.
 
   Raises:
-    UserError: if it cannot be made or written to; `what` names it, as "--out".
+    UserError: if it cannot be made or written to, or is a bucket's address; `what` names it, as
+      "--out".
   """
+  if _ADDRESS.match(os.fspath(path)):
+    raise UserError(
+      f"{what} must be a path of this machine; got {path}, an address. Mount it, as gcsfuse does a"
+      " bucket, and give the path there."
+    )
   try:
     path.mkdir(parents=True, exist_ok=True)
     writable = os.access(path, os.W_OK)

@@ -24,7 +24,7 @@ from stemgen_jax.errors import UserError
 from stemgen_jax.model import sharding
 from stemgen_jax.model.network import build
 from stemgen_jax.training.digests import find_damage, set_aside, write_digest
-from stemgen_jax.training.model_bundle import SHIPPED, is_model, load_model
+from stemgen_jax.training.model_bundle import is_model, load_model, locate
 from stemgen_jax.training.step import TrainState
 from stemgen_jax.types import Params
 
@@ -165,16 +165,17 @@ def load_average(workdir: str | os.PathLike, mesh: Mesh) -> tuple[Config, Params
   """Returns the run's config, its averaged weights on the mesh, its step and other settings.
 
   They are those of the lowest validation loss; where nothing was validated, of the newest step.
-  `workdir` may also be a folder of `model_bundle.save_model`, or "shipped", the model of this
-  package. A damaged checkpoint is named on stderr and passed over for the one before.
+  `workdir` may be whatever `model_bundle.locate` finds; the settings hold its name as "checkpoint".
+  A damaged checkpoint is named on stderr and passed over for the one before.
 
   Raises:
-    UserError: if the folder holds no checkpoint, or none that is whole.
+    UserError: if there is no checkpoint, none that is whole, or it cannot be fetched.
   """
-  workdir = SHIPPED if os.fspath(workdir) == "shipped" else workdir
-  if is_model(workdir):
-    return load_model(workdir, mesh)
-  folder = Path(workdir).resolve() / "checkpoints"
+  place, name = locate(workdir)
+  if is_model(place):
+    config, params, meta = load_model(place, mesh)
+    return config, params, {**meta, "checkpoint": name}
+  folder = place.resolve() / "checkpoints"
   manager = None
   if folder.is_dir():
     manager = ocp.CheckpointManager(
@@ -192,7 +193,8 @@ def load_average(workdir: str | os.PathLike, mesh: Mesh) -> tuple[Config, Params
       found, problem = _attempt(_read_average, manager, step, mesh)
     if not problem:
       manager.close()
-      return found
+      config, params, meta = found
+      return config, params, {**meta, "checkpoint": name}
     print(f"warning: checkpoint {folder / str(step)} is damaged ({problem})", file=sys.stderr)
   raise UserError(
     f"checkpoint must be whole; got {folder} with none that can be read ({problem}). Train again,"

@@ -21,6 +21,7 @@ from stemgen_jax.config import Config, from_dict, to_dict
 from stemgen_jax.errors import UserError
 from stemgen_jax.model import sharding
 from stemgen_jax.model.network import build
+from stemgen_jax.shell import hub
 from stemgen_jax.shell.folders import appearing, make_folder, write_text
 from stemgen_jax.types import Params
 
@@ -55,6 +56,31 @@ def save_model(path: Path, config: Config, params: Params, meta: dict[str, Any])
     make_folder(partial, "--out")
     (partial / WEIGHTS_FILE).write_bytes(weights)
     write_text(partial / MODEL_FILE, json.dumps(content, indent=1) + "\n")
+
+
+def locate(checkpoint: str | os.PathLike) -> tuple[Path, str]:
+  """Returns the folder of a checkpoint, and what a result calls it.
+
+  Args:
+    checkpoint: a workdir of `stemgen_jax.train`, a folder of `stemgen_jax.export`, "shipped", the
+      model of this package, or `hf://OWNER/NAME` or `hf://OWNER/NAME@REVISION`, an export that
+      somebody has published at the Hugging Face hub: it is fetched, and kept in the hub's cache.
+
+  Raises:
+    UserError: if a published model cannot be fetched, or is not one of `save_model`.
+  """
+  text = os.fspath(checkpoint)
+  if text == "shipped":
+    return SHIPPED, text
+  if not text.startswith(hub.SCHEME):
+    return Path(text), str(Path(text).resolve())
+  snapshot = hub.fetch(text, (MODEL_FILE, WEIGHTS_FILE), "checkpoint")
+  if not is_model(snapshot.folder):
+    raise UserError(
+      f"checkpoint must name a model that stemgen_jax.export wrote; got {text}, which holds no"
+      f" {MODEL_FILE}. Choose another."
+    )
+  return snapshot.folder, f"{hub.SCHEME}{snapshot.name}@{snapshot.commit}"
 
 
 def is_model(path: str | os.PathLike) -> bool:

@@ -1,9 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """What is written appears whole, and what stood there survives every way of failing."""
 
+from pathlib import Path
+
 import pytest
 
-from stemgen_jax.shell.folders import appearing
+from stemgen_jax.errors import UserError
+from stemgen_jax.shell.folders import appearing, make_folder
 
 
 def write_folder(path, text):
@@ -37,3 +40,10 @@ def test_a_kill_between_the_two_renames_loses_nothing(tmp_path):
   with pytest.raises(OSError, match="full"), appearing(tmp_path / "folder"):
     raise OSError("full")
   assert (tmp_path / "folder/a.txt").read_text() == "before"
+
+
+def test_a_buckets_address_makes_no_folder_of_that_name_here(tmp_path, monkeypatch):
+  monkeypatch.chdir(tmp_path)
+  with pytest.raises(UserError, match=r"--workdir must be a path of this machine; got gs:/bucket/"):
+    make_folder(Path("gs://bucket/run"), "--workdir")
+  assert not list(tmp_path.iterdir())

@@ -4,6 +4,7 @@ import json
 import jax
 import numpy as np
 import pytest
+from file_server import HubServer, point_at, serving
 
 from configs import demo
 from stemgen_jax import codec
@@ -11,12 +12,14 @@ from stemgen_jax.config import MeshConfig
 from stemgen_jax.errors import UserError
 from stemgen_jax.model import sharding
 from stemgen_jax.model.network import build
+from stemgen_jax.training.checkpoint import load_average
 from stemgen_jax.training.model_bundle import (
   MODEL_FILE,
   SHIPPED,
   WEIGHTS_FILE,
   is_model,
   load_model,
+  locate,
   save_model,
 )
 from stemgen_jax.training.workdir import load_init
@@ -85,3 +88,31 @@ def test_the_shipped_model_is_whole_small_and_fits_the_shipped_codec_and_config(
     assert np.isfinite(leaf).all()
   load_init("shipped", demo.get_config(), mesh, meta["dataset"]["codec_fingerprint"])
   assert "licence" in meta
+
+
+def test_a_published_model_is_a_checkpoint_by_its_name(bundle, mesh, monkeypatch, tmp_path):
+  pytest.importorskip("huggingface_hub", reason="it fetches models by name")
+  path, config, params = bundle
+  files = {file.name: file.read_bytes() for file in path.iterdir()} | {"README.md": b"a card"}
+  with serving(HubServer("someone/model", files)) as server:
+    point_at(monkeypatch, server.url, tmp_path / "cache")
+    for name in ("hf://someone/model", "hf://someone/model@v1"):
+      found, weights, meta = load_average(name, mesh)
+      assert found.model == config.model
+      assert meta["checkpoint"] == f"hf://someone/model@{server.commit}"
+      for a, b in zip(jax.tree.leaves(params), jax.tree.leaves(weights), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-6)
+    assert not [path for _, path, _ in server.log if path.endswith("README.md")]
+    del server.repository[MODEL_FILE]
+    server.commit = "1" * 40
+    with pytest.raises(UserError, match=r"stemgen_jax.export wrote; got .*holds no model.json"):
+      load_average("hf://someone/model", mesh)
+  with pytest.raises(UserError, match=r"checkpoint must be a path .*\(model.json, weights.saf"):
+    load_average("hf://someone/other", mesh)
+
+
+def test_checkpoints_and_their_names(tmp_path, monkeypatch):
+  monkeypatch.chdir(tmp_path)
+  assert locate("shipped") == (SHIPPED, "shipped")
+  folder, name = locate("runs/mine")
+  assert (str(folder), name) == ("runs/mine", str(tmp_path / "runs/mine"))

@@ -182,7 +182,10 @@ class Odd:
     (lambda p: p.write_bytes(p.read_bytes()[:5000]), "whole PyTorch file; got path=.*a.x"),
     (lambda p: p.write_bytes(b"\x80\x02junk"), "a.x"),
     (lambda p: p.write_bytes(b"\x40" + bytes(7) + b"{" * 64), "whole safetensors file"),
-    (lambda p: torch.save({"pretrained": "facebook/x", "exported": True}, p), "'facebook/x'. Down"),
+    (
+      lambda p: torch.save({"pretrained": "facebook/x", "exported": True}, p),
+      "'facebook/x'. Give that",
+    ),
     (lambda p: torch.save({"b": 1, "a": 2}, p), "got path=.*a.x with b, a. Give"),
     (lambda p: torch.save([1], p), "state dict of the encodec package"),
     (lambda p: torch.save({"best_state": 1, "xp.cfg": ""}, p), "best_state must be a dict"),
