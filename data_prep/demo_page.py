@@ -141,20 +141,22 @@ def find_codec_clips(demo: Path) -> list[Path]:
 def describe_round_trip(codec: codecs.Codec, path: Path, text: str) -> dict:
   """Returns a heading, figures, and players: before the codec, through one level, through all."""
   spec = codec.spec
-  clip = convert_audio(*read_audio(path), spec.sample_rate, spec.channels)
+  recording = read_audio(path)
+  original = convert_audio(*recording, codec.decoded_rate_hz, spec.channels)
+  clip = convert_audio(*recording, spec.sample_rate, spec.channels)
   codes, scales = codec.encode(clip[None]), codec.scales(clip[None])
-  found = evaluate(codec, clip[None])
-  text_before = f"at the codec's {spec.sample_rate} Hz"
-  tracks = [describe_track("Before", text_before, clip, spec.sample_rate, NARROW)]
+  rate_hz = codec.decoded_rate_hz
+  found = evaluate(codec, clip[None], original.mean(axis=0)[None], rate_hz)
+  tracks = [describe_track("Before", f"at the codec's {rate_hz} Hz", original, rate_hz, NARROW)]
   for levels in sorted({1, spec.n_levels}):
-    made = codec.decode(codes[..., :levels], scales)[0, :, : clip.shape[1]]
+    made = codec.decode(codes[..., :levels], scales)[0, :, : original.shape[1]]
     figures = (
       f"{found.bits_per_s[levels - 1] / 1000:.2f} kbit/s; mel distance"
       f" {found.mel_distance_db[levels - 1, 0]:.1f} dB, SI-SDR"
       f" {found.si_sdr_db[levels - 1, 0]:.1f} dB"
     )
     heading = f"After, all {levels} levels" if levels == spec.n_levels else "After, level 1 only"
-    tracks.append(describe_track(heading, figures, made, spec.sample_rate, NARROW))
+    tracks.append(describe_track(heading, figures, made, rate_hz, NARROW))
   name = path.stem.partition("_")[2].replace("_", " ")
   return {"heading": name.capitalize(), "text": text, "tracks": tracks}
 

@@ -80,7 +80,7 @@ def _measure_codec(
       "si_sdr_db": summarise(found.si_sdr_db[i], songs),
       "perplexity": round(float(found.perplexity[i]), 1),
       "used_share": round(float(found.used_share[i]), 3),
-      "codec_rate_hz": spec.sample_rate,
+      "codec_rate_hz": codec.decoded_rate_hz,
       "licence": spec.licence,
       "fingerprint": codec.fingerprint,
     }
@@ -204,7 +204,7 @@ def play_pair(
     spec = codec.spec
     audio = clip.convert(spec.sample_rate, spec.channels, seconds)[None]
     made = codec.decode(codec.encode(audio), codec.scales(audio))
-    yield name, made[0, :, : audio.shape[2]], spec.sample_rate
+    yield name, made[0, :, : round(seconds * codec.decoded_rate_hz)], codec.decoded_rate_hz
   if encoder := opus.find_encoder():
     kbps = OPUS_KBPS[0]
     yield f"opus_{kbps}k", opus.run_opus(original, rate_hz, kbps, encoder).audio, rate_hz
@@ -267,7 +267,7 @@ def main(argv: list[str] | None = None) -> None:
   arguments = parser.parse_args(argv)
   _check(arguments)
   codecs = load_codecs(arguments.codec)
-  rate_hz = min(arguments.rate, *(codec.spec.sample_rate for codec in codecs.values()))
+  rate_hz = min(arguments.rate, *(codec.decoded_rate_hz for codec in codecs.values()))
   seconds = arguments.seconds
   clips = draw_clips(
     arguments.roots, arguments.split, seconds, arguments.clips, arguments.songs, arguments.seed

@@ -6,9 +6,9 @@ Example:
   python -m data_prep.train_decoder --data runs/decoder_music --workdir runs/decoder --minutes 60
 
 Encoder and codebooks stay as they are, so every token and every model stays valid. WORKDIR gets
-decoder.safetensors (averaged weights, half precision), state.pt to go on from, and log.jsonl. The
-learning rate and the discriminator follow the share of the minutes that has passed; the same
-command resumes a run.
+bundle/, the codec with the averaged weights of the new decoder, state.pt to go on from, and
+log.jsonl. The learning rate and the discriminator follow the share of the minutes that has passed;
+the same command resumes a run.
 """
 
 import argparse
@@ -21,8 +21,6 @@ from pathlib import Path
 import numpy as np
 import torch
 from jaxtyping import Float
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from data_prep.codec_training.decoder_music import (
@@ -38,8 +36,9 @@ from data_prep.codec_training.discriminator import (
   feature_loss,
   judge_loss,
 )
-from data_prep.codec_training.torch_vocos import Vocos, VocosSpec
-from stemgen_jax.codec.bundle import DEMO_BUNDLE, load_bundle
+from data_prep.codecs.torch_vocos import Vocos, build_vocos
+from stemgen_jax.codec.bundle import DEMO_BUNDLE, Bundle, add_decoder, load_bundle
+from stemgen_jax.codec.decoder import DecoderSpec, tensor_shapes
 from stemgen_jax.codec.fidelity import mel_distance_db, mel_filters, si_sdr_db
 from stemgen_jax.errors import UserError, run_cli
 from stemgen_jax.shell.flags import build_parser
@@ -93,7 +92,7 @@ class Spectra:
 class Trainer:
   """The decoder, its average, its adversary, their optimisers, and the step."""
 
-  def __init__(self, spec: VocosSpec, flags: argparse.Namespace):
+  def __init__(self, spec: DecoderSpec, flags: argparse.Namespace):
     torch.manual_seed(flags.seed)
     self.spec, self.flags, self.step, self.elapsed_s = spec, flags, 0, 0.0
     self.model, self.average = (Vocos(spec).to(flags.device) for _ in range(2))
@@ -152,9 +151,8 @@ class Trainer:
   def save(self) -> None:
     """Writes the averaged weights, and what a resumed run needs; each appears whole."""
     folder = self.flags.workdir
-    named = {name: value.half().cpu() for name, value in self.average.state_dict().items()}
-    with appearing(folder / "decoder.safetensors") as partial:
-      save_file(named, partial)
+    named = {name: value.cpu().numpy() for name, value in self.average.state_dict().items()}
+    add_decoder(self.flags.codec, folder / "bundle", self.spec, named)
     state = {
       "step": self.step, "elapsed_s": self.elapsed_s,
       **{name: getattr(self, name).state_dict() for name in _PARTS},
@@ -172,17 +170,19 @@ class Trainer:
         getattr(self, name).load_state_dict(state[name])
 
   def start_from(self, path: Path) -> None:
-    """Takes the weights of a decoder.safetensors to begin with.
+    """Takes the decoder of a bundle to begin with.
 
     Raises:
-      UserError: if the file is no decoder of these sizes.
+      UserError: if the bundle has no decoder of these sizes.
     """
-    try:
-      weights = {name: value.float() for name, value in load_file(path).items()}
-      self.model.load_state_dict(weights)
-    except (OSError, SafetensorError, RuntimeError) as error:
-      raise UserError(f"--init_from must be a decoder.safetensors; {path}: {error}") from None
-    self.average.load_state_dict(self.model.state_dict())
+    found = load_bundle(path).decoder
+    if found is None or tensor_shapes(found.spec) != tensor_shapes(self.spec):
+      raise UserError(
+        f"--init_from must be a bundle with a decoder of the same sizes; got {path} with"
+        f" {found and found.spec}. Leave it out to begin with random weights."
+      )
+    for model in (self.model, self.average):
+      model.load_state_dict(build_vocos(found.spec, found.weights).state_dict())
 
 
 _PARTS = ("model", "average", "judge", "optimizer", "judge_optimizer")
@@ -212,20 +212,37 @@ def validate(model: Vocos, crops: Crops) -> dict[str, float]:
   return figures
 
 
+def choose_spec(bundle: Bundle, rate_hz: int) -> DecoderSpec:
+  """Returns the sizes of a decoder of a codec that gives audio of a rate.
+
+  Raises:
+    UserError: if the rate is below the codec's, or a frame is no whole number of samples of it.
+  """
+  hop = rate_hz / bundle.spec.frame_rate_hz
+  if rate_hz % bundle.spec.sample_rate or hop != int(hop):
+    raise UserError(
+      f"--rate must be a multiple of the codec's {bundle.spec.sample_rate} Hz, of which a frame is"
+      f" a whole number of samples; got {rate_hz} Hz, {hop:g} samples a frame. Choose another."
+    )
+  return DecoderSpec(
+    sample_rate=rate_hz,
+    hop_samples=int(hop),
+    n_fft=4 * int(hop),
+    dimension=bundle.spec.dimension,
+    licence=bundle.spec.licence,
+    source="trained by data_prep.train_decoder",
+  )
+
+
 def train(flags: argparse.Namespace) -> None:
   """Runs the command.
 
   Raises:
-    UserError: if there is no music of the rate, or the codec's frames are no whole hops at it.
+    UserError: if there is no music of the rate, or the codec cannot have a decoder of it.
   """
   flags.workdir.mkdir(parents=True, exist_ok=True)
-  bundle, spec = load_bundle(flags.codec), VocosSpec()
-  hop = spec.sample_rate / bundle.spec.frame_rate_hz
-  if hop != spec.hop_samples or bundle.spec.dimension != spec.dimension:
-    raise UserError(
-      f"--codec must have frames of {spec.hop_samples} samples at {spec.sample_rate} Hz and vectors"
-      f" of {spec.dimension}; got {hop:g} and {bundle.spec.dimension}."
-    )
+  bundle = load_bundle(flags.codec)
+  spec = choose_spec(bundle, flags.rate)
   torch.backends.cudnn.benchmark = torch.backends.cuda.matmul.allow_tf32 = True
   codec = FrozenCodec(bundle, flags.device)
 
@@ -260,17 +277,18 @@ def train(flags: argparse.Namespace) -> None:
         print(text, file=sys.stderr, flush=True)
         log.write(text + "\n")
         log.flush()
-  print(flags.workdir / "decoder.safetensors")
+  print(flags.workdir / "bundle")
 
 
 def main(argv: list[str] | None = None) -> None:
   """The command."""
   parser = build_parser(__doc__)
   add = parser.add_argument
-  add("--data", type=Path, nargs="+", required=True, help="folders in Slakh's layout, at 32 kHz")
+  add("--data", type=Path, nargs="+", required=True, help="folders in Slakh's layout, at --rate")
   add("--codec", type=Path, default=DEMO_BUNDLE, help="the bundle whose tokens are decoded")
   add("--workdir", type=Path, required=True, help="where the run is kept")
-  add("--init_from", type=Path, help="a decoder.safetensors to begin with")
+  add("--init_from", type=Path, help="a bundle whose decoder to begin with")
+  add("--rate", type=int, default=32_000, help="of the audio it gives, in Hz (default 32000)")
   add("--minutes", type=float, default=60.0, help="how long to train (default 60)")
   add("--batch", type=int, default=8, help="crops of a step (default 8)")
   add("--frames", type=int, default=64, help=f"of a crop, beside {MARGIN_FRAMES} on either side")

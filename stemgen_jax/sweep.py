@@ -92,7 +92,7 @@ def sweep(arguments: argparse.Namespace) -> Path:
   with Console(stderr=True).status("") as status:
     status.update("embedding true stems")
     far = embed(model.codec, decode_stems(model.codec, pool["target"]))
-    rate_hz = model.codec.spec.sample_rate
+    rate_hz = model.codec.decoded_rate_hz
     heard = [describe(x, rate_hz) for x in decode_stems(model.codec, batch["context"])]
     for number, (name, options) in enumerate(settings, 1):
       if done.get(name, {}).get("settings") == repr(options):
@@ -162,7 +162,7 @@ def measure(
   audio = decode_stems(model.codec, codes)
   level_db = 10 * np.log10(np.square(audio).mean(axis=(1, 2)) + 1e-12)
   low, high = bootstrap(scores, batch["song"])
-  rate_hz = model.codec.spec.sample_rate
+  rate_hz = model.codec.decoded_rate_hz
   fits = [
     compare(describe(samples, rate_hz), own) for samples, own in zip(audio, heard, strict=True)
   ]

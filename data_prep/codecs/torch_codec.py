@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The codec in PyTorch: a bundle run through the `encodec` package's own modules.
 
+A bundle's decoder of the Vocos kind, if it has one, is run by `torch_vocos`.
+
 The only file that imports `encodec`. That package imports torchaudio, which its model never calls
 and which is not to be had for every build of torch: while it loads, an empty module stands in.
 """
@@ -14,6 +16,7 @@ import numpy as np
 import torch
 from jaxtyping import Float, Int
 
+from data_prep.codecs.torch_vocos import build_vocos
 from stemgen_jax.codec.architecture import CodecSpec
 from stemgen_jax.codec.bundle import load_bundle
 from stemgen_jax.codec.segments import DEFAULT_SCALE, cut_audio, measure_scale, overlap_add
@@ -42,6 +45,9 @@ class TorchCodec:
     self._model = build_model(loaded.spec)
     load_weights(self._model, loaded.weights)
     self._model.eval().to(device)
+    own = loaded.decoder
+    self._vocos = build_vocos(own.spec, own.weights).eval().to(device) if own else None
+    self.decoded_rate_hz = own.spec.sample_rate if own else loaded.spec.sample_rate
 
   @torch.inference_mode()
   def encode(self, audio: Float[np.ndarray, "B channels samples"]) -> Int[np.ndarray, "B T Q"]:
@@ -65,11 +71,14 @@ class TorchCodec:
     codes: Int[np.ndarray, "B T levels"],
     scales: Float[np.ndarray, "B segments"] | None = None,
   ) -> Float[np.ndarray, "B channels samples"]:
-    """Returns float32 audio: T * hop samples, or with segments as long as they reach.
+    """Returns float32 audio at decoded_rate_hz: T frames, or with segments as long as they reach.
 
     `scales` are those of `scales`; a normalising codec without them decodes at DEFAULT_SCALE.
     """
     indices = torch.from_numpy(codes).to(self._device, torch.int64).transpose(1, 2)
+    if self._vocos is not None:
+      vectors = self._model.quantizer.decode(indices.transpose(0, 1))
+      return self._vocos(vectors)[:, None].cpu().numpy()
     if self.spec.segment_s is None:
       return self._model.decode([(indices, None)]).cpu().numpy()
     parts = indices.split(self.spec.segment_counts(indices.shape[2]), dim=2)

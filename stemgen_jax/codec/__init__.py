@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The codec in JAX: audio to EnCodec codes and back, from a bundle.
 
+A bundle may hold another decoder for the same codes, which may give another rate.
+
 `load(path)` gives a `Codec`. Arrays are [B, channels, samples] and [B, T, Q] here and nowhere
 inside. PyTorch runs the same bundle in data_prep/codecs/torch_codec.py.
 """
@@ -16,6 +18,7 @@ from jaxtyping import Array, Float, Int
 from stemgen_jax.codec import segments, stream
 from stemgen_jax.codec.architecture import CodecSpec
 from stemgen_jax.codec.bundle import DEMO_BUNDLE, Bundle, load_bundle, save_bundle
+from stemgen_jax.codec.decoder import DecoderSpec
 from stemgen_jax.codec.whole import decode, encode, fold, latents
 from stemgen_jax.errors import UserError
 from stemgen_jax.types import Params
@@ -36,7 +39,10 @@ def load(path: str | os.PathLike = DEMO_BUNDLE) -> "Codec":
     UserError: if the bundle is missing, damaged or does not fit its description.
   """
   bundle = load_bundle(path)
-  return Codec(bundle.spec, bundle.fingerprint, fold(bundle))
+  own = bundle.decoder
+  return Codec(
+    bundle.spec, bundle.fingerprint, fold(bundle), own and own.spec, own and own.fingerprint
+  )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,11 +51,31 @@ class Codec:
 
   Arrays are padded to a few set lengths, so that it compiles seldom. A normalising codec codes each
   segment at an RMS of 1: its loudness, `scales`, goes beside the codes.
+
+  Attributes:
+    spec: what makes the codes.
+    fingerprint: the SHA-256 of its files, by which shards and models know it.
+    params: of encoder, codebooks and decoder.
+    decoder: the one that takes the place of EnCodec's own.
+    decoder_fingerprint: the SHA-256 of its files.
   """
 
   spec: CodecSpec
   fingerprint: str
   params: Params = dataclasses.field(repr=False)
+  decoder: DecoderSpec | None = None
+  decoder_fingerprint: str | None = None
+
+  @property
+  def decoded_rate_hz(self) -> int:
+    """The rate of decoded audio; that of audio to encode is spec.sample_rate."""
+    return self.spec.sample_rate if self.decoder is None else self.decoder.sample_rate
+
+  def decoded_samples(self, frames: int) -> int:
+    """Returns how many samples so many frames decode to: up to the last segment's end."""
+    if self.decoder is None:
+      return self.spec.decoded_samples(frames)
+    return frames * self.decoder.hop_samples
 
   def encode(self, audio: Float[Array | np.ndarray, "B channels samples"]) -> Codes:
     """Returns the int32 codes of audio at the codec's rate, T = spec.frames(samples).
@@ -99,7 +125,7 @@ class Codec:
     codes: Int[Array | np.ndarray, "B T levels"],
     scales: Float[Array | np.ndarray, "batch segments"] | None = None,
   ) -> Audio:
-    """Returns float32 audio: T * hop samples, or with segments as long as they reach.
+    """Returns float32 audio at decoded_rate_hz, decoded_samples(T) of it.
 
     Args:
       codes: all levels, or only the first ones.
@@ -121,14 +147,14 @@ class Codec:
         " Take Codec.scales'."
       )
     if spec.segment_s is not None or frames > stream.BLOCK_FRAMES:
-      audio, done = np.empty((len(codes), spec.channels, spec.decoded_samples(frames)), "f4"), 0
+      audio, done = np.empty((len(codes), spec.channels, self.decoded_samples(frames)), "f4"), 0
       for block in self.decode_blocks([(codes, scales)]):
         audio[..., done : done + block.shape[-1]] = block
         done += block.shape[-1]
       return audio
     padded = np.pad(codes, ((0, 0), (0, stream.round_up(frames) - frames), (0, 0)))
-    audio = decode(self.params, spec, padded, frames)
-    return np.asarray(audio)[..., : frames * spec.hop_samples]
+    audio = decode(self.params, spec, padded, frames, self.decoder)
+    return np.asarray(audio)[..., : self.decoded_samples(frames)]
 
   def encode_blocks(self, blocks: Iterable[Audio]) -> Iterator[tuple[Codes, Scales | None]]:
     """Yields codes and their segments' scales; joined, they are those of all blocks joined.
@@ -162,7 +188,7 @@ class Codec:
     if self.spec.segment_s is None:
       codes = (self._check_codes(codes, scales) for codes, scales in blocks)
       codes = (block for block in codes if block.shape[1])
-      yield from stream.decode_blocks(self.params, self.spec, codes)
+      yield from stream.decode_blocks(self.params, self.spec, codes, self.decoder)
     else:
       yield from segments.overlap_add(self.spec, self._decode_segments(blocks))
 

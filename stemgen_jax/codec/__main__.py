@@ -26,7 +26,7 @@ def hear(codec: Codec, path: Path, levels: int, samples: int) -> Iterator[Sample
     codec: decides rate and channels.
     path: an audio file of any rate and length.
     levels: how many of each frame's codes to decode.
-    samples: of the recording, at the codec's rate.
+    samples: of the recording, at the rate of what is decoded.
   """
   spec = codec.spec
   audio = (block[None] for block in read_blocks(path, spec.sample_rate, spec.channels))
@@ -50,7 +50,7 @@ def main(argv: list[str] | None = None) -> None:
   if not out.parent.is_dir():
     raise UserError(f"--out must lie in a folder that exists; got {out}. Make {out.parent} first.")
   duration_s = measure_duration(arguments.recording)
-  samples = round(duration_s * spec.sample_rate)
+  samples = round(duration_s * codec.decoded_rate_hz)
   with make_bars() as bars:
     heard = hear(codec, arguments.recording, levels, samples)
     task = bars.add_task("through the codec", total=samples)
@@ -60,10 +60,11 @@ def main(argv: list[str] | None = None) -> None:
         bars.advance(task, block.shape[1])
         yield block
 
-    write_blocks(out, counted(), spec.sample_rate, spec.channels)
+    write_blocks(out, counted(), codec.decoded_rate_hz, spec.channels)
+  frames = spec.frames(round(duration_s * spec.sample_rate))
   bits_per_s = spec.bits_per_s * levels / spec.n_levels
   print(
-    f"{out}: {duration_s:.1f} s, {spec.frames(samples)} frames of {levels} codes,"
+    f"{out}: {duration_s:.1f} s, {frames} frames of {levels} codes,"
     f" {bits_per_s:.0f} bit/s ({spec.source}; licence {spec.licence})"
   )
 

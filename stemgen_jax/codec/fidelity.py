@@ -26,6 +26,7 @@ class Codec(Protocol):
   """What is measured: stemgen_jax.codec.Codec, or its counterpart in PyTorch."""
 
   spec: CodecSpec
+  decoded_rate_hz: int
 
   def encode(self, audio: np.ndarray) -> np.ndarray:
     """Returns codes."""
@@ -71,8 +72,8 @@ def evaluate(
   for i, (clip, code, target) in enumerate(zip(clips, codes, reference, strict=True)):
     scales = codec.scales(clip[None])
     for level in range(spec.n_levels):
-      decoded = codec.decode(code[None, :, : level + 1], scales)[0, :, :samples]
-      made = convert_audio(decoded, spec.sample_rate, rate_hz, 1)[0, : len(target)]
+      decoded = codec.decode(code[None, :, : level + 1], scales)[0]
+      made = convert_audio(decoded, codec.decoded_rate_hz, rate_hz, 1)[0, : len(target)]
       made = np.pad(made, (0, len(target) - len(made)))  # resampling rounds the length
       mel[level, i] = mel_distance_db(made, target, rate_hz)
       si_sdr[level, i] = si_sdr_db(made, target)

@@ -14,8 +14,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from stemgen_jax.codec import rvq, seanet
+from stemgen_jax.codec import rvq, seanet, vocos
 from stemgen_jax.codec.architecture import CodecSpec
+from stemgen_jax.codec.decoder import DecoderSpec
 from stemgen_jax.types import Params
 
 BLOCK_FRAMES = 512  # of a block: 10 s at 50 Hz
@@ -38,7 +39,10 @@ def encode_blocks(
 
 
 def decode_blocks(
-  params: Params, spec: CodecSpec, blocks: Iterable[Int[np.ndarray, "B _ levels"]]
+  params: Params,
+  spec: CodecSpec,
+  blocks: Iterable[Int[np.ndarray, "B _ levels"]],
+  decoder: DecoderSpec | None = None,
 ) -> Iterator[Float[np.ndarray, "B channels _"]]:
   """Yields audio, block by block; together it is that of all the codes at once.
 
@@ -46,6 +50,7 @@ def decode_blocks(
     params: from `codec.fold`.
     spec: of a codec without segments.
     blocks: codes, of any numbers of frames.
+    decoder: the one that takes the place of the codec's own.
   """
   pieces = (
     block[:, start : start + BLOCK_FRAMES]  # latents take more memory than codes
@@ -53,7 +58,12 @@ def decode_blocks(
     for start in range(0, block.shape[1], BLOCK_FRAMES)
   )
   x = (np.asarray(_dequantize(params["codebooks"], piece)) for piece in pieces)
-  for audio, samples in _network("decoder", params["decoder"], spec, x, 1, spec.hop_samples):
+  if decoder is None:
+    pairs = _network("decoder", params["decoder"], spec, x, 1, spec.hop_samples)
+  else:
+    run = functools.partial(_run_vocos, decoder, params["decoder"])
+    pairs = _slide(run, x, decoder.look_frames, 1, decoder.hop_samples)
+  for audio, samples in pairs:
     yield np.swapaxes(np.asarray(audio)[:, :samples], 1, 2)
 
 
@@ -150,6 +160,11 @@ def _run_part(side: str, part: str, spec: CodecSpec, params: list[dict], x, leng
 @functools.partial(jax.jit, static_argnums=(0, 1))
 def _run_lstm(side: str, spec: CodecSpec, params: list[dict], x, state):
   return seanet.run_lstm(side, params, spec, x, state)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _run_vocos(decoder: DecoderSpec, params: Params, vectors, length):
+  return vocos.run(params, decoder, vectors, length).transpose(0, 2, 1)
 
 
 _quantize = jax.jit(lambda codebooks, latents: rvq.quantize(latents, codebooks))

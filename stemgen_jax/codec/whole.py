@@ -8,9 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from stemgen_jax.codec import rvq, seanet
+from stemgen_jax.codec import rvq, seanet, vocos
 from stemgen_jax.codec.architecture import CODEBOOK, CodecSpec
 from stemgen_jax.codec.bundle import Bundle
+from stemgen_jax.codec.decoder import DecoderSpec
 from stemgen_jax.codec.folding import fold_side
 from stemgen_jax.types import Params
 
@@ -18,8 +19,12 @@ from stemgen_jax.types import Params
 def fold(bundle: Bundle) -> Params:
   """Returns a bundle's weights as the parameters of `encode` and `decode`."""
   spec, weights = bundle.spec, bundle.weights
-  params = {side: fold_side(side, weights, spec) for side in ("encoder", "decoder")}
+  params = {"encoder": fold_side("encoder", weights, spec)}
   params["codebooks"] = np.stack([weights[CODEBOOK.format(q)] for q in range(spec.n_levels)])
+  if bundle.decoder is None:
+    params["decoder"] = fold_side("decoder", weights, spec)
+  else:
+    params["decoder"] = vocos.fold(bundle.decoder.weights, bundle.decoder.spec)
   return jax.tree.map(jnp.asarray, params)
 
 
@@ -48,11 +53,20 @@ def latents(
   return seanet.run("encoder", params["encoder"], spec, audio.transpose(0, 2, 1), length)[0]
 
 
-@functools.partial(jax.jit, static_argnames="spec")
+@functools.partial(jax.jit, static_argnames=("spec", "decoder"))
 def decode(
-  params: Params, spec: CodecSpec, codes: Int[Array, "B T Q"], length: Int[Array, ""] | int
+  params: Params,
+  spec: CodecSpec,
+  codes: Int[Array, "B T Q"],
+  length: Int[Array, ""] | int,
+  decoder: DecoderSpec | None = None,
 ) -> Float[Array, "B channels samples"]:
-  """Returns audio, of which the first length * hop samples are those of codes[:, :length]."""
+  """Returns audio, of which the first length * hop samples are those of codes[:, :length].
+
+  Without a `decoder` the codec's own is run.
+  """
   quantised = rvq.dequantize(codes, params["codebooks"])
+  if decoder is not None:
+    return vocos.run(params["decoder"], decoder, quantised, length)
   audio, _ = seanet.run("decoder", params["decoder"], spec, quantised, length)
   return audio.transpose(0, 2, 1)

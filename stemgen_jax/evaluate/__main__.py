@@ -108,7 +108,7 @@ def evaluate(arguments: argparse.Namespace) -> Path:
     )
     results: dict[str, Any] = {
       "plan": plan, "n": count, "songs": len({e.song for e in examples}),
-      "seconds": reference.shape[-1] / model.codec.spec.sample_rate,
+      "seconds": reference.shape[-1] / model.codec.decoded_rate_hz,
       "metrics": summarise(records), "gain": summarise_gain(records),
       "classifier": accuracy, "distances": {}, "cocola": None,
     }  # fmt: skip
@@ -137,7 +137,7 @@ def measure_distances(
   step = track(bar, f"{embedding.name}: reference", len(reference))
   far = []
   for i, samples in enumerate(reference):
-    far.append(embed(embedding, samples, model.codec.spec.sample_rate))
+    far.append(embed(embedding, samples, model.codec.decoded_rate_hz))
     step(i + 1)
   stems = embed_sets(examples, embedding, False, track(bar, f"{embedding.name}: stems", count))
   mixes = embed_sets(examples, embedding, True, track(bar, f"{embedding.name}: mixes", count))

@@ -24,7 +24,6 @@ import numpy as np
 
 from stemgen_jax.audio.files import Samples, convert_audio, read_audio, write_audio
 from stemgen_jax.codec import Codec
-from stemgen_jax.codec.architecture import CodecSpec
 from stemgen_jax.config import SampleConfig
 from stemgen_jax.data.loader import make_loader
 from stemgen_jax.data.records import Dataset
@@ -145,7 +144,7 @@ def make_examples(
     np.random.default_rng(seed),
   )  # fmt: skip
   if originals is not None:
-    rows[ORIGINAL] = read_originals(model.codec.spec, rows, originals)
+    rows[ORIGINAL] = read_originals(model.codec, rows, originals)
   sets = SETS if originals is None else (*SETS, ORIGINAL)
   keys, sources = take_keys(seed, count), dataset.metadata.sources
   category = next(iter(sources), None)
@@ -212,7 +211,7 @@ def write_examples(model: StemGen, examples: list[Example], batch: dict[str, np.
   codes = {"context": batch["context"], "foreign": batch["foreign"], "true": batch["target"]}
   codes |= {name: batch[name] for name in ("model", "other", "chance")}
   audio = {name: model.codec.decode(codes[name]) for name in codes if name != "foreign"}
-  rate_hz = model.codec.spec.sample_rate
+  rate_hz = model.codec.decoded_rate_hz
   for i, example in enumerate(examples):
     make_folder(example.folder, "--out")
     own = {name: samples[i] for name, samples in audio.items()}
@@ -226,15 +225,18 @@ def write_examples(model: StemGen, examples: list[Example], batch: dict[str, np.
 
 
 def read_originals(
-  spec: CodecSpec, windows: dict[str, np.ndarray], folder: Path
+  codec: Codec, windows: dict[str, np.ndarray], folder: Path
 ) -> Float[np.ndarray, "B channels samples"]:
-  """Returns each window of the audio of its target stem, which never went through the codec.
+  """Returns each window of its target stem's audio, which never went through the codec.
+
+  It has the rate of decoded audio.
 
   Raises:
     UserError: if a file is missing or is not of the codec's rate and channels.
   """
-  found = []
-  length = spec.decoded_samples(windows["target"].shape[1])
+  found, spec = [], codec.spec
+  frames = windows["target"].shape[1]
+  length, heard = spec.decoded_samples(frames), codec.decoded_samples(frames)
   for song, stem, start in zip(
     windows["song"], windows["stem"], windows["start_frame"], strict=True
   ):
@@ -252,7 +254,9 @@ def read_originals(
       )
     first = spec.frame_start(int(start))
     window = samples[:, first : first + length]
-    found.append(np.pad(window, ((0, 0), (0, length - window.shape[1]))))
+    window = np.pad(window, ((0, 0), (0, length - window.shape[1])))
+    window = convert_audio(window, rate_hz, codec.decoded_rate_hz, spec.channels)[:, :heard]
+    found.append(np.pad(window, ((0, 0), (0, heard - window.shape[1]))))
   return np.stack(found)
 
 

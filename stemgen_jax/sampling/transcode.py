@@ -101,15 +101,15 @@ def decode(codec: Codec, codes: Int[np.ndarray, "T Q"], like: Heard) -> Samples:
 
 
 def _decode(codec: Codec, codes: Int[np.ndarray, "T Q"], like: Heard) -> Samples:
-  spec = codec.spec
   if like.loop:
     pad, frames = _round_frames(codec), len(codes)
     around = np.take(codes, range(-pad, frames + pad), axis=0, mode="wrap")
     audio = codec.decode(around[None])[0]
-    audio = audio[:, pad * spec.hop_samples :][:, : frames * spec.hop_samples]
+    start, stop = codec.decoded_samples(pad), codec.decoded_samples(pad + frames)
+    audio = audio[:, start:stop]
     return signal.resample(audio, like.samples, axis=1).astype(np.float32)
   audio = codec.decode(codes[None], choose_scales(like))[0]
-  audio = convert_audio(audio, spec.sample_rate, like.rate_hz, spec.channels)
+  audio = convert_audio(audio, codec.decoded_rate_hz, like.rate_hz, codec.spec.channels)
   return np.pad(audio, ((0, 0), (0, max(0, like.samples - audio.shape[1]))))[:, : like.samples]
 
 

@@ -51,6 +51,6 @@ def build_audition(
       ("generated", multihost_utils.process_allgather(codes, tiled=True)),
     ):
       for i, audio in enumerate(codec.decode(tokens[:count])):
-        yield Sound(f"example_{i}/{name}", audio, codec.spec.sample_rate)
+        yield Sound(f"example_{i}/{name}", audio, codec.decoded_rate_hz)
 
   return audition

@@ -7,15 +7,15 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-from safetensors.torch import load_file
 
 from data_prep import train_decoder
 from data_prep.codec_training.decoder_music import MARGIN_FRAMES, Crops, FrozenCodec, read_music
-from data_prep.codec_training.torch_vocos import Vocos, VocosSpec
 from data_prep.codecs.torch_codec import TorchCodec
+from data_prep.codecs.torch_vocos import Vocos
 from stemgen_jax.audio.files import convert_audio
 from stemgen_jax.codec.architecture import CODEBOOK
 from stemgen_jax.codec.bundle import DEMO_BUNDLE, load_bundle
+from stemgen_jax.codec.decoder import DecoderSpec
 from stemgen_jax.errors import UserError
 
 RATE_HZ = 32_000
@@ -35,7 +35,7 @@ def songs(tmp_path, music):
 
 
 def test_a_spectrum_comes_back_as_the_audio_that_it_is_of():
-  spec = VocosSpec()
+  spec = DecoderSpec()
   model, frames = Vocos(spec), 12
   audio = torch.randn(1, frames * spec.hop_samples)
   pad = (spec.n_fft - spec.hop_samples) // 2
@@ -71,13 +71,18 @@ def test_it_trains_for_its_minutes_and_goes_on(songs, tmp_path):
   train_decoder.main([*words, "--minutes", "0.04"])
   log = [json.loads(line) for line in (tmp_path / "run/log.jsonl").read_text().splitlines()]
   assert {"mel", "phase", "judge", "stems_mel_db", "sums_si_sdr_db"} <= set(log[-1])
-  state = Vocos(VocosSpec()).state_dict()
-  assert {k: v.shape for k, v in load_file(tmp_path / "run/decoder.safetensors").items()} == {
-    k: v.shape for k, v in state.items()
-  }
+  demo, made = load_bundle(DEMO_BUNDLE), load_bundle(tmp_path / "run/bundle")
+  assert made.fingerprint == demo.fingerprint
+  assert made.decoder.spec.sample_rate == RATE_HZ
   train_decoder.main([*words, "--minutes", str(log[-1]["elapsed_s"] / 60 + 0.03)])
   more = [json.loads(line) for line in (tmp_path / "run/log.jsonl").read_text().splitlines()]
   assert more[-1]["step"] > log[-1]["step"]
+  words += ["--workdir", str(tmp_path / "other"), "--init_from", str(tmp_path / "run/bundle")]
+  train_decoder.main([*words, "--minutes", "1e-4"])
+  other = load_bundle(tmp_path / "other/bundle").decoder.weights
+  kept = load_bundle(tmp_path / "run/bundle").decoder.weights
+  for name, array in kept.items():
+    np.testing.assert_allclose(other[name], array, atol=3e-3, err_msg=name)
 
 
 def test_music_of_another_rate_is_refused(songs):
@@ -85,3 +90,15 @@ def test_music_of_another_rate_is_refused(songs):
     read_music([songs], "train", 44_100, "cpu")
   with pytest.raises(UserError, match="must hold songs in test/"):
     read_music([songs], "test", RATE_HZ, "cpu")
+
+
+def test_a_rate_that_does_not_fit_the_codec_is_refused(songs, tmp_path):
+  words = ["--data", str(songs), "--workdir", str(tmp_path / "run"), "--rate", "44100"]
+  with pytest.raises(UserError, match="--rate must be a multiple of the codec's 16000 Hz"):
+    train_decoder.main(words)
+
+
+def test_a_bundle_without_a_decoder_is_nothing_to_begin_with(songs, tmp_path):
+  words = ["--data", str(songs), "--workdir", str(tmp_path / "run"), "--init_from"]
+  with pytest.raises(UserError, match="must be a bundle with a decoder"):
+    train_decoder.main([*words, str(DEMO_BUNDLE)])

@@ -1,34 +1,21 @@
 # SPDX-License-Identifier: Apache-2.0
 """A decoder of the Vocos kind in PyTorch: from codebook vectors straight to a short-time spectrum.
 
-All layers run at the codec's frame rate; an inverse STFT does the rest. So it decodes at any rate
-that is a whole number of samples a frame, and costs a fraction of transposed convolutions.
+The counterpart of stemgen_jax/codec/vocos.py, to train it and to decode beside `encodec`.
 
-Source: Vocos (arXiv:2306.00814) section 3; sizes are ours.
+Source: Vocos (arXiv:2306.00814) section 3; the sizes of our own are ours.
 """
 
-import dataclasses
+import math
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
-MOST_LOG = 6.0  # of a magnitude: so that a wild frame cannot overflow
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class VocosSpec:
-  """The sizes of a decoder; `hop_samples` is a frame of the codec at `sample_rate`."""
-
-  sample_rate: int = 32_000
-  hop_samples: int = 640
-  n_fft: int = 2560
-  dimension: int = 128  # of a codebook vector
-  dim: int = 256
-  mlp_dim: int = 768
-  n_layers: int = 8
-  kernel_size: int = 7
+from stemgen_jax.codec.decoder import LAYER_NORM_EPS, DecoderSpec
+from stemgen_jax.codec.vocos import LEAST_WEIGHT
 
 
 class VocosBlock(nn.Module):
@@ -37,11 +24,11 @@ class VocosBlock(nn.Module):
   Source: ConvNeXt (arXiv:2201.03545), without its stages.
   """
 
-  def __init__(self, spec: VocosSpec):
+  def __init__(self, spec: DecoderSpec):
     super().__init__()
     pad = spec.kernel_size // 2
     self.depthwise = nn.Conv1d(spec.dim, spec.dim, spec.kernel_size, padding=pad, groups=spec.dim)
-    self.norm = nn.LayerNorm(spec.dim)
+    self.norm = nn.LayerNorm(spec.dim, LAYER_NORM_EPS)
     self.up = nn.Linear(spec.dim, spec.mlp_dim)
     self.down = nn.Linear(spec.mlp_dim, spec.dim)
     self.scale = nn.Parameter(torch.full((spec.dim,), 1.0 / spec.n_layers))
@@ -56,15 +43,15 @@ class VocosBlock(nn.Module):
 class Vocos(nn.Module):
   """The decoder."""
 
-  def __init__(self, spec: VocosSpec):
+  def __init__(self, spec: DecoderSpec):
     super().__init__()
     self.spec = spec
     pad = spec.kernel_size // 2
     self.conv_in = nn.Conv1d(spec.dimension, spec.dim, spec.kernel_size, padding=pad)
-    self.norm_in = nn.LayerNorm(spec.dim)
+    self.norm_in = nn.LayerNorm(spec.dim, LAYER_NORM_EPS)
     self.blocks = nn.ModuleList(VocosBlock(spec) for _ in range(spec.n_layers))
-    self.norm_out = nn.LayerNorm(spec.dim)
-    self.out = nn.Linear(spec.dim, spec.n_fft + 2)
+    self.norm_out = nn.LayerNorm(spec.dim, LAYER_NORM_EPS)
+    self.out = nn.Linear(spec.dim, 2 * spec.bins)
     nn.init.zeros_(self.out.bias)
     self.register_buffer("window", torch.hann_window(spec.n_fft), persistent=False)
 
@@ -74,7 +61,7 @@ class Vocos(nn.Module):
     for block in self.blocks:
       x = block(x)
     log_magnitude, phase = self.out(self.norm_out(x.transpose(1, 2))).float().chunk(2, dim=-1)
-    magnitude = torch.exp(log_magnitude.clamp(max=MOST_LOG))
+    magnitude = torch.exp(log_magnitude.clamp(max=math.log(self.spec.max_magnitude)))
     spectrum = torch.complex(magnitude * torch.cos(phase), magnitude * torch.sin(phase))
     return self._invert(torch.fft.irfft(spectrum, n=self.spec.n_fft) * self.window)
 
@@ -88,6 +75,12 @@ class Vocos(nn.Module):
       return folded[:, 0, 0]
 
     weight = overlap(self.window.square().expand(1, count, size))
-    audio = overlap(frames) / weight.clamp(min=1e-3)
-    start = (size - hop) // 2
-    return audio[:, start : start + count * hop]
+    audio = overlap(frames) / weight.clamp(min=LEAST_WEIGHT)
+    return audio[:, self.spec.margin_samples :][:, : count * hop]
+
+
+def build_vocos(spec: DecoderSpec, weights: dict[str, np.ndarray]) -> Vocos:
+  """Returns the decoder with a bundle's tensors."""
+  model = Vocos(spec)
+  model.load_state_dict({name: torch.from_numpy(array) for name, array in weights.items()})
+  return model
