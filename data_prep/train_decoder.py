@@ -36,57 +36,19 @@ from data_prep.codec_training.discriminator import (
   feature_loss,
   judge_loss,
 )
+from data_prep.codec_training.spectra import Spectra
 from data_prep.codecs.torch_vocos import Vocos, build_vocos
 from stemgen_jax.codec.bundle import DEMO_BUNDLE, Bundle, add_decoder, load_bundle
 from stemgen_jax.codec.decoder import DecoderSpec, tensor_shapes
-from stemgen_jax.codec.fidelity import mel_distance_db, mel_filters, si_sdr_db
+from stemgen_jax.codec.fidelity import mel_distance_db, si_sdr_db
 from stemgen_jax.errors import UserError, run_cli
 from stemgen_jax.shell.flags import build_parser
 from stemgen_jax.shell.folders import appearing
 
-MEL_BANDS = {2048: 160, 1024: 120, 512: 80, 256: 40, 128: 20}  # window -> bands
-MEL_FLOOR = 1e-5
-COMPLEX_WINDOWS = (2048, 1024)
-COMPLEX_WEIGHT, COMPRESSION = 0.2, 0.3
 JUDGE_WINDOWS, JUDGE_FILTERS = (2048, 1024, 512, 256), 24
 ADVERSARIAL_WEIGHT, FEATURE_WEIGHT = 0.03, 0.1
 CLIP_NORM, EMA_DECAY, WARMUP_STEPS = 1.0, 0.999, 200
 SAVE_EVERY_S, VALIDATION_CLIPS, VALIDATION_FRAMES = 60.0, 8, 400
-
-
-class Spectra:
-  """Short-time spectra of several windows on one device, and the losses made of them."""
-
-  def __init__(self, rate_hz: int, device: str):
-    self._hann = {w: torch.hann_window(w, device=device) for w in MEL_BANDS}
-    self._mel = {
-      w: torch.from_numpy(mel_filters(rate_hz, w, bands)).to(device)
-      for w, bands in MEL_BANDS.items()
-    }
-
-  def loss(
-    self, made: Float[Tensor, "B samples"], audio: Float[Tensor, "B samples"]
-  ) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
-    """Returns the mean |log mel difference|, and that of compressed complex spectra.
-
-    The second hears phase: |X|^0.3 X / |X|, after the log mel has no more to say.
-    """
-    mel, phase = [], []
-    for window, hann in self._hann.items():
-      pair = torch.cat([made, audio])
-      spectrum = torch.stft(pair, window, window // 4, window=hann, return_complex=True)
-      power = torch.view_as_real(spectrum).square().sum(-1)
-      magnitude = power.clamp(min=1e-12).sqrt()
-      bands = (magnitude * (2 / hann.sum())).transpose(1, 2) @ self._mel[window]
-      ours, theirs = torch.log(bands + MEL_FLOOR).chunk(2)
-      mel.append((ours - theirs.detach()).abs().mean())
-      if window in COMPLEX_WINDOWS:
-        size = magnitude.clamp(min=1e-4)
-        pressed = torch.view_as_real(spectrum) * (size ** (COMPRESSION - 1))[..., None]
-        ours, theirs = pressed.chunk(2)
-        apart = (ours - theirs).square().sum(-1).clamp(min=1e-12).sqrt()
-        phase.append(COMPLEX_WEIGHT * apart.mean())
-    return torch.stack(mel).mean(), torch.stack(phase).sum()
 
 
 class Trainer:

@@ -48,6 +48,7 @@ class RoundingCodec:
   """One frame a sample; level q holds the digit of weight 4^-q in base 4, so errors are known."""
 
   spec = CodecSpec(sample_rate=RATE, ratios=(1,), n_levels=3, n_codes=4, licence="none", source="x")
+  decoded_rate_hz = RATE
 
   def encode(self, audio):
     whole = ((audio[:, 0] + 1) / 2 * 64).astype(int).clip(0, 63)
