@@ -15,8 +15,8 @@ with the same seeds. The table has
   FAD-encodec    Fréchet distance of the codec's latents (means over a second) to those of other
                  songs' true stems: smaller is nearer to real music; biased, but by as much in each
                  row of one table
-  harmony        distance of the stem's harmony from its context's, 0 to 1: a part of MIRDD, over
-                 the stems to which it applies (`stemgen_jax/evaluate/metrics/mirdd.py`)
+  harmony        distance of the stem's harmony from its context's, 0 to 1: a part of its fit, over
+                 the stems to which it applies (`stemgen_jax/evaluate/metrics/fit.py`)
   rhythm         likewise
   pitched        share of stems in which harmony applies, they have notes
   silent         share of stems below -50 dB

@@ -34,7 +34,7 @@ from stemgen_jax.evaluate.distributions import (
   cached,
   embed,
   embed_sets,
-  find_fit,
+  find_telling,
   measure_adherence,
   measure_coherence,
   measure_quality,
@@ -113,10 +113,11 @@ def evaluate(arguments: argparse.Namespace) -> Path:
       "classifier": accuracy, "distances": {}, "cocola": None,
     }  # fmt: skip
     for embedding in embeddings:
-      results["distances"][embedding.name] = cached(
+      found = cached(
         out / f"distances_{embedding.name}.json",
         lambda embedding=embedding: measure_distances(model, examples, embedding, reference, bar),
       )
+      results["distances"][embedding.name] = found | {"tells": find_telling(found["rows"])}
     if cocola:
       results["cocola"] = measure_coherence(examples, *cocola)
   write_text(out / "report.json", json.dumps(results, indent=1) + "\n")
@@ -144,8 +145,7 @@ def measure_distances(
   adherence = measure_adherence(mixes, songs)
   quality = measure_quality(stems, np.concatenate(far), songs)
   rows = [{**row, **more} for row, more in zip(quality, adherence, strict=True)]
-  return {"seconds": embedding.seconds, "reference": sum(map(len, far)), "rows": rows,
-          "fit": find_fit(rows)}  # fmt: skip
+  return {"seconds": embedding.seconds, "reference": sum(map(len, far)), "rows": rows}
 
 
 def build_classifier(

@@ -126,7 +126,7 @@ def measure_adherence(
   return rows
 
 
-def find_fit(rows: Sequence[dict[str, Any]]) -> dict[str, bool]:
+def find_telling(rows: Sequence[dict[str, Any]]) -> dict[str, bool]:
   """Returns whether true stems are surely better by each figure than its floor.
 
   The floor of FAD and KAD is chance, that of APA another song's stems.

@@ -18,8 +18,8 @@ from stemgen_jax.audio.loudness import measure_lufs
 from stemgen_jax.errors import UserError
 from stemgen_jax.evaluate.examples import Example
 from stemgen_jax.evaluate.metrics.descriptors import Descriptors, describe
+from stemgen_jax.evaluate.metrics.fit import WEIGHTS, align, distances, mean_fit
 from stemgen_jax.evaluate.metrics.intervals import EDGES, draw_songs
-from stemgen_jax.evaluate.metrics.mirdd import WEIGHTS, align, distances, mirdd
 from stemgen_jax.sampling.stemgen import StemGen
 from stemgen_jax.shell.folders import write_text
 
@@ -34,7 +34,7 @@ WITH_CODES = ("true", "model", "other", "chance")  # a shifted stem has no codes
 class Metric:
   """A figure of one stem: which way is better, and what it is held against.
 
-  `floor` is the set that does worst where the ceiling does best, if the figure is fit for use.
+  `floor` is the set that does worst where the ceiling does best, if the figure tells anything.
   """
 
   name: str
@@ -43,7 +43,7 @@ class Metric:
 
 
 METRICS = (
-  Metric("MIRDD", False),
+  Metric("fit", False),
   Metric("harmony", False),
   Metric("rhythm", False, "shifted"),
   *(Metric(name, False) for name in HARMONY),
@@ -67,13 +67,19 @@ def measure_examples(
 ) -> list[dict[str, Any]]:
   """Returns one record a window; what `path`, a JSONL file, holds is not measured again.
 
+  A record without one of the METRICS, as an older version wrote it, is measured anew.
+
   A record has the window's id, "sets": name of a set to the METRICS of its stem (null where one
   does not apply), and "gain": for each level, loss with another song's context less that with its
   own, nats a token.
   """
   lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
   try:
-    done = {record["id"]: record for record in map(json.loads, lines)}
+    done = {
+      record["id"]: record
+      for record in map(json.loads, lines)
+      if {metric.name for metric in METRICS} <= record["sets"]["true"].keys()
+    }
   except (ValueError, TypeError, KeyError) as error:
     raise UserError(
       f"{path} must hold a record a line; got {error!r}. Remove it, and it is made anew."
@@ -122,21 +128,21 @@ def find_pitched(stem: dict[str, float], true: dict[str, float]) -> float:
 
 
 def compare(stem: Descriptors, context: Descriptors) -> dict[str, float]:
-  """Returns how a stem fits its context: descriptors, their means by family, MIRDD, alignment."""
+  """Returns how a stem fits its context: distances, their means by family and of all, alignment."""
   found = distances(stem, context)
   parts = {name: {key: found[key] for key in keys}
            for name, keys in (("harmony", HARMONY), ("rhythm", RHYTHM))}  # fmt: skip
   aligned = align(stem, context)
   aligned["onset_offset_ms"] = abs(aligned["onset_offset_ms"])
-  means = {name: mirdd(part) for name, part in parts.items()}
-  return {**found, **means, "MIRDD": mirdd(found), **aligned}
+  means = {name: mean_fit(part) for name, part in parts.items()}
+  return {**found, **means, "fit": mean_fit(found), **aligned}
 
 
 def summarise(records: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
   """Returns a row a metric: every set's mean with its interval, and how far floor and ceiling part.
 
-  `separation` is how much better the true stems are than the floor's, window by window; a metric is
-  `fit` if its 95 % interval over songs lies above 0, and `few` if there are too few songs to tell.
+  `separation` is how much better the true stems are than the floor's, window by window; a metric
+  `tells` if its 95 % interval over songs lies above 0, and `few` says that songs are too few.
   `way` is how far from the floor (0) to the ceiling (1) the model comes, over the windows where all
   three have a figure.
   """
@@ -156,7 +162,7 @@ def summarise(records: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
       "sets": {name: mean_of(found, songs) for name, found in values.items()},
       "separation": apart,
       "few": few,
-      "fit": bool(not few and apart["low"] > 0),
+      "tells": bool(not few and apart["low"] > 0),
       "way": way_of(values["model"], floor, true, songs),
     })  # fmt: skip
   return rows

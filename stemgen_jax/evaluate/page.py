@@ -22,10 +22,10 @@ def tabulate(results: dict[str, Any]) -> str:
   """Returns the figures as Markdown tables."""
   columns = columns_of(results)
   lines = _table(
-    ["metric", *(HEADINGS[name] for name in columns), "floor to ceiling", "fit", "n"],
+    ["metric", *(HEADINGS[name] for name in columns), "floor to ceiling", "tells", "n"],
     [
       [label_of(row), *(interval_of(row["sets"][name]) for name in columns), way_of(row),
-       "yes" if row["fit"] else "no", count_of(row)]
+       "yes" if row["tells"] else "no", count_of(row)]
       for row in results["metrics"]
     ],
   )  # fmt: skip
@@ -41,7 +41,7 @@ def tabulate(results: dict[str, Any]) -> str:
         for r in sorted(found["rows"], key=lambda r: COLUMNS.index(r["set"]))
       ],
     )  # fmt: skip
-    lines += ["", tell_fit(found)]
+    lines += ["", explain_distances(found)]
   if results["cocola"]:
     found = [[HEADINGS[row["set"]], interval_of(row)] for row in results["cocola"]]
     lines += ["", *_table(["set", "COCOLA"], found)]
@@ -77,15 +77,14 @@ def distance_of(found: dict[str, float]) -> str:
   return f"{found['mean']:.4g} ({found['low']:.4g}, {found['high']:.4g})"
 
 
-def tell_fit(found: dict[str, Any]) -> str:
+def explain_distances(found: dict[str, Any]) -> str:
   """Returns what to know of the distances by one embedding."""
-  unfit = [name for name, fit in found["fit"].items() if not fit]
+  silent = [name for name, tells in found["tells"].items() if not tells]
   words = "FAD-inf is left out where there are fewer than five embeddings a dimension; KAD may be"
   words += " negative, as it has no bias."
-  if unfit:
-    words += (
-      f" Not fit here, as true stems are not surely better than the floor: {', '.join(unfit)}."
-    )
+  if silent:
+    words += " True stems are not surely better than the floor here, so that these tell nothing:"
+    words += f" {', '.join(silent)}."
   if any(row["set"] == "original" for row in found["rows"]):
     words += " The reference went through the codec, so stems before it lie further off."
   return words
@@ -101,9 +100,9 @@ def interval_of(found: dict[str, Any]) -> str:
 
 
 def way_of(row: dict[str, Any]) -> str:
-  """Returns how far from its floor to the ceiling the model comes, where the metric is fit."""
+  """Returns how far from its floor to the ceiling the model comes, where the metric tells."""
   way = row["way"]
-  if not row["fit"]:
+  if not row["tells"]:
     return ""
   if way["mean"] is None:
     return "too few to tell"
@@ -129,7 +128,7 @@ def draw_page(results: dict[str, Any], examples: Sequence[Example]) -> str:
     way_of=way_of,
     count_of=count_of,
     distance_of=distance_of,
-    tell_fit=tell_fit,
+    explain_distances=explain_distances,
     picture=draw_ways(results["metrics"]),
     distances=draw_distances(results["distances"], columns_of(results)),
     examples=[{"id": e.id, "song": e.song, "category": e.category} for e in examples[:MOST_PLAYED]],
@@ -138,12 +137,12 @@ def draw_page(results: dict[str, Any], examples: Sequence[Example]) -> str:
 
 
 def draw_ways(rows: Sequence[dict[str, Any]]) -> str:
-  """Draws where the model stands between floor (0) and ceiling (1) on every metric that is fit."""
+  """Draws where the model stands between floor (0) and ceiling (1) on every metric that tells."""
   from stemgen_jax.pages.page import embed_figure, pyplot
 
-  fit = [row for row in rows if row["fit"] and row["way"]["mean"] is not None][::-1]
-  figure, axes = pyplot.subplots(figsize=(9, 0.32 * len(fit) + 1), layout="constrained")
-  for i, row in enumerate(fit):
+  rows = [row for row in rows if row["tells"] and row["way"]["mean"] is not None][::-1]
+  figure, axes = pyplot.subplots(figsize=(9, 0.32 * len(rows) + 1), layout="constrained")
+  for i, row in enumerate(rows):
     way = row["way"]
     ends = np.clip([way["low"], way["high"]], *WAY_SHOWN)
     axes.plot(ends, [i, i], color="C0", linewidth=2)
@@ -154,8 +153,8 @@ def draw_ways(rows: Sequence[dict[str, Any]]) -> str:
   axes.axvline(0, color="grey", linestyle="--")
   axes.axvline(1, color="grey", linestyle="--")
   axes.set(
-    yticks=range(len(fit)), yticklabels=[label_of(row) for row in fit], xlim=WAY_SHOWN,
-    ylim=(-0.6, len(fit) - 0.4),
+    yticks=range(len(rows)), yticklabels=[label_of(row) for row in rows], xlim=WAY_SHOWN,
+    ylim=(-0.6, len(rows) - 0.4),
     xlabel="from floor (0) to true stem (1), 95 % interval over songs",
   )  # fmt: skip
   return embed_figure(figure)

@@ -11,7 +11,7 @@ from stemgen_jax.bench import random_shards
 from stemgen_jax.errors import run_cli
 from stemgen_jax.evaluate import __main__ as evaluate
 from stemgen_jax.evaluate import examples, measures
-from stemgen_jax.evaluate.distributions import find_fit, measure_adherence, measure_quality
+from stemgen_jax.evaluate.distributions import find_telling, measure_adherence, measure_quality
 from stemgen_jax.evaluate.metrics.category import train_classifier
 from stemgen_jax.sampling.stemgen import StemGen
 
@@ -54,7 +54,8 @@ def test_report_resumes_and_repeats(run, tmp_path, monkeypatch, capsys):
 
   (tmp_path / "report/examples/0002/codes.npz").unlink()  # as if stopped there
   lines = (tmp_path / "report/measures.jsonl").read_text().splitlines()
-  (tmp_path / "report/measures.jsonl").write_text(lines[0] + "\n")
+  of_old = lines[1].replace('"fit"', '"MIRDD"')
+  (tmp_path / "report/measures.jsonl").write_text(f"{lines[0]}\n{of_old}\n")
   (tmp_path / "report/distances_encodec.json").unlink()
   measured = []
   measure = measures.measure
@@ -112,17 +113,17 @@ def record(song, true, floor, model):
   }
 
 
-def test_a_metric_is_fit_only_where_floor_and_ceiling_part():
+def test_a_metric_tells_only_where_floor_and_ceiling_part():
   records = [record(str(i), 0.2, 0.6, 0.3) for i in range(6)] + [record("6", None, 0.6, None)]
   rows = {row["name"]: row for row in measures.summarise(records)}
-  assert rows["MIRDD"]["fit"]  # smaller is better, and true stems have less
-  assert not rows["beat_f"]["fit"]  # larger would be better
-  assert rows["MIRDD"]["way"] == {"mean": pytest.approx(0.75), "low": pytest.approx(0.75),
+  assert rows["fit"]["tells"]  # smaller is better, and true stems have less
+  assert not rows["beat_f"]["tells"]  # larger would be better
+  assert rows["fit"]["way"] == {"mean": pytest.approx(0.75), "low": pytest.approx(0.75),
                                   "high": pytest.approx(0.75), "n": 6}  # fmt: skip
-  assert rows["MIRDD"]["sets"]["other"]["n"] == 7
-  assert rows["MIRDD"]["separation"]["mean"] == pytest.approx(0.4)
+  assert rows["fit"]["sets"]["other"]["n"] == 7
+  assert rows["fit"]["separation"]["mean"] == pytest.approx(0.4)
   mixed = [record(str(i), 0.2 + 0.4 * (i % 2), 0.4, 0.3) for i in range(8)]
-  assert not {row["name"]: row for row in measures.summarise(mixed)}["MIRDD"]["fit"]
+  assert not {row["name"]: row for row in measures.summarise(mixed)}["fit"]["tells"]
   assert measures.summarise_gain(records)[0]["mean"] == 0.5
 
 
@@ -143,17 +144,17 @@ def test_distances_to_real_music_order_the_sets():
   assert adherence["true"] > 0.8
   assert adherence["model"] < 0.2
   both = [{**rows[row["set"]], **row} for row in found]
-  assert find_fit(both) == {"FAD": True, "KAD": True, "APA": True}
+  assert find_telling(both) == {"FAD": True, "KAD": True, "APA": True}
   upside_down = [{**row, "set": {"true": "chance", "chance": "true"}.get(row["set"], row["set"])}
                  for row in both]  # fmt: skip
-  assert not find_fit(upside_down)["FAD"]
+  assert not find_telling(upside_down)["FAD"]
 
 
 def test_few_songs_are_not_judged():
   records = [record(str(i), 0.2, 0.6, 0.3) for i in range(4)]
   (row, *_) = measures.summarise(records)
   assert row["few"]
-  assert not row["fit"]
+  assert not row["tells"]
   assert row["way"]["mean"] is None
 
 

@@ -2,8 +2,8 @@
 """What music information retrieval hears in a few seconds of sound: its harmony and its rhythm.
 
 Harmony comes from notes (see `notes`), folded to pitch classes, not from a chromagram of the
-spectrum: on real stems it tells right from wrong better (`mirdd`). Rhythm comes from librosa.
-It knows one sound; `mirdd` compares two.
+spectrum: on real stems it tells right from wrong better (`fit`). Rhythm comes from librosa.
+It knows one sound; `fit` compares two.
 """
 
 import dataclasses

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""MIRDD: how far a stem lies from its context on descriptors of music information retrieval.
+"""Fit: how far a stem lies from its own context on descriptors of music information retrieval.
 
-StemGen names such a distance and does not publish it (arXiv:2312.08723, abstract); this one is
-ours. A descriptor was kept if it parts true stems from wrong ones: in 5 s windows of 56 songs of
-the demo's music, contexts a random subset of the other stems, means and areas under the ROC curve
-(0.5 is chance) against the same instrument of another song (A) and the true stem half a beat off
-(B):
+It is ours, judges each stem by itself, and is another quantity than StemGen's MIRDD, which compares
+two populations. A descriptor was kept if it parts true stems from wrong ones: in 5 s windows of 56
+songs of the demo's music, contexts a random subset of the other stems, means and areas under the
+ROC curve (0.5 is chance) against the same instrument of another song (A) and the true stem half a
+beat off (B):
 
 | distance      | true | A    | B    | area A | area B |
 |---------------|------|------|------|--------|--------|
@@ -18,7 +18,7 @@ the demo's music, contexts a random subset of the other stems, means and areas u
 | pulse         | 0.41 | 0.93 | 0.45 | 0.95   | 0.53   |
 | note_attacks  | 0.68 | 0.95 | 0.91 | 0.83   | 0.80   |
 | onsets        | 0.28 | 0.68 | 0.58 | 0.88   | 0.78   |
-| MIRDD         | 0.40 | 0.79 | 0.59 | 0.99   | 0.84   |
+| fit           | 0.40 | 0.79 | 0.59 | 0.99   | 0.84   |
 
 Left out as too weak (areas A, B, in 24 of the songs): beats tracked in each alone (0.57, 0.59),
 the ratio of tempi (0.64, 0.51), onsets within 70 ms (0.67, 0.68), their offset (0.49, 0.52),
@@ -107,8 +107,8 @@ def distances(stem: Descriptors, context: Descriptors) -> dict[str, float]:
   return found
 
 
-def mirdd(found: dict[str, float]) -> float:
-  """MIRDD = sum_i w_i d_i / sum_i w_i over the distances that apply, w = WEIGHTS; NaN if none does.
+def mean_fit(found: dict[str, float]) -> float:
+  """fit = sum_i w_i d_i / sum_i w_i over the distances that apply, w = WEIGHTS; NaN if none does.
 
   WEIGHTS gives harmony and rhythm six each: of harmony, chords and consonance two, key and chord
   changes one; of rhythm, accents two, timing, pulse, note attacks and onsets one.
@@ -122,8 +122,8 @@ def mirdd(found: dict[str, float]) -> float:
 def align(stem: Descriptors, context: Descriptors) -> dict[str, float]:
   """Returns figures of alignment by their usual definitions; NaN where there is no rhythm.
 
-  They part true stems from wrong ones too weakly for MIRDD (areas A and B: beat_f 0.75, 0.76;
-  onset_precision 0.68, 0.66; onset_offset_ms 0.54, 0.54).
+  They part true stems from wrong ones too weakly to be part of the fit (areas A and B: beat_f
+  0.75, 0.76; onset_precision 0.68, 0.66; onset_offset_ms 0.54, 0.54).
 
   Returns:
     beat_f: F-measure of the stem's beats, sought at the context's tempo, in the context's, within
@@ -222,9 +222,9 @@ def _rank_timing(stem: Rhythm, context: Rhythm) -> float:
   together = round(TOGETHER_S * FLUX_RATE_HZ)
   beat = min(round(60 / context.tempo_bpm * FLUX_RATE_HZ), stem.flux.shape[1] // 2)
   rho = _correlate_lags(stem.flux[1:], context.flux[1:], beat)
-  fit = np.sqrt(np.square(np.maximum(rho, 0)).mean(axis=(0, 1)))
-  here = fit[beat - together : beat + together + 1].max()
-  return min(1.0, 2 * float((fit > here).mean()))
+  likeness = np.sqrt(np.square(np.maximum(rho, 0)).mean(axis=(0, 1)))
+  here = likeness[beat - together : beat + together + 1].max()
+  return min(1.0, 2 * float((likeness > here).mean()))
 
 
 def _part_pulse(stem: Rhythm, context: Rhythm) -> float:

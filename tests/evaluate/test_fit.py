@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""MIRDD: a stem that fits is nearer than one that does not, and silence has no distance."""
+"""Fit: a stem that fits is nearer than one that does not, and silence has no distance."""
 
 import importlib.metadata
 import math
@@ -11,7 +11,7 @@ import pytest
 from stemgen_jax.errors import UserError
 from stemgen_jax.evaluate.metrics import notes
 from stemgen_jax.evaluate.metrics.descriptors import correlate, describe
-from stemgen_jax.evaluate.metrics.mirdd import WEIGHTS, align, distances, mirdd
+from stemgen_jax.evaluate.metrics.fit import WEIGHTS, align, distances, mean_fit
 
 RATE_HZ = 16_000
 HARMONY = {"key", "chords", "consonance", "chord_changes"}
@@ -55,7 +55,7 @@ def test_a_bass_on_the_roots_is_nearer_than_a_tritone_off():
   assert right["key"] < 0.2 < 0.7 < wrong["key"] <= 1
   assert right["chords"] < 0.4 < 0.8 < wrong["chords"] <= 1
   assert right["consonance"] < 0.4 < 0.9 < wrong["consonance"] <= 1
-  assert mirdd(right) < 0.3 < mirdd(wrong)
+  assert mean_fit(right) < 0.3 < mean_fit(wrong)
 
 
 @needs_notes
@@ -86,7 +86,7 @@ def test_clicks_half_a_beat_off_are_further_in_rhythm():
   assert right["timing"] == 0
   assert wrong["timing"] > 0.3
   assert wrong["pulse"] == pytest.approx(0, abs=0.05)  # which hears no shift
-  assert 0 <= mirdd(right) < 0.05 < 0.4 < mirdd(wrong)
+  assert 0 <= mean_fit(right) < 0.05 < 0.4 < mean_fit(wrong)
 
 
 def test_clicks_of_another_tempo_have_another_pulse():
@@ -133,13 +133,13 @@ def test_silence_has_no_distance(samples):
   found = distances(silence, silence)
   assert found.keys() == WEIGHTS.keys()
   assert all(math.isnan(d) for d in (*found.values(), *align(silence, silence).values()))
-  assert math.isnan(mirdd(found))
+  assert math.isnan(mean_fit(found))
 
 
 def test_one_silent_side_is_enough():
   silence = describe(np.zeros((1, 5 * RATE_HZ), np.float32), RATE_HZ)
   for pair in ((silence, hear_clicks()), (hear_clicks(), silence)):
-    assert math.isnan(mirdd(distances(*pair)))
+    assert math.isnan(mean_fit(distances(*pair)))
 
 
 def test_music_fits_itself(music):
@@ -171,7 +171,7 @@ def test_weights_are_those_of_the_docstring():
     "onsets": 1,
   }
   found = dict.fromkeys(WEIGHTS, math.nan)
-  assert mirdd(found | {"chords": 0.6, "pulse": 0.3}) == pytest.approx((2 * 0.6 + 0.3) / 3)
+  assert mean_fit(found | {"chords": 0.6, "pulse": 0.3}) == pytest.approx((2 * 0.6 + 0.3) / 3)
 
 
 def test_the_correlation_of_what_is_constant_is_zero():
