@@ -106,6 +106,8 @@ class HubHandler(FileHandler):
     api = re.fullmatch(r"/api/models/([^/]+/[^/]+)(?:/(revision|tree)/([^/]+))?/?", self.path)
     file = re.fullmatch(r"/([^/]+/[^/]+)/resolve/([^/]+)/(.+)", self.path)
     name, revision = (api[1], api[3]) if api else (file[1], file[2]) if file else (None, None)
+    if name is None:
+      return super().answer()
     if name != server.name:
       return self.refuse("RepoNotFound")
     if revision not in (None, "main", "v1", server.commit):

@@ -140,12 +140,12 @@ FULL_SIZES = {
 }  # fmt: skip
 
 
-def huggingface(folder, kind, **options):
+def huggingface(folder, kind, sizes=SIZES, **options):
   """Writes a folder by `save_pretrained`, and returns its model."""
   transformers = pytest.importorskip("transformers", reason="it writes the folders")
   transformers.utils.logging.disable_progress_bar()
   torch.manual_seed(0)
-  model = transformers.EncodecModel(transformers.EncodecConfig(**SIZES, **KINDS[kind])).eval()
+  model = transformers.EncodecModel(transformers.EncodecConfig(**{**KINDS[kind], **sizes})).eval()
   with torch.inference_mode():
     latents = model.encoder(torch.from_numpy(sound(model.config.audio_channels, 8000)))
   fill([layer.codebook.embed for layer in model.quantizer.layers], latents[0])

@@ -20,7 +20,7 @@ ROOMS = {
   ),
   "data_prep": (
     *("__init__", "corpora", "music", "tokens", "codecs", "checks", "codec_training", "yardsticks"),
-    *("convert_codec", "demo", "tokenize", "join", "originals", "inspect"),
+    *("convert_codec", "fetch", "demo", "tokenize", "join", "originals", "inspect"),
     *("train_codec", "train_decoder", "evaluate_codec", "demo_page", "run_demo"),
   ),
 }

@@ -9,13 +9,11 @@ import shlex
 import shutil
 import signal
 import subprocess
-import sys
 import time
-from pathlib import Path
 
 import pytest
+from launching import ROOT, dry_run, environment, install, launch, option
 
-ROOT = Path(__file__).parents[1]
 SCRIPTS = sorted((ROOT / "launch").glob("*.sh"))
 COMMANDS = [path for path in SCRIPTS if path.stem != "common"]
 TRAINING = {"CONFIG": "configs/slakh.py", "DATA": "/mnt/my shards", "WORKDIR": "/mnt/a run"}
@@ -26,10 +24,6 @@ TRAINED = [
   "-m", "stemgen_jax.train", "--distributed", "--config", "configs/slakh.py", "--workdir",
   "/mnt/a run", "--config.data.path=/mnt/my shards", "--config.name=it's a $name",
 ]  # fmt: skip
-TOOLS = (
-  "bash", "cat", "date", "dirname", "env", "git", "grep", "gzip", "head", "mkdir", "mktemp", "mv",
-  "rm", "sed", "sh", "sleep", "tail", "tar", "tee", "touch", "true",
-)  # fmt: skip
 FAKE_PYTHON = """#!/usr/bin/env bash
 if [[ "$1" == -c ]]; then exec "$REAL_PYTHON" "$@"; fi
 me=$RECORD/$STEMGEN_PROCESS
@@ -69,51 +63,6 @@ case "$*" in
     ;;
 esac
 """
-
-
-def environment(tmp_path, **variables):
-  """Only what a script needs: no cluster's command that this machine may have is in reach."""
-  tools = tmp_path / "bin"
-  tools.mkdir(exist_ok=True)
-  for name in TOOLS:
-    if not (tools / name).exists():
-      (tools / name).symlink_to(shutil.which(name))
-  return {
-    "PATH": str(tools),
-    "HOME": str(tmp_path),
-    "TMPDIR": str(tmp_path),
-    "RECORD": str(tmp_path),
-    "REAL_PYTHON": sys.executable,
-    **variables,
-  }
-
-
-def install(tmp_path, name, text):
-  path = tmp_path / "bin" / name
-  path.parent.mkdir(exist_ok=True)
-  path.write_text(text)
-  path.chmod(0o755)
-
-
-def launch(tmp_path, script, *words, **variables):
-  return subprocess.run(
-    [ROOT / "launch" / f"{script}.sh", *words], capture_output=True, text=True, timeout=60,
-    cwd=ROOT, env=environment(tmp_path, **variables), check=False,
-  )  # fmt: skip
-
-
-def dry_run(tmp_path, script, *words, **variables):
-  """The words of each command that would run."""
-  done = launch(tmp_path, script, *words, "--dry_run", **variables)
-  assert done.returncode == 0, done.stderr
-  lines = done.stdout.splitlines()
-  assert all(line.startswith("+ ") for line in lines)
-  return [shlex.split(line[2:]) for line in lines]
-
-
-def option(words, name):
-  (value,) = [word.removeprefix(f"{name}=") for word in words if word.startswith(f"{name}=")]
-  return value
 
 
 @pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: path.stem)
