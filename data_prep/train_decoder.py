@@ -80,8 +80,8 @@ class Trainer:
     for group in self.optimizer.param_groups:
       group["lr"] = rate
     made = self.model(vectors)
-    mel, phase = self.spectra.loss(made, audio)
-    losses, total = {"mel": mel, "phase": phase}, mel + phase
+    losses = self.spectra.loss(made, audio)
+    total = torch.stack(list(losses.values())).sum()
     if self.done >= self.flags.judge_from:
       level = audio.square().mean(dim=1, keepdim=True).sqrt().clamp(min=0.01)
       half = audio.shape[1] // 2

@@ -10,6 +10,7 @@ import torch
 
 from data_prep import train_decoder
 from data_prep.codec_training.decoder_music import MARGIN_FRAMES, Crops, FrozenCodec, read_music
+from data_prep.codec_training.spectra import Spectra
 from data_prep.codecs.torch_codec import TorchCodec
 from data_prep.codecs.torch_vocos import Vocos
 from stemgen_jax.audio.files import convert_audio
@@ -46,6 +47,20 @@ def test_a_spectrum_comes_back_as_the_audio_that_it_is_of():
   assert model(torch.randn(2, spec.dimension, frames)).shape == (2, frames * spec.hop_samples)
 
 
+def test_a_tone_in_each_band_is_no_noise():
+  spectra = Spectra(RATE_HZ, "cpu")
+  rng = np.random.default_rng(0)
+  noise, other = torch.from_numpy(rng.normal(size=(2, 1, 16_000)).astype(np.float32) / 10)
+  time_s = np.arange(16_000)[:, None] / RATE_HZ
+  places_hz = np.arange(500, 15_500, 250)
+  comb = np.sin(2 * np.pi * (places_hz * time_s + rng.random(len(places_hz)))).sum(axis=1)
+  comb = torch.from_numpy((comb / comb.std() / 10).astype(np.float32))[None]
+  near, far = spectra.loss(other, noise), spectra.loss(comb, noise)
+  assert far["bins"] > 2 * near["bins"]
+  same = spectra.loss(noise, noise)
+  assert max(float(value) for value in same.values()) < 1e-5
+
+
 def test_a_crop_has_the_vectors_of_the_whole_song(songs):
   bundle = load_bundle(DEMO_BUNDLE)
   music = read_music([songs], "train", RATE_HZ, "cpu")
@@ -70,7 +85,7 @@ def test_it_trains_for_its_minutes_and_goes_on(songs, tmp_path):
   words += ["--frames", "16", "--judge_from", "0.5"]
   train_decoder.main([*words, "--minutes", "0.04"])
   log = [json.loads(line) for line in (tmp_path / "run/log.jsonl").read_text().splitlines()]
-  assert {"mel", "phase", "judge", "stems_mel_db", "sums_si_sdr_db"} <= set(log[-1])
+  assert {"mel", "bins", "phase", "judge", "stems_mel_db", "sums_si_sdr_db"} <= set(log[-1])
   demo, made = load_bundle(DEMO_BUNDLE), load_bundle(tmp_path / "run/bundle")
   assert made.fingerprint == demo.fingerprint
   assert made.decoder.spec.sample_rate == RATE_HZ
