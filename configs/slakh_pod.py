@@ -17,6 +17,7 @@ Command:    python -m stemgen_jax.train --config configs/slakh_pod.py --workdir 
 import dataclasses
 
 from configs.slakh import get_config as get_paper
+from stemgen_jax.categories import CATEGORIES
 from stemgen_jax.config import Config, MaskingConfig, MeshConfig, OptimConfig, SampleConfig
 from stemgen_jax.data.clips import ACTIVITY, ACTIVITY_VALUES
 
@@ -30,9 +31,10 @@ def get_config() -> Config:
     model=dataclasses.replace(
       paper.model,
       n_heads=8,
-      sources={**paper.model.sources, ACTIVITY: ACTIVITY_VALUES},
+      sources={"instrument": CATEGORIES, ACTIVITY: ACTIVITY_VALUES},
       dropout=0.1,
       unroll=20,
+      remat="none",
     ),
     data=dataclasses.replace(paper.data, batch_size=384, silence_prob=0.05),
     masking=MaskingConfig(

@@ -28,6 +28,32 @@ CATEGORIES = (
   "other",
 )
 
+SLAKH_CLASSES = (
+  "drums",
+  "piano",
+  "chromatic_percussion",
+  "organ",
+  "guitar",
+  "bass",
+  "strings",
+  "strings_continued",
+  "brass",
+  "reed",
+  "pipe",
+  "synth_lead",
+  "synth_pad",
+  "synth_effects",
+  "ethnic",
+  "percussive",
+  "sound_effects",
+  "other",
+)
+"""The 18 categories of the paper's model on Slakh, which the paper counts and does not name.
+
+These are the 17 classes of Slakh's own table, and `other` for what that table does not list;
+data_prep/corpora/slakh_classes.yaml says which General MIDI programs each one holds.
+"""
+
 
 def category_index(
   name: str, categories: Sequence[str] = CATEGORIES, source: str = "instrument"

@@ -4,8 +4,9 @@
 import pytest
 import yaml
 
+from configs.slakh import get_config
 from data_prep.corpora.category_map import BUILT_IN, CategoryMap
-from stemgen_jax.categories import CATEGORIES, category_index
+from stemgen_jax.categories import CATEGORIES, SLAKH_CLASSES, category_index
 from stemgen_jax.errors import UserError
 
 
@@ -170,3 +171,16 @@ def test_index():
     category_index("zzz", ("jazz", "rock"), "genre")
   with pytest.raises(UserError):
     category_index("unknown")
+
+
+def test_slakhs_own_classes_are_those_of_the_papers_config():
+  table = CategoryMap.load(BUILT_IN.with_name("slakh_classes.yaml"))
+  assert table.categories == SLAKH_CLASSES
+  assert len(set(SLAKH_CLASSES)) == 18
+  found = [table.of_program(program) for program in range(128)]
+  families = [name for name in SLAKH_CLASSES if name not in ("drums", "other")]
+  assert list(dict.fromkeys(found)) == families  # one after the other, none left out
+  assert [found.count(name) for name in families] == [8] * 14 + [7, 9]
+  assert table.of_program(0, is_drum=True) == "drums"
+  assert table.of_name("slakh", "Strings (continued)") == "strings_continued"
+  assert get_config().model.sources == {"instrument": SLAKH_CLASSES}
