@@ -28,8 +28,8 @@
 #   --examples    windows that are judged (default 400)
 #   --free_gb     GB that must be free for what is left to do (default: an estimate)
 #   --stage       this stage alone
-# Environment: PYTHON (default python); TOKENIZE_FLAGS and EVALUATE_FLAGS, more flags for these two,
-# split at spaces.
+# Environment: PYTHON (default python); TOKENIZE_FLAGS (default '--workers 4' with cuda) and
+# EVALUATE_FLAGS, more flags for these two, split at spaces.
 # Training flags (--config.optim.steps=1000) go to stemgen_jax.train.
 set -euo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
@@ -165,8 +165,9 @@ stage_extract() {
 }
 
 stage_tokenize() {
-  local extra
-  read -ra extra <<< "${TOKENIZE_FLAGS:-}"
+  local extra default=''
+  [[ "$device" == cpu ]] || default='--workers 4'
+  read -ra extra <<< "${TOKENIZE_FLAGS:-$default}"
   call_or_warn "songs were left out" "${jax[@]}" data_prep.tokenize --corpus slakh \
     --root "${music:-$out/music}" --codec "$codec" --out "$out/tokens" --name slakh \
     --mixes "$mixes" --backend torch --device "$device" "${extra[@]}"
