@@ -16,7 +16,7 @@ ROOMS = {
   "stemgen_jax": (
     *("errors", "types", "categories", "config"),
     *("shell", "audio", "pages", "data", "codec", "model", "training", "sampling", "__init__"),
-    *("train", "sample", "layer", "export", "bench", "compile", "evaluate", "sweep"),
+    *("train", "sample", "layer", "card", "export", "bench", "compile", "evaluate", "sweep"),
   ),
   "data_prep": (
     *("__init__", "corpora", "music", "tokens", "codecs", "checks", "codec_training", "yardsticks"),

@@ -20,10 +20,16 @@ MOST_HZ = 24_000  # of an embedded player: half the size of a CD's rate, nothing
 
 
 def render(template: str, **values: object) -> str:
-  """Returns a page of templates/; a name that the template asks for must be among the values."""
+  """Returns a page of templates/; a name that the template asks for must be among the values.
+
+  In HTML what the values hold is text and no markup; in Markdown it is left as it is.
+  """
   loader = jinja2.FileSystemLoader(Path(__file__).parent / "templates")
   environment = jinja2.Environment(
-    loader=loader, autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True
+    loader=loader,
+    autoescape=jinja2.select_autoescape(["html"]),
+    trim_blocks=True,
+    undefined=jinja2.StrictUndefined,
   )
   return environment.get_template(template).render(**values)
 

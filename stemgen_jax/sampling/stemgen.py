@@ -33,6 +33,22 @@ from stemgen_jax.training.checkpoint import load_average
 from stemgen_jax.types import Bool, Keys, Params
 
 
+def find_bundle(config: Config, codec: str | os.PathLike | None = None) -> Path:
+  """Returns the codec bundle that is given; else that of training, or the demo codec's."""
+  own = Path(config.data.codec) if config.data.codec else DEMO_BUNDLE
+  return Path(codec) if codec is not None else own if own.is_dir() else DEMO_BUNDLE
+
+
+def check_codec(fingerprint: str, bundle: Path, meta: Mapping[str, Any]) -> None:
+  """Raises a UserError unless a bundle is that of the codec that a model was trained on."""
+  wanted = meta["dataset"]["codec_fingerprint"]
+  if fingerprint != wanted:
+    raise UserError(
+      f"codec must be the one the checkpoint was trained on, {wanted[:12]}; got {bundle} with"
+      f" fingerprint {fingerprint[:12]}. Give that codec's bundle as --codec."
+    )
+
+
 class StemGen:
   """Writes stems. Compiled functions stay with the object, and on disk for the next process."""
 
@@ -72,15 +88,9 @@ class StemGen:
       )
     mesh = sharding.build_mesh(MeshConfig(), jax.devices()[:devices])
     config, params, meta = load_average(path, mesh)
-    if codec is None:
-      own = Path(config.data.codec) if config.data.codec else DEMO_BUNDLE
-      codec = own if own.is_dir() else DEMO_BUNDLE
-    loaded, wanted = codecs.load(codec), meta["dataset"]["codec_fingerprint"]
-    if loaded.fingerprint != wanted:
-      raise UserError(
-        f"codec must be the one the checkpoint was trained on, {wanted[:12]}; got {codec} with"
-        f" fingerprint {loaded.fingerprint[:12]}. Give that codec's bundle as --codec."
-      )
+    bundle = find_bundle(config, codec)
+    loaded = codecs.load(bundle)
+    check_codec(loaded.fingerprint, bundle, meta)
     about = {
       "checkpoint": meta["checkpoint"],
       "step": meta["step"],

@@ -31,7 +31,9 @@ EXAMPLE = SHIPPED / "example.ogg"  # music to listen to where none is given
 FORMAT = 1
 
 
-def save_model(path: Path, config: Config, params: Params, meta: dict[str, Any]) -> None:
+def save_model(
+  path: Path, config: Config, params: Params, meta: dict[str, Any], card: str | None = None
+) -> None:
   """Writes a model as a new folder, which appears whole or not at all.
 
   Args:
@@ -39,6 +41,7 @@ def save_model(path: Path, config: Config, params: Params, meta: dict[str, Any])
     config: of the run.
     params: its averaged weights.
     meta: "dataset" (codec and rates), "step", and what else there is to say of it, of JSON types.
+    card: the text of a README.md beside them.
 
   Raises:
     UserError: if the folder is there already.
@@ -56,6 +59,8 @@ def save_model(path: Path, config: Config, params: Params, meta: dict[str, Any])
     make_folder(partial, "--out")
     (partial / WEIGHTS_FILE).write_bytes(weights)
     write_text(partial / MODEL_FILE, json.dumps(content, indent=1) + "\n")
+    if card is not None:
+      write_text(partial / "README.md", card)
 
 
 def locate(checkpoint: str | os.PathLike) -> tuple[Path, str]:
