@@ -23,6 +23,7 @@
 #                 takes them; --licence TEXT where theirs is not known
 #   --codec       a codec bundle that is there already
 #   --config      default configs/slakh.py
+#   --categories  table of the instruments that the config knows (default Slakh's own classes)
 #   --device      cuda (default) or cpu
 #   --mixes       context mixes of a clip (default 24)
 #   --examples    windows that are judged (default 400)
@@ -36,7 +37,7 @@ root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 # shellcheck source=launch/common.sh
 source "$root/launch/common.sh"
 stages=(check codec extract tokenize inspect train evaluate tables)
-settings=' out archive url md5 music codec_from licence codec config device mixes examples free_gb stage '
+settings=' out archive url md5 music codec_from licence codec config categories device mixes examples free_gb stage '
 read_flags "$@"
 training=()
 set -- "${rest[@]}"
@@ -169,8 +170,9 @@ stage_tokenize() {
   [[ "$device" == cpu ]] || default='--workers 4'
   read -ra extra <<< "${TOKENIZE_FLAGS:-$default}"
   call_or_warn "songs were left out" "${jax[@]}" data_prep.tokenize --corpus slakh \
-    --root "${music:-$out/music}" --codec "$codec" --out "$out/tokens" --name slakh \
-    --mixes "$mixes" --backend torch --device "$device" "${extra[@]}"
+    --root "${music:-$out/music}" --codec "$codec" \
+    --categories "${CATEGORIES:-$root/data_prep/corpora/slakh_classes.yaml}" --out "$out/tokens" \
+    --name slakh --mixes "$mixes" --backend torch --device "$device" "${extra[@]}"
 }
 
 stage_inspect() {

@@ -139,8 +139,8 @@ def check_data(config: Config) -> None:
       f"data.path must be a folder of token shards; got {path}, which is missing. Make a codec"
       " bundle with python -m data_prep.convert_codec, and shards of MUSIC (Slakh2100, redux split,"
       " or your own stems) with python -m data_prep.tokenize --root MUSIC --codec BUNDLE --out"
-      f" {path.parent} --name {re.sub(r'[^a-z0-9_]', '_', path.name.lower())}, where the head of the"
-      " config asks for no more; or give --config.data.path."
+      f" {path.parent} --name {re.sub(r'[^a-z0-9_]', '_', path.name.lower())}, where the head of"
+      " the config asks for no more; or give --config.data.path."
     )
 
 

@@ -106,16 +106,15 @@ MORE = {"TOKENIZE_FLAGS": "--workers 4", "EVALUATE_FLAGS": "--embedding vggish=V
 
 
 def test_flags_and_environment_are_the_same_and_reach_the_commands(tmp_path):
-  words = dry_run(
-    tmp_path, "one_gpu", "--out=my run", "--mixes", "3", "--config.seed=1", DEVICE="cpu", **MORE
-  )
-  assert words == dry_run(
-    tmp_path, "one_gpu", "--device", "cpu", "--config.seed=1", OUT="my run", MIXES="3", **MORE
-  )
+  flags = ("--out=my run", "--categories", "a table", "--mixes", "3", "--config.seed=1")
+  words = dry_run(tmp_path, "one_gpu", *flags, DEVICE="cpu", **MORE)
+  same = {"OUT": "my run", "MIXES": "3", "CATEGORIES": "a table", **MORE}
+  assert words == dry_run(tmp_path, "one_gpu", "--device", "cpu", "--config.seed=1", **same)
   text = [" ".join(command) for command in words]
   (tokenize,) = [line for line in text if "data_prep.tokenize" in line]
   assert tokenize.startswith("env JAX_PLATFORMS=cpu python -m")
   assert "--codec my run/codec" in tokenize
+  assert "--categories a table" in tokenize
   assert tokenize.endswith("--mixes 3 --backend torch --device cpu --workers 4")
   (evaluate,) = [line for line in text if "stemgen_jax.evaluate" in line]
   assert evaluate.endswith("--out my run/report --embedding vggish=V")
