@@ -42,6 +42,7 @@ EXTRAS = {
     "pretty_midi",
     "python-stretch",
     "pyyaml",
+    "requests",
   ],
   "hub": ["huggingface_hub>=1"],  # fetches a --checkpoint hf://OWNER/NAME
   "eval": ["onnxruntime>=1.27"],  # runs basic-pitch, and embeddings that are given
