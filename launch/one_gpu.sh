@@ -122,8 +122,10 @@ estimate_gb() {
 }
 
 stage_check() {
-  local there="import jax, torch; print(*jax.devices(), torch.zeros(1, device='$device').device)"
+  local there="import jax, torch; print(jax.devices('$device'), torch.ones(1, device='$device').device)"
+  local log=''
   if [[ -z "$dry_run" ]]; then
+    log=$out/device.log
     [[ -n "$music" || -n "${FETCH:-}" || -f "$archive" ]] ||
       fail "archive must be Slakh2100's; got archive=$archive, which is missing. Give --fetch, or put it there."
     local free_gb need_gb=${FREE_GB:-$(estimate_gb)}
@@ -131,8 +133,10 @@ stage_check() {
     ((free_gb >= need_gb)) ||
       fail "$need_gb GB must be free in $out; got $free_gb GB. Free space, or give another --out or --free_gb."
   fi
-  call "${jax[@]:0:3}" -c "$there" ||
+  call "${jax[@]:0:3}" -c "$there" 2> "${log:=/dev/null}" || {
+    tail -n 1 "$log" >&2 # of a traceback
     fail "device must be usable by JAX and torch; got device=$device. Install '.[cuda,data]', or give --device cpu."
+  }
   [[ -n "$music" ]] ||
     call "$python" -m data_prep.fetch --out "$archive" ${URL:+--url "$URL"} ${MD5:+--md5 "$MD5"}
 }
