@@ -44,8 +44,9 @@ def test_recording_is_heard_as_the_codec_has_it(recording, tmp_path, monkeypatch
     out = tmp_path / "heard.wav"
     main([str(recording), "--out", str(out), *words])
     found, rate_hz = soundfile.read(out, always_2d=True)
-    assert (rate_hz, found.shape) == (spec.sample_rate, (heard.shape[1], spec.channels))
-    expected = codec.decode(codec.encode(heard[None])[..., :levels])[0, :, : heard.shape[1]]
+    samples = 3 * codec.decoded_rate_hz
+    assert (rate_hz, found.shape) == (codec.decoded_rate_hz, (samples, spec.channels))
+    expected = codec.decode(codec.encode(heard[None])[..., :levels])[0, :, :samples]
     np.testing.assert_allclose(found.T, expected.clip(-1, 1), atol=1e-3)
     line = capsys.readouterr().out
     assert line.startswith(f"{out}: 3.0 s, {spec.frames(heard.shape[1])} frames of {levels} codes")
