@@ -179,7 +179,7 @@ def draw_loss(rows: dict[int, dict[str, float]], entropy: float) -> str:
 
 
 def main(argv: list[str] | None = None) -> None:
-  """The command."""
+  """Writes the report of a demo's folder, and prints its path."""
   parser = build_parser(__doc__)
   parser.add_argument("--demo", required=True, type=Path, help="folder of a finished demo")
   parser.add_argument("--song", required=True, help="name of the held-out song")

@@ -253,7 +253,7 @@ def _check(arguments) -> None:
 
 
 def main(argv: list[str] | None = None) -> None:
-  """The command."""
+  """Measures the codecs of the command line, and prints the table and its notes."""
   parser = build_parser(__doc__)
   parser.add_argument("--codec", required=True, nargs="+", type=Path, help="bundles")
   parser.add_argument("--roots", required=True, nargs="+", help="folders of songs, Slakh's layout")

@@ -66,7 +66,7 @@ def rename(clips: Iterator[Clip], dataset: str) -> Iterator[Clip]:
 
 
 def main(argv: list[str] | None = None) -> None:
-  """The command."""
+  """Joins the datasets of the command line, and prints the folder of the new one."""
   parser = build_parser(__doc__)
   parser.add_argument("datasets", type=Path, nargs="+", help="what data_prep.tokenize wrote")
   parser.add_argument("--out", type=Path, required=True, help="folder of datasets")

@@ -52,7 +52,7 @@ def write_originals(corpus: Corpus, dataset: Dataset, split: str, out: Path) -> 
 
 
 def main(argv: list[str] | None = None) -> None:
-  """The command."""
+  """Writes the stems of a dataset as they were before the codec, and prints their folder."""
   parser = build_parser(__doc__)
   add = parser.add_argument
   add("--root", required=True, help="the corpus' folder")

@@ -148,7 +148,7 @@ def loudest(samples: Samples, rate_hz: int, seconds: float) -> slice:
 
 
 def main(argv: list[str] | None = None) -> None:
-  """The command."""
+  """Runs the demo from the music to the report, and prints where the report lies."""
   parser = build_parser(__doc__)
   parser.add_argument("--out", type=Path, default=Path("runs/demo"))
   parser.add_argument("--songs", type=int, default=60)

@@ -243,7 +243,7 @@ def train(flags: argparse.Namespace) -> None:
 
 
 def main(argv: list[str] | None = None) -> None:
-  """The command."""
+  """Trains a decoder as the command line says, and prints the folder of its bundle."""
   parser = build_parser(__doc__)
   add = parser.add_argument
   add("--data", type=Path, nargs="+", required=True, help="folders in Slakh's layout, at --rate")

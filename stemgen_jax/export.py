@@ -25,7 +25,7 @@ from stemgen_jax.training.model_bundle import save_model
 
 
 def main(argv: list[str] | None = None) -> None:
-  """The command."""
+  """Writes the exported model, and prints its folder."""
   parser = build_parser(__doc__)
   add = parser.add_argument
   add("--checkpoint", required=True, metavar="MODEL", help="as sample's; mostly a workdir")

@@ -190,7 +190,7 @@ def draw_page(out: Path, source: str, layers: list[dict[str, Any]]) -> str:
 
 
 def main(argv: list[str] | None = None) -> None:
-  """The command."""
+  """Builds the arrangement that the command line asks for, and prints the path of its page."""
   parser = build_parser(__doc__)
   add = parser.add_argument
   start = parser.add_mutually_exclusive_group()

@@ -166,7 +166,7 @@ def add_model_flags(parser: argparse.ArgumentParser, out: str) -> None:
 
 
 def main(argv: list[str] | None = None) -> None:
-  """The command."""
+  """Writes the stems that the command line asks for, and prints the path of each file."""
   parser = build_parser(__doc__)
   add = parser.add_argument
   context = parser.add_mutually_exclusive_group()

@@ -234,7 +234,7 @@ def draw(rows: list[dict[str, Any]], path: Path) -> None:
 
 
 def main(argv: list[str] | None = None) -> None:
-  """The command."""
+  """Compares the settings of the command line, and prints their table."""
   parser = build_parser(__doc__)
   add = parser.add_argument
   add("--checkpoint", default="shipped", metavar="MODEL", help="as sample's (default shipped)")

@@ -204,7 +204,7 @@ def join_processes() -> None:
 
 
 def main(argv: list[str] | None = None) -> None:
-  """The command."""
+  """Trains as the command line says; the log goes to stderr, the run to its workdir."""
   parser = build_parser(__doc__)
   parser.add_argument(
     "--workdir", type=Path, help="where the run is kept (default runs/ and the name of the config)"

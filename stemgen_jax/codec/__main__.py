@@ -38,7 +38,7 @@ def hear(codec: Codec, path: Path, levels: int, samples: int) -> Iterator[Sample
 
 
 def main(argv: list[str] | None = None) -> None:
-  """The command; the path of what it wrote goes to stdout."""
+  """Plays a recording through a codec, and prints the file, its length and its bit rate."""
   arguments = build_arguments().parse_args(argv)
   codec = load(arguments.codec)
   spec, out = codec.spec, arguments.out

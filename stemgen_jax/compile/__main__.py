@@ -68,7 +68,7 @@ TIMES = NAMES | {
 
 
 def main(argv: list[str] | None = None) -> None:
-  """The command.
+  """Compiles the programs of the command line, and prints their tables.
 
   Raises:
     UserError: if the topology cannot be had, or a mesh does not fit it.

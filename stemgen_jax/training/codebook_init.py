@@ -40,7 +40,7 @@ def start_from_codebooks(params: Params, codebooks: Float[Array, "Q V d"], key: 
   P is a random matrix with orthonormal rows or columns, and s scales the sum over levels to unit
   variance, as the random start has it. The MASK row stays as it is.
 
-  Source: ours; StemGen's initialisation is not readable.
+  Source: ours; StemGen does not say how its embeddings begin.
   """
   width, dim = codebooks.shape[-1], params["codebooks"].shape[-1]
   centred = codebooks - jnp.mean(codebooks, axis=1, keepdims=True)
