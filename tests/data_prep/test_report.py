@@ -13,6 +13,7 @@ from data_prep import demo_page as report
 from data_prep import run_demo
 from data_prep.corpora import open_corpus
 from stemgen_jax import codec as codecs
+from stemgen_jax.audio.files import convert_audio, read_audio
 from stemgen_jax.errors import UserError
 from stemgen_jax.pages import page
 
@@ -66,11 +67,13 @@ def test_a_clip_is_heard_before_and_after_one_level_and_all(tmp_path):
   assert "0.50 kbit/s" in one["text"]
   assert "2.00 kbit/s" in every["text"]
   clip, rate_hz = decode_uri(before["audio"])
-  assert (rate_hz, len(clip)) == (16_000, 32_000)
-  codes = codec.encode(clip[None, None].astype(np.float32))
+  assert (rate_hz, len(clip)) == (24_000, 48_000)  # the page's own rate
+  heard = convert_audio(*read_audio(tmp_path / "1_full_mix.wav"), codec.spec.sample_rate, 1)
+  codes = codec.encode(heard[None])
   for levels, track in ((1, one), (4, every)):
     made, _ = decode_uri(track["audio"])
-    expected = codec.decode(codes[..., :levels])[0, 0, : len(clip)]
+    decoded = codec.decode(codes[..., :levels])[0, :, : 2 * codec.decoded_rate_hz]
+    expected = convert_audio(decoded, codec.decoded_rate_hz, rate_hz, 1)[0]
     np.testing.assert_allclose(made, expected.clip(-1, 1), atol=1e-3)
 
 
