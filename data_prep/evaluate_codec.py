@@ -24,7 +24,7 @@ from data_prep.codecs import opus
 from data_prep.codecs.torch_codec import TorchCodec
 from stemgen_jax.audio.files import Samples, write_audio
 from stemgen_jax.codec.fidelity import evaluate, mel_distance_db, si_sdr_db
-from stemgen_jax.errors import UserError, run_cli
+from stemgen_jax.errors import UserError, find_broken, run_cli
 from stemgen_jax.pages.page import NARROW, describe_track, render
 from stemgen_jax.shell.flags import build_parser
 from stemgen_jax.shell.folders import make_folder, write_text
@@ -240,16 +240,15 @@ def load_codecs(bundles: list[Path]) -> dict[str, TorchCodec]:
 
 
 def _check(arguments) -> None:
-  rules = {
-    "--seconds": (arguments.seconds, 1 <= arguments.seconds <= 600, "1 to 600"),
-    "--clips": (arguments.clips, arguments.clips > 0, "1 or more"),
-    "--songs": (arguments.songs, arguments.songs >= 0, "0 (all) or more"),
-    "--rate": (arguments.rate, 8000 <= arguments.rate <= 48_000, "8000 to 48000 Hz"),
-    "--seed": (arguments.seed, arguments.seed >= 0, "0 or more"),
-  }
-  for name, (value, holds, rule) in rules.items():
-    if not holds:
-      raise UserError(f"{name} must be {rule}; got {value}. Choose another.")
+  rules = [
+    (1 <= arguments.seconds <= 600, "--seconds must be 1 to 600", arguments.seconds),
+    (arguments.clips > 0, "--clips must be 1 or more", arguments.clips),
+    (arguments.songs >= 0, "--songs must be 0 (all) or more", arguments.songs),
+    (8000 <= arguments.rate <= 48_000, "--rate must be 8000 to 48000 Hz", arguments.rate),
+    (arguments.seed >= 0, "--seed must be 0 or more", arguments.seed),
+  ]
+  if broken := find_broken(rules):
+    raise UserError(". ".join(broken) + ". Choose another.")
 
 
 def main(argv: list[str] | None = None) -> None:

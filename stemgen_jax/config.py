@@ -11,7 +11,7 @@ import types
 import typing
 from typing import Any
 
-from stemgen_jax.errors import UserError
+from stemgen_jax.errors import Rule, UserError, find_broken
 
 GUIDANCE_MODES = ("independent", "nested", "leave_one_out", "joint")
 
@@ -123,7 +123,7 @@ class SampleConfig:
   # The value of a categorical source where a request leaves it out; others are then unknown.
   assumed: dict[str, str] = dataclasses.field(default_factory=dict)
 
-  def rules(self, model: ModelConfig, prefix: str = "") -> list[tuple[bool, str, Any]]:
+  def rules(self, model: ModelConfig, prefix: str = "") -> list[Rule]:
     """Returns (kept, what the rule is, value) for everything that a model asks of its settings."""
     numbers = {
       **{name: getattr(self, name) for name in ("w_conf", "w_causal", "w_noise", "temperature")},
@@ -250,17 +250,16 @@ class Config:
     ]
     self._raise_broken(rules)
 
-  def _raise_broken(self, rules: list[tuple[bool, str, Any]]) -> None:
-    broken = [f"{rule}; got {value!r}" for kept, rule, value in rules if not kept]
-    if broken:
+  def _raise_broken(self, rules: list[Rule]) -> None:
+    if broken := find_broken(rules):
       raise UserError(f"config '{self.name}' breaks {len(broken)} rule(s): " + ". ".join(broken))
 
 
-def _choices(name: str, value: str, *allowed: str) -> list[tuple[bool, str, Any]]:
+def _choices(name: str, value: str, *allowed: str) -> list[Rule]:
   return [(value in allowed, f"{name} must be one of {list(allowed)}", value)]
 
 
-def _shares(name: str, value: float) -> list[tuple[bool, str, Any]]:
+def _shares(name: str, value: float) -> list[Rule]:
   return [(0 <= value < 1, f"{name} must lie in [0, 1)", value)]
 
 

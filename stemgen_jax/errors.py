@@ -2,11 +2,20 @@
 """The one kind of error a user can mend, and how a command reports it: one line, exit code 2."""
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from typing import Any
+
+Rule = tuple[bool, str, Any]
+"""Whether it is kept, what it says, as `dim must be positive`, and the value it is about."""
 
 
 class UserError(Exception):
   """A mistake in what the user gave: `<what> must <rule>; got <name>=<value>. <what to do>.`"""
+
+
+def find_broken(rules: Iterable[Rule]) -> list[str]:
+  """Returns what each rule that is not kept says, and what was got instead."""
+  return [f"{rule}; got {value!r}" for kept, rule, value in rules if not kept]
 
 
 def run_cli(main: Callable[[], int | None]) -> int:

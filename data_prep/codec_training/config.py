@@ -4,7 +4,7 @@
 import dataclasses
 
 from stemgen_jax.codec.architecture import CodecSpec
-from stemgen_jax.errors import UserError
+from stemgen_jax.errors import UserError, find_broken
 
 
 @dataclasses.dataclass(kw_only=True)
@@ -154,6 +154,6 @@ class CodecConfig:
       ),
     }
     broken = [f"model.{problem}" for problem in spec.problems()]
-    broken += [f"{k} must {rule}; got {v!r}" for k, (ok, rule, v) in rules.items() if not ok]
+    broken += find_broken((kept, f"{k} must {rule}", v) for k, (kept, rule, v) in rules.items())
     if broken:
       raise UserError(f"codec config is not usable: {'; '.join(broken)}. Change these values.")

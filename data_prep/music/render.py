@@ -5,17 +5,16 @@ Stems are 16-bit integers and the mix is their integer sum, so it is exact and n
 """
 
 import dataclasses
-import warnings
 from pathlib import Path
 
 import mido
 import numpy as np
 import pretty_midi
-import pyloudnorm
 import tinysoundfont
 from jaxtyping import Float, Int16
 
 from data_prep.music.parts import Part, Song
+from stemgen_jax.audio.loudness import measure_lufs
 from stemgen_jax.errors import UserError
 
 Mono = Float[np.ndarray, " samples"]
@@ -72,7 +71,7 @@ def render_song(song: Song, soundfont: bytes, rate_hz: int) -> Rendered:
   lufs: list[float] = []
   for part in song.parts:
     sound = render_part(part, soundfont, rate_hz, song.length_s) if part.has_notes else None
-    loudness = float("-inf") if sound is None else integrated_loudness(sound, rate_hz)
+    loudness = float("-inf") if sound is None else measure_lufs(sound[None], rate_hz)
     if sound is not None and part.level_db is not None and np.isfinite(loudness):
       sound *= np.float32(10 ** ((part.level_db - loudness) / 20))
       loudness = part.level_db
@@ -82,7 +81,7 @@ def render_song(song: Song, soundfont: bytes, rate_hz: int) -> Rendered:
   sounding = [sound for sound in raw if sound is not None] or [silence]
   mix = np.sum(sounding, axis=0)
   gain = _PEAK / max(1e-9, *(float(np.abs(sound).max()) for sound in [mix, *sounding]))
-  loudness = integrated_loudness(mix, rate_hz)
+  loudness = measure_lufs(mix[None], rate_hz)
   gain = min(gain, 10 ** ((MIX_LUFS - loudness) / 20)) if np.isfinite(loudness) else 1.0
   stems = tuple(None if sound is None else _to_pcm(sound, gain) for sound in raw)
   pcm = [stem for stem in stems if stem is not None] or [_to_pcm(silence, gain)]
@@ -127,19 +126,6 @@ def render_part(part: Part, soundfont: bytes, rate_hz: int, length_s: float) -> 
   if done < total:
     synth.generate_simple(total - done, memoryview(sound[done:]).cast("B"))
   return sound.mean(axis=1)
-
-
-def integrated_loudness(sound: Mono, rate_hz: int) -> float:
-  """Returns the loudness in LUFS (ITU-R BS.1770-4); minus infinity where no block passes the gate.
-
-  Sounds shorter than the standard's block of 0.4 s are padded to one.
-  """
-  block = round(0.4 * rate_hz) + 1
-  sound = np.pad(sound, (0, max(0, block - len(sound))))
-  with warnings.catch_warnings():
-    warnings.simplefilter("ignore", RuntimeWarning)  # the mean of no blocks, where all is silent
-    loudness = float(pyloudnorm.Meter(rate_hz).integrated_loudness(sound))
-  return loudness if np.isfinite(loudness) else float("-inf")
 
 
 def _send(synth: tinysoundfont.Synth, message: mido.Message) -> None:

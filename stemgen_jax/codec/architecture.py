@@ -9,6 +9,8 @@ import dataclasses
 import math
 from collections.abc import Iterator
 
+from stemgen_jax.errors import find_broken
+
 CODEBOOK = "quantizer.vq.layers.{}._codebook.embed"
 WEIGHT_NORM, GROUP_NORM = "weight_norm", "time_group_norm"
 
@@ -147,9 +149,9 @@ class CodecSpec:
       ),
       "overlap": (0 <= self.overlap < 1, "be at least 0 and less than 1"),
     }
-    return [
-      f"{k} must {rule}; got {getattr(self, k)!r}" for k, (ok, rule) in rules.items() if not ok
-    ]
+    return find_broken(
+      (kept, f"{name} must {rule}", getattr(self, name)) for name, (kept, rule) in rules.items()
+    )
 
 
 def tensor_shapes(spec: CodecSpec) -> dict[str, tuple[int, ...]]:

@@ -9,6 +9,8 @@ files or arrays.
 import dataclasses
 import math
 
+from stemgen_jax.errors import find_broken
+
 LAYER_NORM_EPS = 1e-5
 
 
@@ -66,11 +68,9 @@ class DecoderSpec:
     rules["n_fft"] = (hops == int(hops) >= 2, "be a whole number of hops, at least 2")
     rules["kernel_size"] = (self.kernel_size % 2 == 1, "be odd")
     rules["max_magnitude"] = (self.max_magnitude > 0, "be positive")
-    return [
-      f"{name} must {rule}; got {getattr(self, name)!r}"
-      for name, (holds, rule) in rules.items()
-      if not holds
-    ]
+    return find_broken(
+      (kept, f"{name} must {rule}", getattr(self, name)) for name, (kept, rule) in rules.items()
+    )
 
 
 def tensor_shapes(spec: DecoderSpec) -> dict[str, tuple[int, ...]]:

@@ -10,7 +10,7 @@ from typing import Any
 from stemgen_jax.audio.files import Samples
 from stemgen_jax.categories import category_index
 from stemgen_jax.config import Config, ModelConfig, SampleConfig
-from stemgen_jax.errors import UserError
+from stemgen_jax.errors import UserError, find_broken
 
 
 def _take_quarter(config: Config) -> SampleConfig:
@@ -122,7 +122,7 @@ def check(request: Request) -> None:
       for a, b in request.keep_s
     ),
   ]
-  if broken := [f"{rule}; got {value!r}" for kept, rule, value in rules if not kept]:
+  if broken := find_broken(rules):
     raise UserError(". ".join(broken) + ".")
 
 
@@ -149,7 +149,7 @@ def resolve_settings(settings: Mapping[str, Any], config: Config) -> SampleConfi
     raise UserError(
       f"settings must be of the kinds that --help tells; got {settings} ({error})."
     ) from error
-  if broken := [f"{rule}; got {value!r}" for kept, rule, value in rules if not kept]:
+  if broken := find_broken(rules):
     raise UserError(". ".join(broken) + ". See --help.")
   return resolved
 
