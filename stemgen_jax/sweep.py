@@ -6,8 +6,9 @@ Example:
     --settings configs/ablations.jsonl --out runs/sweep --examples 32
 
 A line of --settings is an object of settings (`config.SampleConfig`) and a "name"; the model's own
-stand for what it leaves out. Every setting writes a stem for the same windows of held-out songs,
-with the same seeds. The table has
+stand for what it leaves out. "paper": {"FAD": ..., "MIRDD": ...} are the figures of the paper, by
+another model and other extractors, which then stand beside. Every setting writes a stem for the
+same windows of held-out songs, with the same seeds. The table has
 
   s a stem       time to write it, on this machine
   score          listening score: how much likelier the model finds the stem with its context than
@@ -20,6 +21,8 @@ with the same seeds. The table has
   rhythm         likewise
   pitched        share of stems in which harmony applies, they have notes
   silent         share of stems below -50 dB
+  FAD, MIRDD     by the paper's protocol: FAD-encodec of the stems to the true ones of the same
+                 windows, MIRDD of both over their contexts (`evaluate/metrics/mirdd.py`)
 
 beside the true stems (the most there is) and stems of other songs (what not listening gives).
 Writes rows.jsonl, table.md and pareto.png; stopped and started again, it goes on, and takes what it
@@ -27,6 +30,7 @@ has of a name whose settings are the same.
 """
 
 import argparse
+import dataclasses
 import json
 import sys
 import time
@@ -39,8 +43,10 @@ from jaxtyping import Float
 from rich.console import Console
 
 from stemgen_jax.codec import Codec
+from stemgen_jax.config import SampleConfig
 from stemgen_jax.data.records import Dataset
 from stemgen_jax.errors import UserError, run_cli
+from stemgen_jax.evaluate.distributions import embed as embed_audio
 from stemgen_jax.evaluate.examples import (
   AT_ONCE,
   check_windows,
@@ -54,6 +60,8 @@ from stemgen_jax.evaluate.metrics.descriptors import Descriptors, describe
 from stemgen_jax.evaluate.metrics.embeddings import embed_latents
 from stemgen_jax.evaluate.metrics.frechet import frechet_distance
 from stemgen_jax.evaluate.metrics.intervals import bootstrap
+from stemgen_jax.evaluate.metrics.mirdd import Counts, count_bins, measure_mirdd
+from stemgen_jax.evaluate.metrics.mix_bins import describe_mix
 from stemgen_jax.model.generate import take_keys
 from stemgen_jax.sampling.request import resolve_settings
 from stemgen_jax.sampling.request_files import read_lines
@@ -66,7 +74,9 @@ TRUE, OTHER = "true stems", "other songs' stems"
 SILENT_DB = -50.0
 COLUMNS = (
   "setting", "s a stem", "score", "95 %", "FAD-encodec", "harmony", "rhythm", "pitched", "silent",
+  "FAD", "MIRDD",
 )  # fmt: skip
+PAPER = ("FAD", "MIRDD")  # figures of the paper's tables
 
 
 def sweep(arguments: argparse.Namespace) -> Path:
@@ -77,7 +87,7 @@ def sweep(arguments: argparse.Namespace) -> Path:
   """
   check_windows(arguments.examples, arguments.seed)
   model = StemGen.from_checkpoint(arguments.checkpoint, arguments.codec)
-  settings = list(read_settings(arguments.settings, model))
+  settings, paper = read_settings(arguments.settings, model)
   dataset, count = Dataset.open(arguments.data), arguments.examples
   batch, pool = draw_with_pool(model, dataset, arguments.split, count, arguments.seed)
   batch["foreign"] = find_others(batch, pool)
@@ -93,8 +103,11 @@ def sweep(arguments: argparse.Namespace) -> Path:
     status.update("embedding true stems")
     far = embed(model.codec, decode_stems(model.codec, pool["target"]))
     rate_hz = model.codec.decoded_rate_hz
-    heard = [describe(x, rate_hz) for x in decode_stems(model.codec, batch["context"])]
-    for number, (name, options) in enumerate(settings, 1):
+    contexts = decode_stems(model.codec, batch["context"])
+    heard = [describe(x, rate_hz) for x in contexts]
+    true = decode_stems(model.codec, batch["target"])
+    target = Target(embed(model.codec, true), count_mixes(true + contexts, rate_hz), contexts)
+    for number, (name, options) in enumerate(settings.items(), 1):
       if done.get(name, {}).get("settings") == repr(options):
         continue
       status.update(f"row {number} of {len(settings)}: {name}")
@@ -107,31 +120,48 @@ def sweep(arguments: argparse.Namespace) -> Path:
         began_s = time.perf_counter()
         codes = write_stems(model, *given, options)
         took_s = (time.perf_counter() - began_s) / count
-      figures = measure(model, batch, heard, codes, far)
+      figures = measure(model, batch, heard, codes, far, target)
       done[name] = {"name": name, "settings": repr(options), "stem_s": took_s, **figures}
       write_text(path, "".join(json.dumps(row) + "\n" for row in done.values()))
-  rows = [done[name] for name, _ in settings]
+  rows = [done[name] | {"paper": paper.get(name)} for name in settings]
   write_text(out / "table.md", tabulate(rows))
   draw(rows, out / "pareto.png")
   return out / "table.md"
 
 
-def read_settings(path: Path, model: StemGen) -> Iterator[tuple[str, Any]]:
-  """Yields names with their settings; None stands for stems that are not generated."""
-  names = [TRUE, OTHER]
-  yield from ((name, None) for name in names)
+@dataclasses.dataclass(frozen=True)
+class Target:
+  """The true stems of the windows, for FAD and MIRDD: latents, bins of the mixes, and contexts."""
+
+  latents: Float[np.ndarray, "n D"]
+  mixes: Counts
+  contexts: Float[np.ndarray, "B channels samples"]
+
+
+def read_settings(
+  path: Path, model: StemGen
+) -> tuple[dict[str, SampleConfig | None], dict[str, dict[str, float]]]:
+  """Returns settings by name, None for stems that are not generated, and the paper's figures."""
+  found: dict[str, SampleConfig | None] = {TRUE: None, OTHER: None}
+  paper: dict[str, dict[str, float]] = {}
   for number, line in read_lines(path, "--settings"):
     where = f"line {number} of {path}"
     if not isinstance(line, dict) or "name" not in line:
       raise UserError(f"{where} must be an object with a name; got {line!r}.")
     name = str(line.pop("name"))
-    if name in names:
+    if name in found:
       raise UserError(f"{where} must have a name that no other has; got {name!r}.")
-    names.append(name)
+    own = line.pop("paper", None)
+    if own is not None:
+      numbers = isinstance(own, dict) and all(type(x) in (int, float) for x in own.values())
+      if not (numbers and set(own) == set(PAPER)):
+        raise UserError(f"{where} must give paper as numbers FAD and MIRDD; got {own!r}.")
+      paper[name] = own
     try:
-      yield name, resolve_settings(line, model.config)
+      found[name] = resolve_settings(line, model.config)
     except UserError as error:
       raise UserError(f"{where}: {error}") from error
+  return found, paper
 
 
 def read_rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -147,6 +177,7 @@ def measure(
   heard: Sequence[Descriptors],
   codes: np.ndarray,
   far: np.ndarray,
+  target: Target,
 ) -> dict[str, Any]:
   """Returns the figures of one set of stems; `heard` describes their contexts."""
   scores = np.concatenate(
@@ -167,27 +198,38 @@ def measure(
     compare(describe(samples, rate_hz), own) for samples, own in zip(audio, heard, strict=True)
   ]
   families = {name: np.array([fit[name] for fit in fits]) for name in ("harmony", "rhythm")}
+  latents = embed(model.codec, audio)
+  mixes = count_mixes(audio + target.contexts, rate_hz)
   return {
     "score": float(scores.mean()),
     "low": low,
     "high": high,
-    "fad_encodec": frechet_distance(far, embed(model.codec, audio)),
+    "fad_encodec": frechet_distance(far, latents),
     **{name: mean_of(values, batch["song"])["mean"] for name, values in families.items()},
     "pitched": float(np.isfinite(families["harmony"]).mean()),
     "silent": float((level_db < SILENT_DB).mean()),
+    "FAD": frechet_distance(target.latents, latents),
+    "MIRDD": measure_mirdd(target.mixes, mixes, batch["song"])["MIRDD"]["mean"],
     "n": len(codes),
   }
+
+
+def count_mixes(mixes: Float[np.ndarray, "B channels samples"], rate_hz: int) -> Counts:
+  """Returns the bins that each mix falls into."""
+  return count_bins([describe_mix(mix, rate_hz) for mix in mixes])
 
 
 def embed(codec: Codec, audio: np.ndarray) -> Float[np.ndarray, "n D"]:
   """Returns the codec's latents, averaged over each second of each stem."""
   latents = embed_latents(codec)
-  return np.concatenate([latents(samples.mean(axis=0)) for samples in audio])
+  return np.concatenate([embed_audio(latents, x, codec.decoded_rate_hz) for x in audio])
 
 
 def tabulate(rows: list[dict[str, Any]]) -> str:
   """Returns the rows as a Markdown table."""
-  lines = ["| " + " | ".join(COLUMNS) + " |", "|---" * len(COLUMNS) + "|"]
+  known = any(row["paper"] for row in rows)
+  columns = [*COLUMNS, *((f"{name}, the paper's" for name in PAPER) if known else ())]
+  lines = ["| " + " | ".join(columns) + " |", "|---" * len(columns) + "|"]
   for row in rows:
     took = "" if row["stem_s"] is None else f"{row['stem_s']:.2f}"
     interval = f"{row['low']:+.3f} to {row['high']:+.3f}"
@@ -197,8 +239,11 @@ def tabulate(rows: list[dict[str, Any]]) -> str:
     lines.append(
       f"| {row['name']} | {took} | {row['score']:+.3f} | {interval} |"
       f" {row['fad_encodec']:.2f} | {harmony} | {rhythm} | {row['pitched']:.0%} |"
-      f" {row['silent']:.0%} |"
+      f" {row['silent']:.0%} | {row['FAD']:.2f} | {row['MIRDD']:.3f} |"
+      + "".join(f" {(row['paper'] or {}).get(name, '')} |" for name in PAPER if known)
     )
+  if known:
+    lines += ["", "The paper's figures are of another model, with other extractors."]
   return "\n".join(lines) + "\n"
 
 

@@ -2,6 +2,7 @@
 import dataclasses
 import json
 import re
+from pathlib import Path
 
 import pytest
 
@@ -10,6 +11,7 @@ from stemgen_jax.bench import random_shards
 from stemgen_jax.errors import run_cli
 from stemgen_jax.sampling.stemgen import StemGen
 
+ROOT = Path(__file__).parents[1]
 LINES = (
   {"name": "own"},
   {"name": "no guidance", "guidance_mode": "joint", "steps": [2, 1, 1, 1]},
@@ -44,6 +46,7 @@ def test_rows_tables_and_what_is_done_is_not_done_again(run, tmp_path, capsys, m
     assert row["low"] <= row["score"] <= row["high"]
     assert row["fad_encodec"] > 0
     assert row["n"] == 3
+    assert row["MIRDD"] >= 0
     assert 0 <= row["rhythm"] <= 1
     assert 0 <= row["pitched"] <= 1
   made = []
@@ -85,3 +88,32 @@ def test_other_windows_are_not_mixed_and_changed_settings_are_measured_anew(run,
   again = run({"name": "own", "temperature": 2.0})
   assert again["own"]["settings"] != first["own"]["settings"]
   assert again["true stems"] == first["true stems"]
+
+
+def test_the_papers_figures_stand_beside_ours(run, tmp_path, capsys):
+  run(LINES[0] | {"paper": {"FAD": 3.12, "MIRDD": 0.14}})
+  table = (tmp_path / "out/table.md").read_text()
+  assert "FAD, the paper's | MIRDD, the paper's |" in table
+  assert next(line for line in table.splitlines() if line.startswith("| own |")).endswith(
+    "| 3.12 | 0.14 |"
+  )
+  assert "another model, with other extractors" in table
+  capsys.readouterr()
+  assert run_cli(lambda: run({"name": "own", "paper": {"FAD": 3.12}})) == 2
+  assert "must give paper as numbers FAD and MIRDD" in capsys.readouterr().err
+
+
+def test_the_papers_tables_are_its_grids(stemgen):
+  tables = {n: sweep.read_settings(ROOT / f"configs/table{n}.jsonl", stemgen) for n in (1, 2, 3)}
+  for settings, paper in tables.values():
+    made = {name: options for name, options in settings.items() if options is not None}
+    assert made.keys() == paper.keys()
+    assert {options.steps for options in made.values()} == {(128, 64, 32, 32)}
+    assert {(options.w_conf, options.w_noise) for options in made.values()} == {(0.1, 1.0)}
+  scales = [options.guidance for options in tables[1][0].values() if options is not None]
+  assert {tuple(scale.values()) for scale in scales} == {
+    *((1.0, 1.0), (1.0, 2.0), (1.0, 3.0), (1.0, 4.0), (2.0, 1.0), (3.0, 1.0), (4.0, 1.0)),
+    *((2.0, 2.0), (3.0, 3.0), (4.0, 4.0)),
+  }
+  own = [options.w_causal for options in tables[2][0].values() if options is not None]
+  assert own == [0.0, 0.1, 0.2, 0.5]

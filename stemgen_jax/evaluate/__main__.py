@@ -5,12 +5,16 @@ Examples:
   python -m stemgen_jax.evaluate --data runs/demo/tokens --out runs/report
   python -m stemgen_jax.evaluate --checkpoint runs/mine --data shards/mine --out runs/report \
     --examples 64 --embedding encodec --embedding musicnn
+  python -m stemgen_jax.evaluate --data shards/mine --out runs/paper --protocol paper
   python -m stemgen_jax.evaluate listen runs/report            # a blind listening test
   python -m stemgen_jax.evaluate listen runs/report --results  # what was rated so far
 
 Each window is one of training's: a random target stem, and a context mix without it. REPORT gets
 index.html (tables, plots, players), report.json, table.md and every stem. The same command with the
 same seed gives the same figures; stopped and started again, it goes on where it was.
+
+--protocol paper: FAD between the model's stems and the true ones of the same windows, and MIRDD
+between both over their contexts, as StemGen's sections 3.1 and 3.2 have it, on 400 windows.
 
 --embedding, for FAD, FAD-inf, KAD and APA: encodec (the codec's latents), musicnn (from the musicnn
 wheel, or musicnn=WHEEL), vggish=WEIGHTS, or NAME=MODEL.onnx, as clap=clap.onnx with clap.json.
@@ -19,6 +23,7 @@ wheel, or musicnn=WHEEL), vggish=WEIGHTS, or NAME=MODEL.onnx, as clap=clap.onnx 
 
 import argparse
 import dataclasses
+import functools
 import json
 import sys
 from pathlib import Path
@@ -53,6 +58,7 @@ from stemgen_jax.evaluate.measures import measure_examples, summarise, summarise
 from stemgen_jax.evaluate.metrics.category import describe_timbre, train_classifier
 from stemgen_jax.evaluate.metrics.coherence import load_matrix
 from stemgen_jax.evaluate.metrics.embeddings import Embedding, load_embedding, load_onnx
+from stemgen_jax.evaluate.protocol import measure_protocol, tabulate_protocol
 from stemgen_jax.sample import add_model_flags
 from stemgen_jax.sampling.request import resolve_settings
 from stemgen_jax.sampling.request_files import SETTINGS
@@ -62,6 +68,7 @@ from stemgen_jax.shell.folders import claim_folder, write_text
 from stemgen_jax.shell.progress import make_bars
 
 PLAN = "plan.json"
+EXAMPLES = {"full": 48, "paper": 400}  # windows, by protocol
 TRAINING_WINDOWS = 8  # true stems of training songs, for each window judged: reference, classifier
 
 
@@ -71,8 +78,8 @@ def evaluate(arguments: argparse.Namespace) -> Path:
   Raises:
     UserError: if a flag is wrong, or --out holds another evaluation.
   """
-  seed = arguments.seed or 0
-  check_windows(arguments.examples, seed)
+  seed, count = arguments.seed or 0, arguments.examples or EXAMPLES[arguments.protocol]
+  check_windows(count, seed)
   model = StemGen.from_checkpoint(arguments.checkpoint, arguments.codec)
   data = arguments.data or model.config.data.path
   if not data:
@@ -88,17 +95,20 @@ def evaluate(arguments: argparse.Namespace) -> Path:
   out = arguments.out
   plan = {
     "model": model.describe(), "data": str(dataset.path.resolve()), "split": arguments.split,
-    "examples": arguments.examples, "seed": seed, "settings": dataclasses.asdict(settings),
+    "protocol": arguments.protocol, "examples": count, "seed": seed,
+    "settings": dataclasses.asdict(settings),
     "originals": arguments.originals and str(arguments.originals.resolve()),
   }  # fmt: skip
   claim_folder(out, PLAN, plan, "evaluation")
-  count, train_split = arguments.examples, model.config.data.train_split
+  train_split = model.config.data.train_split
   with make_bars() as bar:
     step = track(bar, "stems", count)
     examples = make_examples(
       model, dataset, settings, out, split=arguments.split, train_split=train_split, count=count,
       seed=seed, originals=arguments.originals, advance=step,
     )  # fmt: skip
+    if arguments.protocol == "paper":
+      return write_protocol(plan, examples, embeddings, cocola, out, bar)
     true = draw_windows(model, dataset, train_split, TRAINING_WINDOWS * count, seed)
     step = track(bar, "training stems", len(true["target"]))
     reference = decode_stems(model.codec, true["target"], step)
@@ -123,6 +133,28 @@ def evaluate(arguments: argparse.Namespace) -> Path:
   write_text(out / "report.json", json.dumps(results, indent=1) + "\n")
   write_text(out / "table.md", page.tabulate(results))
   write_text(out / "index.html", page.draw_page(results, examples))
+  return out / "table.md"
+
+
+def write_protocol(
+  plan: dict[str, Any],
+  examples: list[Example],
+  embeddings: list[Embedding],
+  cocola: tuple[Embedding, np.ndarray] | None,
+  out: Path,
+  bar: Progress,
+) -> Path:
+  """Measures by the paper's protocol, writes the report, and returns the path of the table."""
+  found = measure_protocol(
+    examples, embeddings, out / "mixes.jsonl", functools.partial(track, bar), cocola
+  )
+  samples, rate_hz = examples[0].read("context")
+  results = {
+    "plan": plan, "n": len(examples), "songs": len({e.song for e in examples}),
+    "seconds": samples.shape[1] / rate_hz, "protocol": found,
+  }  # fmt: skip
+  write_text(out / "report.json", json.dumps(results, indent=1) + "\n")
+  write_text(out / "table.md", tabulate_protocol(results))
   return out / "table.md"
 
 
@@ -202,7 +234,8 @@ def main(argv: list[str] | None = None) -> None:
   add = parser.add_argument
   add("--data", help="a dataset of token shards (default: the one that the model was trained on)")
   add("--split", default="test", help="the songs judged (default test)")
-  add("--examples", type=int, default=48, help="windows (default 48)")
+  add("--protocol", choices=tuple(EXAMPLES), default="full", help="what is measured (default full)")
+  add("--examples", type=int, help="windows (default 48, with --protocol paper 400)")
   add("--originals", type=Path, metavar="DIR",
       help="what data_prep.originals wrote: adds the true stems before the codec")  # fmt: skip
   add("--embedding", action="append", metavar="SPEC", help="for FAD; repeat for more")

@@ -26,11 +26,10 @@ from stemgen_jax.evaluate.metrics.frechet import (
   frechet_infinity,
   gaussian_distance,
 )
-from stemgen_jax.evaluate.metrics.intervals import EDGES, draw_songs
+from stemgen_jax.evaluate.metrics.intervals import bootstrap_set
 from stemgen_jax.shell.folders import write_text
 
 SUBSETS = 5  # the smallest set that `frechet_infinity` measures is a fifth
-DRAWS = 100  # of an interval whose figure takes long
 
 Parts = list[Float[np.ndarray, "_ D"]]  # the embeddings of each window
 
@@ -87,16 +86,9 @@ def measure_quality(
 def resampled(
   figure: Callable[[Int[np.ndarray, " m"]], float], parts: Parts, songs: Shaped[np.ndarray, " n"]
 ) -> dict[str, float]:
-  """Returns a figure of how often each embedding counts, and its 95 % interval over songs.
-
-  A resample repeats songs, so it looks poorer than the set it is drawn from: the interval is moved
-  by the mean of that, and lies around the figure.
-  """
+  """Returns a figure of how often each embedding counts, and its 95 % interval over songs."""
   sizes = [len(part) for part in parts]
-  value = figure(np.ones(sum(sizes), int))
-  drawn = [figure(np.repeat(row, sizes)) for row in draw_songs(songs, DRAWS)]
-  low, high = np.quantile(drawn, EDGES) - np.mean(drawn) + value
-  return {"mean": float(value), "low": float(low), "high": float(high)}
+  return bootstrap_set(lambda counts: figure(np.repeat(counts, sizes)), songs)
 
 
 def measure_adherence(

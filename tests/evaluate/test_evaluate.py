@@ -78,6 +78,25 @@ def test_report_resumes_and_repeats(run, tmp_path, monkeypatch, capsys):
   assert "MODEL.onnx,MATRIX" in capsys.readouterr().err
 
 
+def test_the_papers_protocol_compares_populations(run, tmp_path, capsys):
+  results = run("paper", protocol="paper", examples=3)
+  found = results["protocol"]
+  assert results["n"] == 3
+  assert set(found["mirdd"]) == {"model", "other"}
+  for figures in found["mirdd"].values():
+    assert figures["MIRDD"]["mean"] >= 0
+    assert set(figures) == set(found["floor"])
+  assert found["fad"]["encodec"]["model"]["mean"] > 0
+  assert set(found["beat_f"]) == {"true", "model", "other"}
+  table = capsys.readouterr().out
+  assert "| MIRDD ↓ |" in table
+  assert "beats a bar" in table
+  lines = (tmp_path / "paper/mixes.jsonl").read_text().splitlines()
+  assert len(lines) == 3
+  (tmp_path / "paper/mixes.jsonl").write_text("\n".join(lines[:2]) + "\n")
+  assert run("paper", protocol="paper", examples=3) == results
+
+
 def test_floors_are_what_they_say():
   rows = {"song": np.array(["a", "a", "b"]), "conditions": np.array([[0], [0], [1]])}
   pool = {

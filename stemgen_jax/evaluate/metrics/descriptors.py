@@ -24,7 +24,6 @@ CHROMA_RATE_HZ = notes.RATE_HZ / notes.HOP_SAMPLES  # 86
 MEL_BANDS, BAND_EDGES = 128, [0, 16, 40, 80, 128]  # about 0 to 400, 1300, 4000 and 11 000 Hz
 DEPTH_DB = 80.0  # below the loudest; less is silence
 SILENT_DB = -60.0  # RMS of full scale
-SURE = 0.3  # salience of a note that counts as sounding
 TONAL = 0.4  # drums reach 0.30, the least tonal of other instruments 0.49
 SMOOTH_S = 0.15  # of chroma: notes of one chord seldom begin together
 CHORD_SHARPNESS = 0.1  # of the softmax over chords
@@ -93,27 +92,32 @@ class Descriptors:
   duration_s: float
 
 
-def describe(samples: Samples, rate_hz: int) -> Descriptors:
+def describe(samples: Samples, rate_hz: int, pitch: bool = True) -> Descriptors:
   """Returns what is heard in a sound of some seconds; all None for silence.
 
-  A second of one core describes about 25 seconds. Sound shorter than WINDOW_SAMPLES at
-  RATE_HZ counts as silence.
+  A second of one core describes about 25 seconds. Without `pitch` only rhythm is heard.
   """
   mono = convert_audio(samples, rate_hz, RATE_HZ, 1)[0]
   duration_s = samples.shape[1] / rate_hz
-  power = float(np.square(mono, dtype=np.float64).mean()) if len(mono) >= WINDOW_SAMPLES else 0.0
-  if power < 10 ** (SILENT_DB / 10):
+  if is_silent(mono):
     return Descriptors(None, None, None, duration_s)
   rhythm = _hear_rhythm(mono)
-  if notes.missing_part():
+  if not pitch or notes.missing_part():
     return Descriptors(None, rhythm, None, duration_s)
   found = notes.find_notes(mono)
   return Descriptors(
-    harmony=_hear_harmony(found) if _measure_tonality(found, mono) >= TONAL else None,
+    harmony=hear_harmony(found, mono),
     rhythm=rhythm,
     attacks=np.square(found.attacks).sum(axis=1),
     duration_s=duration_s,
   )
+
+
+def is_silent(mono: Float[np.ndarray, " samples"]) -> bool:
+  """Returns whether sound at RATE_HZ is below SILENT_DB, or shorter than WINDOW_SAMPLES."""
+  if len(mono) < WINDOW_SAMPLES:
+    return True
+  return float(np.square(mono, dtype=np.float64).mean()) < 10 ** (SILENT_DB / 10)
 
 
 def correlate(
@@ -159,9 +163,12 @@ def _measure_tonality(found: notes.Notes, mono: Float[np.ndarray, " samples"]) -
   return float(np.average(found.salience.max(axis=1), weights=energy))
 
 
-def _hear_harmony(found: notes.Notes) -> Harmony:
+def hear_harmony(found: notes.Notes, mono: Float[np.ndarray, " samples"]) -> Harmony | None:
+  """Returns the harmony of a sound at RATE_HZ with these notes; None if it has no pitch (drums)."""
+  if _measure_tonality(found, mono) < TONAL:
+    return None
   salience = found.salience.astype(np.float64)
-  sounding = _fold(np.where(salience > SURE, salience, 0.0))
+  sounding = _fold(np.where(salience > notes.SURE, salience, 0.0))
   chroma = smooth(_fold(np.square(salience)), SMOOTH_S * CHROMA_RATE_HZ, axis=0)
   unit = chroma / np.maximum(np.linalg.norm(chroma, axis=1, keepdims=True), 1e-12)
   likeness = np.exp(unit @ TRIADS.T / math.sqrt(3) / CHORD_SHARPNESS)

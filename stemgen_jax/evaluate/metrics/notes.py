@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from stemgen_jax.errors import UserError
 
@@ -25,6 +25,9 @@ INPUT, SALIENCE, ATTACKS = (
   "StatefulPartitionedCall:2",
 )
 WINDOW_SAMPLES, WINDOW_FRAMES = 43_844, 172  # the network's, no other fits
+SURE, STRUCK = 0.3, 0.5  # salience of a note that sounds, attack of one that begins
+LEAST_FRAMES = 11  # of a note, 128 ms
+RISE_FRAMES = 4  # after its attack a note need not sound yet
 MARGIN_FRAMES = 14  # of a window's edges, where the network hears too little; 144 frames are kept
 
 
@@ -68,6 +71,30 @@ def find_notes(mono: Float[np.ndarray, " samples"]) -> Notes:
   found = _load_model().run([SALIENCE, ATTACKS], {INPUT: windows[..., None].astype(np.float32)})
   inside = slice(MARGIN_FRAMES, -MARGIN_FRAMES)
   return Notes(*(x[:, inside].reshape(-1, NOTES)[:frames] for x in found))
+
+
+def pick_notes(found: Notes) -> Int[np.ndarray, "n 3"]:
+  """Returns each note's first frame, the frame in which it is over, and its MIDI number.
+
+  A note begins at a peak of its attack of STRUCK or more, and sounds until its salience is below
+  SURE or it is struck again. Notes shorter than LEAST_FRAMES are left out.
+
+  Source: the thresholds are Basic Pitch's (arXiv:2203.09893); its search for notes without an
+  attack is left out.
+  """
+  attacks = np.pad(found.attacks, ((1, 1), (0, 0)))
+  middle = attacks[1:-1]
+  peaks = (middle >= STRUCK) & (middle > attacks[:-2]) & (middle >= attacks[2:])
+  picked = []
+  for key in np.flatnonzero(peaks.any(axis=0)):
+    starts = np.flatnonzero(peaks[:, key])
+    quiet = np.append(np.flatnonzero(found.salience[:, key] < SURE), len(peaks))
+    ends = quiet[np.minimum(np.searchsorted(quiet, starts + RISE_FRAMES), len(quiet) - 1)]
+    ends = np.minimum(ends, np.append(starts[1:], len(peaks)))
+    picked += [(s, e, LOWEST + key) for s, e in zip(starts, ends, strict=True)]
+  return np.array([note for note in picked if note[1] - note[0] >= LEAST_FRAMES], int).reshape(
+    -1, 3
+  )
 
 
 def _find_model() -> Path | None:
