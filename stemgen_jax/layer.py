@@ -27,6 +27,7 @@ from rich.console import Console
 
 from stemgen_jax.audio.files import Samples, read_audio, write_audio
 from stemgen_jax.audio.loudness import amplify
+from stemgen_jax.audio.silence import STEM_LUFS
 from stemgen_jax.categories import category_index
 from stemgen_jax.errors import run_cli
 from stemgen_jax.sample import add_model_flags, add_take_flags, write_result
@@ -38,7 +39,6 @@ from stemgen_jax.shell.folders import claim_folder, make_folder, write_text
 from stemgen_jax.training.model_bundle import EXAMPLE
 
 PLAN, LAYER = "layers.json", "layer.json"
-SILENT_LUFS = -50.0  # as the codec gives it, a take below this is silence
 
 
 def layer(arguments: argparse.Namespace) -> Path:
@@ -122,7 +122,7 @@ def choose(takes: list[dict[str, Any]], enough: float | None) -> int:
   def rank(i: int) -> tuple[bool, float]:
     lufs, score = takes[i]["lufs"], takes[i]["listening_score_nats"]
     sounds = (
-      lufs is not None and lufs - takes[i]["gain_db"] + takes[i]["context_gain_db"] > SILENT_LUFS
+      lufs is not None and lufs - takes[i]["gain_db"] + takes[i]["context_gain_db"] > STEM_LUFS
     )
     return sounds, score if enough is None else min(score, enough)
 

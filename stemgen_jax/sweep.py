@@ -16,11 +16,10 @@ same windows of held-out songs, with the same seeds. The table has
   FAD-encodec    Fréchet distance of the codec's latents (means over a second) to those of other
                  songs' true stems: smaller is nearer to real music; biased, but by as much in each
                  row of one table
-  harmony        distance of the stem's harmony from its context's, 0 to 1: a part of its fit, over
-                 the stems to which it applies (`stemgen_jax/evaluate/metrics/fit.py`)
-  rhythm         likewise
+  harmony,       distances of the stem's from its context's, 0 to 1: parts of its fit, over the stems
+  rhythm         to which they apply (`stemgen_jax/evaluate/metrics/fit.py`)
   pitched        share of stems in which harmony applies, they have notes
-  silent         share of stems below -50 dB
+  silent         share of stems below -50 LUFS
   FAD, MIRDD     by the paper's protocol: FAD-encodec of the stems to the true ones of the same
                  windows, MIRDD of both over their contexts (`evaluate/metrics/mirdd.py`)
 
@@ -42,6 +41,8 @@ import numpy as np
 from jaxtyping import Float
 from rich.console import Console
 
+from stemgen_jax.audio.loudness import measure_lufs
+from stemgen_jax.audio.silence import STEM_LUFS
 from stemgen_jax.codec import Codec
 from stemgen_jax.config import SampleConfig
 from stemgen_jax.data.records import Dataset
@@ -63,6 +64,7 @@ from stemgen_jax.evaluate.metrics.intervals import bootstrap
 from stemgen_jax.evaluate.metrics.mirdd import Counts, count_bins, measure_mirdd
 from stemgen_jax.evaluate.metrics.mix_bins import describe_mix
 from stemgen_jax.model.generate import take_keys
+from stemgen_jax.pages.markdown import table
 from stemgen_jax.sampling.request import resolve_settings
 from stemgen_jax.sampling.request_files import read_lines
 from stemgen_jax.sampling.stemgen import StemGen
@@ -71,7 +73,6 @@ from stemgen_jax.shell.folders import claim_folder, write_text
 
 PLAN, ROWS = "plan.json", "rows.jsonl"
 TRUE, OTHER = "true stems", "other songs' stems"
-SILENT_DB = -50.0
 COLUMNS = (
   "setting", "s a stem", "score", "95 %", "FAD-encodec", "harmony", "rhythm", "pitched", "silent",
   "FAD", "MIRDD",
@@ -191,7 +192,6 @@ def measure(
     ]
   )
   audio = decode_stems(model.codec, codes)
-  level_db = 10 * np.log10(np.square(audio).mean(axis=(1, 2)) + 1e-12)
   low, high = bootstrap(scores, batch["song"])
   rate_hz = model.codec.decoded_rate_hz
   fits = [
@@ -207,7 +207,7 @@ def measure(
     "fad_encodec": frechet_distance(far, latents),
     **{name: mean_of(values, batch["song"])["mean"] for name, values in families.items()},
     "pitched": float(np.isfinite(families["harmony"]).mean()),
-    "silent": float((level_db < SILENT_DB).mean()),
+    "silent": float(np.mean([measure_lufs(x, rate_hz) <= STEM_LUFS for x in audio])),
     "FAD": frechet_distance(target.latents, latents),
     "MIRDD": measure_mirdd(target.mixes, mixes, batch["song"])["MIRDD"]["mean"],
     "n": len(codes),
@@ -228,20 +228,23 @@ def embed(codec: Codec, audio: np.ndarray) -> Float[np.ndarray, "n D"]:
 def tabulate(rows: list[dict[str, Any]]) -> str:
   """Returns the rows as a Markdown table."""
   known = any(row["paper"] for row in rows)
-  columns = [*COLUMNS, *((f"{name}, the paper's" for name in PAPER) if known else ())]
-  lines = ["| " + " | ".join(columns) + " |", "|---" * len(columns) + "|"]
-  for row in rows:
-    took = "" if row["stem_s"] is None else f"{row['stem_s']:.2f}"
-    interval = f"{row['low']:+.3f} to {row['high']:+.3f}"
-    harmony, rhythm = (
-      "" if row[name] is None else f"{row[name]:.3f}" for name in ("harmony", "rhythm")
-    )
-    lines.append(
-      f"| {row['name']} | {took} | {row['score']:+.3f} | {interval} |"
-      f" {row['fad_encodec']:.2f} | {harmony} | {rhythm} | {row['pitched']:.0%} |"
-      f" {row['silent']:.0%} | {row['FAD']:.2f} | {row['MIRDD']:.3f} |"
-      + "".join(f" {(row['paper'] or {}).get(name, '')} |" for name in PAPER if known)
-    )
+  cells = [
+    [
+      row["name"],
+      "" if row["stem_s"] is None else f"{row['stem_s']:.2f}",
+      f"{row['score']:+.3f}",
+      f"{row['low']:+.3f} to {row['high']:+.3f}",
+      f"{row['fad_encodec']:.2f}",
+      *("" if row[name] is None else f"{row[name]:.3f}" for name in ("harmony", "rhythm")),
+      f"{row['pitched']:.0%}",
+      f"{row['silent']:.0%}",
+      f"{row['FAD']:.2f}",
+      f"{row['MIRDD']:.3f}",
+      *((row["paper"] or {}).get(name, "") for name in PAPER if known),
+    ]
+    for row in rows
+  ]
+  lines = table([*COLUMNS, *(f"{name}, the paper's" for name in PAPER if known)], cells)
   if known:
     lines += ["", "The paper's figures are of another model, with other extractors."]
   return "\n".join(lines) + "\n"

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import numpy as np
 
+from stemgen_jax.audio.silence import CORPUS_DB
 from stemgen_jax.data.clips import Clip, Metadata, check_clip
 from stemgen_jax.data.shards import COLUMNS, Shard, hash_file, list_clip, read_clips
 from stemgen_jax.errors import UserError
 
-SILENT_DB = -80.0  # a stem below this throughout says nothing
 LOUDEST_DB = 20.0
 GAIN_DB = (-60.0, 24.0)  # a mix's clip guard takes little; more than this is a mistake
 
@@ -75,8 +75,8 @@ class ClipChecks:
     yield from self._compare_codes(clip)
     if (loudest := float(clip.stem_level_db.max())) > LOUDEST_DB:
       yield "loudness", f"a cell of {loudest:g} dB above full scale"
-    for stem in np.flatnonzero(clip.stem_level_db.max(1) < SILENT_DB):
-      yield "silent stems", f"stem {stem} is below {SILENT_DB:g} dB throughout"
+    for stem in np.flatnonzero(clip.stem_level_db.max(1) < CORPUS_DB):
+      yield "silent stems", f"stem {stem} is below {CORPUS_DB:g} dB throughout"
     if clip.target_db < gate_db:
       why = "known conditions" if clip.targets.any() else "any known condition"
       yield "no target", f"no stem of {why} reaches {gate_db:g} dB: training leaves it out"

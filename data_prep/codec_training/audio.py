@@ -14,12 +14,12 @@ import numpy as np
 from jaxtyping import Float, Int16
 
 from stemgen_jax.audio.files import convert_audio, read_audio
+from stemgen_jax.audio.silence import AUDIBLE
 from stemgen_jax.errors import UserError
 from stemgen_jax.shell.folders import appearing
 
 Song = Int16[np.ndarray, "S channels samples"]
 STEMS = "stems/[!.]*.flac"
-AUDIBLE = 1e-3  # peak below which a crop counts as silence
 
 
 def find_songs(roots: Iterable[str], split: str, max_songs: int = 0) -> list[Path]:

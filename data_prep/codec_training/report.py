@@ -7,9 +7,9 @@ import numpy as np
 from jaxtyping import Float
 from tensorboardX import SummaryWriter
 
-from data_prep.codec_training import audio as codec_audio
 from data_prep.codecs.torch_codec import TorchCodec
 from stemgen_jax.audio.files import write_audio
+from stemgen_jax.audio.silence import AUDIBLE
 from stemgen_jax.codec.fidelity import evaluate
 
 LOOK_CROPS = 8  # of the held-out crops that a look on the way measures
@@ -76,7 +76,7 @@ def round_trip(codec: TorchCodec, audio: Audio) -> dict[str, list[float]]:
   from the first 1, 2, ... levels; `perplexity` and `used_share` are of each level's codes.
   """
   found = evaluate(codec, audio)
-  audible = np.abs(audio).max(axis=(1, 2)) > codec_audio.AUDIBLE
+  audible = np.abs(audio).max(axis=(1, 2)) > AUDIBLE
   figures = {
     "mel_distance_db": found.mel_distance_db.mean(axis=1),
     "si_sdr_db": np.median(found.si_sdr_db[:, audible], axis=1),

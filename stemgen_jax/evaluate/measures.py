@@ -15,6 +15,7 @@ import numpy as np
 from jaxtyping import Float, Shaped
 
 from stemgen_jax.audio.loudness import measure_lufs
+from stemgen_jax.audio.silence import STEM_LUFS
 from stemgen_jax.errors import UserError
 from stemgen_jax.evaluate.examples import Example
 from stemgen_jax.evaluate.metrics.descriptors import Descriptors, describe
@@ -23,7 +24,6 @@ from stemgen_jax.evaluate.metrics.intervals import EDGES, draw_songs
 from stemgen_jax.sampling.stemgen import StemGen
 from stemgen_jax.shell.folders import write_text
 
-SILENT_LUFS = -50.0
 LEAST_SONGS = 5  # behind an interval
 HARMONY = ("key", "chords", "consonance", "chord_changes")
 RHYTHM = tuple(name for name in WEIGHTS if name not in HARMONY)
@@ -102,7 +102,7 @@ def measure(
   for name in example.sets:
     samples, rate_hz = example.read(name)
     found = compare(describe(samples, rate_hz), heard)
-    found["sounds"] = float(measure_lufs(samples, rate_hz) > SILENT_LUFS)
+    found["sounds"] = float(measure_lufs(samples, rate_hz) > STEM_LUFS)
     found["category"] = float(classify(example, name) == example.category)
     if name in WITH_CODES:
       (score,) = model.score(codes["context"][None], codes[name][None], conditions)

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from stemgen_jax.evaluate.examples import Example
+from stemgen_jax.pages.markdown import table
 
 COLUMNS = ("other", "shifted", "chance", "model", "true", "original")
 HEADINGS = {
@@ -21,7 +22,7 @@ WAY_SHOWN = (-1.5, 2.0)  # of the picture
 def tabulate(results: dict[str, Any]) -> str:
   """Returns the figures as Markdown tables."""
   columns = columns_of(results)
-  lines = _table(
+  lines = table(
     ["metric", *(HEADINGS[name] for name in columns), "floor to ceiling", "tells", "n"],
     [
       [label_of(row), *(interval_of(row["sets"][name]) for name in columns), way_of(row),
@@ -32,7 +33,7 @@ def tabulate(results: dict[str, Any]) -> str:
   for name, found in results["distances"].items():
     lines += ["", f"Embedding {name}, {found['seconds']:.2g} s each; reference:"
               f" {found['reference']} of the training songs' true stems.", ""]  # fmt: skip
-    lines += _table(
+    lines += table(
       ["set", f"FAD-{name}", f"FAD-inf-{name}", f"KAD-{name}", f"APA-{name}", "n"],
       [
         [HEADINGS[r["set"]], distance_of(r["FAD"]),
@@ -44,9 +45,9 @@ def tabulate(results: dict[str, Any]) -> str:
     lines += ["", explain_distances(found)]
   if results["cocola"]:
     found = [[HEADINGS[row["set"]], interval_of(row)] for row in results["cocola"]]
-    lines += ["", *_table(["set", "COCOLA"], found)]
+    lines += ["", *table(["set", "COCOLA"], found)]
   gains = [[str(row["level"]), interval_of(row)] for row in results["gain"]]
-  lines += ["", *_table(["level", "listening gain, nats a token"], gains)]
+  lines += ["", *table(["level", "listening gain, nats a token"], gains)]
   told = results["classifier"]
   lines += [
     "",
@@ -179,8 +180,3 @@ def draw_distances(distances: dict[str, Any], columns: Sequence[str]) -> str:
       xlabel=f"FAD-{name}",
     )  # fmt: skip
   return embed_figure(figure)
-
-
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-  lines = ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
-  return lines + ["| " + " | ".join(row) + " |" for row in rows]

@@ -24,6 +24,7 @@ from stemgen_jax.evaluate.metrics.embeddings import Embedding
 from stemgen_jax.evaluate.metrics.fit import align
 from stemgen_jax.evaluate.metrics.mirdd import count_bins, measure_floor, measure_mirdd
 from stemgen_jax.evaluate.metrics.mix_bins import LEFT_OUT, describe_mix
+from stemgen_jax.pages.markdown import table
 from stemgen_jax.shell.folders import write_text
 
 TRUE, JUDGED = "true", ("model", "other")
@@ -101,22 +102,23 @@ def describe_windows(
 
 def tabulate_protocol(results: dict[str, Any]) -> str:
   """Returns the figures as Markdown tables."""
-  found, lines = results["protocol"], []
-  head = ["figure", "floor", "model", "another song's", "the paper's best", "its naive"]
-  lines += ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
+  found = results["protocol"]
+  rows = []
   for name, sets in found["fad"].items():
     paper = PAPER["FAD (VGGish)"] if name == "vggish" else ("", "")
-    lines.append(_row(f"FAD-{name} ↓", "", *(_interval(sets[s]) for s in JUDGED), *paper))
-  for name in next(iter(found["mirdd"].values())):
-    floor = f"{found['floor'][name]:.3f}"
-    paper = PAPER.get(name, ("", ""))
+    rows.append([f"FAD-{name} ↓", "", *(_interval(sets[s]) for s in JUDGED), *paper])
+  for name, floor in found["floor"].items():
     label = f"{name} ↓" if name == "MIRDD" else f"of it, {name}"
-    lines.append(_row(label, floor, *(_interval(found["mirdd"][s][name]) for s in JUDGED), *paper))
-  lines += ["", "| figure | model | another song's | true |", "|---|---|---|---|"]
-  lines.append(_row("Beat-F ↑", *(_interval(found["beat_f"][s]) for s in (*JUDGED, TRUE))))
+    own = (_interval(found["mirdd"][s][name]) for s in JUDGED)
+    rows.append([label, f"{floor:.3f}", *own, *PAPER.get(name, ("", ""))])
+  lines = table(
+    ["figure", "floor", "model", "another song's", "the paper's best", "its naive"], rows
+  )
+  rows = [["Beat-F ↑", *(_interval(found["beat_f"][s]) for s in (*JUDGED, TRUE))]]
   if found["cocola"]:
     of = {row["set"]: row for row in found["cocola"]}
-    lines.append(_row("COCOLA ↑", *(_interval(of[s]) for s in (*JUDGED, TRUE))))
+    rows.append(["COCOLA ↑", *(_interval(of[s]) for s in (*JUDGED, TRUE))])
+  lines += ["", *table(["figure", "model", "another song's", "true"], rows)]
   left = "; ".join(f"{name} ({reason})" for name, reason in LEFT_OUT.items())
   return "\n".join([
     *lines, "",
@@ -132,7 +134,3 @@ def _interval(found: dict[str, Any]) -> str:
   if found["mean"] is None:
     return ""
   return f"{found['mean']:.4g} ({found['low']:.4g}, {found['high']:.4g})"
-
-
-def _row(*cells: Any) -> str:
-  return "| " + " | ".join(map(str, cells)) + " |"

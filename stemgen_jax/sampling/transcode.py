@@ -15,13 +15,13 @@ from scipy import signal
 
 from stemgen_jax.audio import loudness
 from stemgen_jax.audio.files import Samples, convert_audio
+from stemgen_jax.audio.silence import AUDIBLE
 from stemgen_jax.codec import Codec
 from stemgen_jax.codec.segments import DEFAULT_SCALE
 from stemgen_jax.errors import UserError
 
 ROUND_S = 1.0  # of a loop that the codec hears again before its start and after its end
 STEM_SCALE = 0.5  # RMS of a stem over its context's, where the codes hold no loudness
-AUDIBLE = 1e-3  # RMS of a context below which it says nothing of loudness
 MOST_GAIN_DB = 40.0  # that brings a context to the loudness of the mixes a model was trained on
 
 

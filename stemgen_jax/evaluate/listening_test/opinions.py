@@ -15,6 +15,7 @@ import numpy as np
 
 from stemgen_jax.errors import UserError
 from stemgen_jax.evaluate.metrics.intervals import bootstrap
+from stemgen_jax.pages.markdown import table
 from stemgen_jax.shell.folders import make_folder
 
 SETS = {"true": "the song's own stem", "model": "the model's", "other": "another song's"}
@@ -118,13 +119,13 @@ def mean_opinion_scores(report: Path) -> list[dict[str, Any]]:
 
 def tabulate_opinions(rows: list[dict[str, Any]]) -> str:
   """Returns the rows of `mean_opinion_scores` as a Markdown table."""
-  lines = ["| stem | MOS (1 to 5) | 95 % | ratings | raters | songs |", "|---|---|---|---|---|---|"]
-  for row in rows:
-    lines.append(
-      f"| {SETS[row['set']]} | {row['mos']:.2f} | {row['low']:.2f} to {row['high']:.2f} |"
-      f" {row['ratings']} | {row['raters']} | {row['songs']} |"
-    )
-  return "\n".join(lines) + "\n"
+  cells = [
+    [SETS[row["set"]], f"{row['mos']:.2f}", f"{row['low']:.2f} to {row['high']:.2f}"]
+    + [row[name] for name in ("ratings", "raters", "songs")]
+    for row in rows
+  ]
+  head = ["stem", "MOS (1 to 5)", "95 %", "ratings", "raters", "songs"]
+  return "\n".join(table(head, cells)) + "\n"
 
 
 def is_rating(value: object) -> bool:

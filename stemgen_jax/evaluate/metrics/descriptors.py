@@ -16,6 +16,7 @@ from scipy import ndimage
 
 from stemgen_jax.audio import alignment
 from stemgen_jax.audio.files import Samples, convert_audio
+from stemgen_jax.audio.silence import SOUND_DB
 from stemgen_jax.evaluate.metrics import notes
 
 RATE_HZ, HOP_SAMPLES, WINDOW_SAMPLES = 22_050, 128, 2048
@@ -23,7 +24,6 @@ FLUX_RATE_HZ = RATE_HZ / HOP_SAMPLES  # 172
 CHROMA_RATE_HZ = notes.RATE_HZ / notes.HOP_SAMPLES  # 86
 MEL_BANDS, BAND_EDGES = 128, [0, 16, 40, 80, 128]  # about 0 to 400, 1300, 4000 and 11 000 Hz
 DEPTH_DB = 80.0  # below the loudest; less is silence
-SILENT_DB = -60.0  # RMS of full scale
 TONAL = 0.4  # drums reach 0.30, the least tonal of other instruments 0.49
 SMOOTH_S = 0.15  # of chroma: notes of one chord seldom begin together
 CHORD_SHARPNESS = 0.1  # of the softmax over chords
@@ -114,10 +114,10 @@ def describe(samples: Samples, rate_hz: int, pitch: bool = True) -> Descriptors:
 
 
 def is_silent(mono: Float[np.ndarray, " samples"]) -> bool:
-  """Returns whether sound at RATE_HZ is below SILENT_DB, or shorter than WINDOW_SAMPLES."""
+  """Returns whether sound at RATE_HZ is below SOUND_DB, or shorter than WINDOW_SAMPLES."""
   if len(mono) < WINDOW_SAMPLES:
     return True
-  return float(np.square(mono, dtype=np.float64).mean()) < 10 ** (SILENT_DB / 10)
+  return float(np.square(mono, dtype=np.float64).mean()) < 10 ** (SOUND_DB / 10)
 
 
 def correlate(
