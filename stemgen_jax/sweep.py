@@ -16,7 +16,7 @@ same windows of held-out songs, with the same seeds. The table has
   FAD-encodec    Fréchet distance of the codec's latents (means over a second) to those of other
                  songs' true stems: smaller is nearer to real music; biased, but by as much in each
                  row of one table
-  harmony,       distances of the stem's from its context's, 0 to 1: parts of its fit, over the stems
+  harmony,       distances of the stem from its context, 0 to 1: parts of its fit, over the stems
   rhythm         to which they apply (`stemgen_jax/evaluate/metrics/fit.py`)
   pitched        share of stems in which harmony applies, they have notes
   silent         share of stems below -50 LUFS
