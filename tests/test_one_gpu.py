@@ -75,7 +75,8 @@ class ParsedError(Exception):
 WORKERS = {  # what each command calls once it has read its flags
   "data_prep.fetch": "fetch", "data_prep.convert_codec": "convert_codec",
   "data_prep.tokenize": "open_corpus", "data_prep.inspect": "Path",
-  "stemgen_jax.train": "train", "stemgen_jax.sweep": "sweep",
+  "stemgen_jax.train": "train", "stemgen_jax.evaluate.__main__": "evaluate",
+  "stemgen_jax.sweep": "sweep",
 }  # fmt: skip
 
 
@@ -91,8 +92,6 @@ def test_every_command_is_understood_by_its_module(tmp_path, monkeypatch, more):
   understood = set()
   for module, flags in filter(None, calls):
     name = f"{module}.__main__" if module == "stemgen_jax.evaluate" else module
-    if name not in WORKERS:
-      continue
     code = importlib.import_module(name)
     with monkeypatch.context() as patch:
       patch.setattr(code, WORKERS[name], parsed)
@@ -276,8 +275,16 @@ def test_from_an_archive_and_a_name_to_the_tables(miniature, tmp_path):
   with serving(HubServer("someone/encodec_32khz", codec)) as hub:
     hub.files["/songs.tar.gz"] = archive
     hub.breaks = 1
-    for stage in ("check", "codec", "extract", "tokenize", "inspect"):
-      run("--stage", stage, "--fetch")
-  run("--config.optim.steps=2", "--stage", "train")
-  said = run("--config.optim.steps=4", "--stage", "train")
+    run("--fetch", "--stage", "check")
+    run("--fetch", "--stage", "codec")
+  run("--config.optim.steps=2", "--stage", "extract")
+  for stage in ("tokenize", "inspect", "train"):
+    run("--config.optim.steps=2", "--stage", stage)
+  said = run("--config.optim.steps=4")
+  for stage in ("check", "codec", "extract", "tokenize", "inspect"):
+    assert f"{stage}: finished before" in said
   assert "resuming" in said
+  assert (tmp_path / "out/report/table.md").is_file()
+  for number, rows in ((1, 10), (2, 4), (3, 2)):
+    written = (tmp_path / f"out/table{number}/rows.jsonl").read_text().splitlines()
+    assert len(written) == rows + 2  # and those of the true and of other songs' stems
