@@ -31,7 +31,8 @@ def main(argv: list[str] | None = None) -> None:
   parser = build_parser(__doc__)
   parts = parser.add_subparsers(dest="part", metavar="PART", required=True)
   for name, part in PARTS.items():
-    chosen = parts.add_parser(name, help=part.__doc__.splitlines()[0], description=part.__doc__)
+    told = part.__doc__ or name
+    chosen = parts.add_parser(name, help=told.splitlines()[0], description=told)
     chosen.formatter_class = parser.formatter_class
     chosen.add_argument("--json", type=Path, metavar="FILE", help="write the rows here too")
     part.add_arguments(chosen)

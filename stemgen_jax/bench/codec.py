@@ -21,7 +21,7 @@ from pathlib import Path
 
 import jax
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Array, Float
 
 from stemgen_jax import codec as codecs
 from stemgen_jax.bench.table import Row, describe_machine
@@ -30,16 +30,18 @@ from stemgen_jax.codec.architecture import GROUP_NORM, CodecSpec, tensor_shapes
 from stemgen_jax.codec.bundle import DEMO_BUNDLE, save_bundle
 from stemgen_jax.errors import UserError
 
-_RANDOM = {"licence": "none", "source": "random weights"}
+_LICENCE, _SOURCE = "none", "random weights"
 PUBLISHED = {
-  "encodec_24khz": CodecSpec(sample_rate=24_000, n_levels=32, **_RANDOM),
+  "encodec_24khz": CodecSpec(
+    sample_rate=24_000, n_levels=32, licence=_LICENCE, source=_SOURCE
+  ),
   "encodec_32khz": CodecSpec(
     sample_rate=32_000, n_levels=4, n_codes=2048, ratios=(8, 5, 4, 4), n_filters=64, causal=False,
-    true_skip=True, **_RANDOM,
+    true_skip=True, licence=_LICENCE, source=_SOURCE,
   ),
   "encodec_48khz": CodecSpec(
     sample_rate=48_000, channels=2, n_levels=16, causal=False, norm=GROUP_NORM, normalize=True,
-    segment_s=1.0, **_RANDOM,
+    segment_s=1.0, licence=_LICENCE, source=_SOURCE,
   ),
 }  # fmt: skip
 CALLS = ("encode", "decode")
@@ -146,13 +148,16 @@ class JaxTimer:
   library, version, note = "jax", jax.__version__, ""
 
   def __init__(self, codec: codecs.Codec, audio: Float[np.ndarray, "B channels samples"]):
-    self._codec, self._audio, self._codes = codec, audio, None
+    self._codec, self._audio = codec, audio
+    self._codes: Array | None = None
 
   def time(self, call: str) -> float:
     """Returns the seconds of one `encode`, or of one `decode` of what it gave."""
     start = time.perf_counter()
     if call == "encode":
       self._codes = jax.block_until_ready(self._codec.encode(self._audio))
+    elif self._codes is None:
+      raise ValueError(f"encode must be timed before decode; got {call!r} first.")
     else:
       jax.block_until_ready(self._codec.decode(self._codes))
     return time.perf_counter() - start

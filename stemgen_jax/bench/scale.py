@@ -95,7 +95,7 @@ def train(data: Path, workdir: Path) -> Row:
   command += [f"--config.{name}={value}" for name, value in settings.items()]
   began_s, steps_s, said = time.perf_counter(), [], []
   with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
-    for line in process.stderr:
+    for line in process.stderr or ():
       said.append(line.strip())
       if line.lstrip().startswith("step "):
         steps_s.append(time.perf_counter() - began_s)

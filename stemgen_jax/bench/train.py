@@ -17,8 +17,9 @@ import argparse
 import statistics
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -159,7 +160,7 @@ def measure(
     "matmul_gflops_per_s": matmul_rate / 1e9,
     "matmul_share": rate / matmul_rate,
     "wait_share": sum(waits_s) / sum(steps_s),
-    "compilations": step_fn._cache_size(),
+    "compilations": cast(Any, step_fn)._cache_size(),  # which jax.stages.Wrapped does not declare
     **describe_machine(),
   }
 
@@ -182,7 +183,7 @@ def build_config(
   return Config(name="bench", model=model, data=data)
 
 
-def plot(rows: Sequence[Row], path: Path) -> None:
+def plot(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
   """Draws a step's time over width, length and batch, beside what its FLOP would take as matmul."""
   from matplotlib.figure import Figure
 

@@ -22,7 +22,9 @@ class TorchWorker:
     self, module: str, words: Sequence[object], needs: Sequence[str] = (), start: bytes = b""
   ):
     """Starts it with flags, and what it reads first; the packages it needs may be absent."""
-    self.version, self.note, self._process = None, "", None
+    self.version: str | None = None
+    self.note = ""
+    self._process: subprocess.Popen[bytes] | None = None
     absent = [name for name in ("torch", *needs) if importlib.util.find_spec(name) is None]
     if absent:
       self.note = f"{absent[0]} not installed"
@@ -44,13 +46,14 @@ class TorchWorker:
 
   def _ask(self, request: bytes) -> str:
     """Returns the line that the process answers; an empty one, and a note, if it is gone."""
-    if self.note:
+    process = self._process
+    if self.note or process is None or process.stdin is None or process.stdout is None:
       return ""
     answer = b""
     with contextlib.suppress(BrokenPipeError):
-      self._process.stdin.write(request)
-      self._process.stdin.flush()
-      answer = self._process.stdout.readline()
+      process.stdin.write(request)
+      process.stdin.flush()
+      answer = process.stdout.readline()
     if not answer:
-      self.note = f"stopped with code {self._process.wait()}, see above"
+      self.note = f"stopped with code {process.wait()}, see above"
     return answer.decode().strip()

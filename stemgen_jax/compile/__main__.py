@@ -30,6 +30,7 @@ os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
 os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")  # there is no TPU to share
 
 import jax
+from jax import Device
 from jax.experimental import topologies
 
 from stemgen_jax.bench.table import Row, show_rows
@@ -95,7 +96,7 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def _measure_all(
-  arguments: argparse.Namespace, devices: Sequence[jax.Device], chip: Chip | None
+  arguments: argparse.Namespace, devices: Sequence[Device], chip: Chip | None
 ) -> Iterator[Row]:
   config: Config = arguments.config
   for mesh_config in arguments.mesh or [config.mesh]:
@@ -123,7 +124,7 @@ def parse_mesh(text: str) -> MeshConfig:
   return MeshConfig(data=data, fsdp=fsdp, tensor=tensor)
 
 
-def find_devices(topology: str) -> tuple[list[jax.Device], Chip | None]:
+def find_devices(topology: str) -> tuple[list[Device], Chip | None]:
   """Returns the devices of a topology by name, and what its chip can do.
 
   Raises:

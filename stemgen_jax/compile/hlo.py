@@ -65,12 +65,11 @@ def count_ops(text: str) -> list[Op]:
       found = _INSTRUCTION.match(line)
       if not found:
         continue
-      op = Op(*found.groups(), repeats, top)
+      label, shape, kind, rest = found.groups()
+      op = Op(label, shape, kind, rest, repeats, top)
       yield op
       if op.kind == "while":
-        body, condition = (
-          re.search(rf"{k}=%?([\w.\-]+)", op.rest)[1] for k in ("body", "condition")
-        )
+        body, condition = (_first(rf"{k}=%?([\w.\-]+)", op.rest) for k in ("body", "condition"))
         yield from walk(body, repeats * _turns(computations[condition]), top)
       elif op.kind in ("fusion", "call", "async-start", "custom-call"):
         for called in _CALLED.findall(op.rest):
@@ -84,9 +83,7 @@ def count_collectives(ops: list[Op], devices: int) -> list[Collective]:
   """Returns the collectives; one that the compiler has cut up among fusions counts once."""
   clock = list(itertools.accumulate(op.cycles if op.top else 0 for op in ops))
   done = {
-    re.match(r"%?([\w.\-]+)", op.rest)[1]: i
-    for i, op in enumerate(ops)
-    if op.kind.endswith("-done")
+    _first(r"^%?([\w.\-]+)", op.rest): i for i, op in enumerate(ops) if op.kind.endswith("-done")
   }
   found = {}
   for i, op in enumerate(ops):
@@ -127,6 +124,13 @@ def kernel_flops(ops: list[Op]) -> float:
 def _heads_first(dims: tuple[int, ...]) -> tuple[int, int]:
   """Orders the arrays of a kernel so that 'B N T H' comes last, not sums of 128 equal lanes."""
   return (len(dims) == 4, -dims[-1])
+
+
+def _first(pattern: str, text: str) -> str:
+  """Returns the group of a pattern's first match; raises a ValueError where there is none."""
+  if found := re.search(pattern, text):
+    return found[1]
+  raise ValueError(f"a compiled program's instruction must hold {pattern}; got {text[:200]!r}.")
 
 
 def _split(text: str) -> tuple[dict[str, list[str]], str]:

@@ -19,6 +19,7 @@ from stemgen_jax.compile.chips import Chip
 from stemgen_jax.compile.programs import PROGRAMS, with_unroll
 from stemgen_jax.config import Config
 from stemgen_jax.model.flops import forward_flops, train_flops
+from stemgen_jax.model.generate import steering_of
 from stemgen_jax.model.guidance import branches
 
 Row = dict[str, Any]
@@ -32,9 +33,11 @@ def measure(program: str, config: Config, mesh: Mesh, chip: Chip | None) -> Row:
   """
   devices = mesh.devices.size
   compiled = PROGRAMS[program](config, mesh).compile()
-  memory = compiled.memory_analysis()
+  memory, text = compiled.memory_analysis(), compiled.as_text()
+  if memory is None or text is None:
+    raise ValueError(f"the compiler must describe its programs; got nothing for {program}.")
   flops, accessed = _count_cost(program, config, mesh, compiled)
-  ops = hlo.count_ops(compiled.as_text())
+  ops = hlo.count_ops(text)
   kernels = hlo.kernel_flops(ops)
   moved = hlo.count_collectives(ops, devices)
   kept = memory.output_size_in_bytes - memory.alias_size_in_bytes
@@ -90,16 +93,23 @@ def _count_cost(
   The compiler counts the body of the loop over layers once, whatever its turns. The same program
   with twice the layers in the body tells what a body costs.
   """
-  once = compiled.cost_analysis()
+  once = _read_cost(compiled)
   layers, unroll = config.model.n_layers, config.model.unroll
   if unroll == layers:
-    return once["flops"], once["bytes accessed"]
+    return once
   # The loop's last turns are written out where they do not divide: then take another pair.
-  twice = PROGRAMS[program](with_unroll(config, 2 * unroll), mesh).compile().cost_analysis()
-  return tuple(
-    once[name] + (layers // unroll - 1) * (twice[name] - once[name])
-    for name in ("flops", "bytes accessed")
-  )
+  twice = _read_cost(PROGRAMS[program](with_unroll(config, 2 * unroll), mesh).compile())
+  turns = layers // unroll - 1
+  flops, accessed = (a + turns * (b - a) for a, b in zip(once, twice, strict=True))
+  return flops, accessed
+
+
+def _read_cost(compiled: jax.stages.Compiled) -> tuple[float, float]:
+  """Returns the compiler's own count of FLOP and bytes accessed."""
+  cost = compiled.cost_analysis()
+  if cost is None:
+    raise ValueError("the compiler must count what a program costs; got nothing.")
+  return cost["flops"], cost["bytes accessed"]
 
 
 def _model_flops(program: str, config: Config) -> float:
@@ -107,7 +117,8 @@ def _model_flops(program: str, config: Config) -> float:
   frames, batch = config.data.crop_frames, config.data.batch_size
   if program == "train":
     return batch * train_flops(config.model, frames)
-  rows = len(branches(1 + len(config.model.sources), config.sample.guidance_mode))
+  steering = steering_of(config.sample, config.model)
+  rows = len(branches(steering.guided, steering.mode))
   return batch * rows * forward_flops(config.model, frames)
 
 

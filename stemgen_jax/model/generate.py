@@ -2,21 +2,19 @@
 """Tokens of context mixes -> tokens of stems, in one window: the model, guidance, the sampler."""
 
 import functools
-from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import struct
 from jax.sharding import Mesh
+from jax.stages import Wrapped
 
 from stemgen_jax.config import ModelConfig, SampleConfig
 from stemgen_jax.model import guidance, sharding
 from stemgen_jax.model.decode import DecodeOptions, decode
 from stemgen_jax.model.network import Model
 from stemgen_jax.types import Array, Bool, Float, Int, Keys, Params
-
-Generate = Callable[..., Int[Array, "B T Q"]]
 
 
 @struct.dataclass
@@ -48,7 +46,7 @@ def take_keys(seed: int, takes: int) -> Keys:
   return jax.vmap(jax.random.fold_in, (None, 0))(jax.random.key(seed), jnp.arange(takes))
 
 
-def build_generate(model: Model, n_codes: int, mesh: Mesh | None = None) -> Generate:
+def build_generate(model: Model, n_codes: int, mesh: Mesh | None = None) -> Wrapped:
   """Returns a jitted function of the parameters and of what stems are to be made from.
 
   It compiles once for each shape and each static option; every number may change freely.

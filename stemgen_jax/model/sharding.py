@@ -8,11 +8,12 @@ splits heads, MLP columns and vocabulary.
 import functools
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
 import numpy as np
+from jax import Device
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from stemgen_jax.config import MeshConfig
@@ -35,7 +36,7 @@ TABLE = (
 )
 
 
-def build_mesh(config: MeshConfig, devices: list[jax.Device] | None = None) -> Mesh:
+def build_mesh(config: MeshConfig, devices: Sequence[Device] | None = None) -> Mesh:
   """Returns the (data, fsdp, tensor) mesh; one axis may be -1 and takes the devices left.
 
   Raises:

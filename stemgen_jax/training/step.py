@@ -6,7 +6,6 @@ empty, b mod Q, so that every level gets an equal share.
 """
 
 import functools
-from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -14,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from flax import struct
+from jax.stages import Wrapped
 
 from stemgen_jax.config import Config
 from stemgen_jax.model import guidance, losses
@@ -55,7 +55,7 @@ def init_state(
   return TrainState(jnp.int32(0), params, jax.tree.map(jnp.copy, params), opt_state)
 
 
-def jit_train_step(config: Config, model: Model, shardings: TrainState) -> Callable[..., Any]:
+def jit_train_step(config: Config, model: Model, shardings: TrainState) -> Wrapped:
   """Returns `train_step` compiled for the state's mesh; it gives its state's memory to the next."""
   mesh = shardings.step.mesh
   return jax.jit(
