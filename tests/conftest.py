@@ -1,23 +1,62 @@
 # SPDX-License-Identifier: Apache-2.0
 """Eight simulated CPU devices, strict JAX, type-checked calls, and a tiny dataset of tokens."""
 
+import fcntl
+import functools
+import itertools
 import os
+from importlib.machinery import SourceFileLoader
 from pathlib import Path
+from unittest import mock
 
-CACHE = Path(__file__).parents[1] / ".pytest_cache/xla" / os.getenv("PYTEST_XDIST_WORKER", "one")
+KEPT = Path(__file__).parents[1] / ".pytest_cache"
+
+
+def claim_folder(root):
+  """Returns a folder under `root` that is this process's own until it ends."""
+  root.mkdir(parents=True, exist_ok=True)
+  for number in itertools.count():
+    lock = os.open(root / f"{number}.lock", os.O_CREAT | os.O_RDWR)
+    try:
+      fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+      os.close(lock)
+    else:
+      return root / str(number)
+
 
 os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ.setdefault(
   "OMP_NUM_THREADS", "1"
 )  # torch threads wait by spinning: slow on shared cores
-# Most of a test's time is compilation: it is done once, and without LLVM's optimisation.
-os.environ["JAX_COMPILATION_CACHE_DIR"] = str(CACHE)
+# Most of a test's time is compilation: each program is compiled once for all workers and commands,
+# without LLVM's optimisation and by the emitters that compile fastest.
+os.environ["JAX_COMPILATION_CACHE_DIR"] = str(KEPT / "xla")
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.2"
-FAST_COMPILE = "--xla_backend_optimization_level=0"
+FAST_COMPILE = (
+  "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false"
+  " --xla_cpu_parallel_codegen_split_count=1"
+)
 os.environ["XLA_FLAGS"] = f"--xla_force_host_platform_device_count=8 {FAST_COMPILE}"
+# Two processes that write one numba cache at a time leave code of the wrong types in it, and
+# librosa then crashes: every worker has a folder of its own, and keeps it for its next run.
+os.environ["NUMBA_CACHE_DIR"] = str(claim_folder(KEPT / "numba"))
 
-from jaxtyping import install_import_hook
+from jaxtyping import _import_hook, install_import_hook
 
+
+def get_code(loader, name):
+  """Returns a module's checked code; jaxtyping keeps it apart, and only it.
+
+  As jaxtyping has it, the libraries that such a module imports would be compiled anew too.
+  """
+  tag = functools.partial(_import_hook._optimized_cache_from_source, loader._typechecker.get_hash())
+  with mock.patch("importlib._bootstrap_external.cache_from_source", tag):
+    return SourceFileLoader.get_code(loader, name)
+
+
+_import_hook._JaxtypingLoader.get_code = get_code
+_import_hook._JaxtypingLoader.exec_module = SourceFileLoader.exec_module
 install_import_hook("stemgen_jax", "beartype.beartype")
 
 import jax  # after the settings above
