@@ -24,8 +24,7 @@ same windows of held-out songs, with the same seeds. The table has
                  windows, MIRDD of both over their contexts (`evaluate/metrics/mirdd.py`)
 
 beside the true stems (the most there is) and stems of other songs (what not listening gives).
-Writes rows.jsonl, table.md and pareto.png; stopped and started again, it goes on, and takes what it
-has of a name whose settings are the same.
+Writes rows.jsonl, table.md and pareto.png; started again, it keeps the rows of the same settings.
 """
 
 import argparse
@@ -109,8 +108,8 @@ def sweep(arguments: argparse.Namespace) -> Path:
     true = decode_stems(model.codec, batch["target"])
     target = Target(embed(model.codec, true), count_mixes(true + contexts, rate_hz), contexts)
     for number, (name, options) in enumerate(settings.items(), 1):
-      if done.get(name, {}).get("settings") == repr(options):
-        continue
+      if done.get(name, {}).get("settings") == repr(options) and "MIRDD" in done[name]:
+        continue  # an older version wrote rows without it
       status.update(f"row {number} of {len(settings)}: {name}")
       if options is None:
         codes, took_s = batch["target" if name == TRUE else "foreign"], None

@@ -135,7 +135,7 @@ def measure(
     weights = Path(folder) / "weights.npz"
     flat = jax.tree.leaves_with_path(params)
     named = {jax.tree_util.keystr(p, simple=True, separator="/"): np.asarray(x) for p, x in flat}
-    np.savez(weights, allow_pickle=False, **named)
+    np.savez(weights, **named)
     words = ["--weights", weights, "--frames", frames, "--batch", takes, "--steps", *steps]
     if sources:
       words += ["--scales", *[2.0] * sources]

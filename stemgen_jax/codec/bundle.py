@@ -74,7 +74,7 @@ def save_bundle(
     UserError: if the spec breaks a rule or a tensor is missing, unknown or misshapen.
   """
   path = Path(path)
-  _check_spec(spec, path)
+  _refuse(spec.problems(), path)
   _check_weights(tensor_shapes(spec), weights, path)
   with appearing(path) as partial:
     partial.mkdir(parents=True)
@@ -120,7 +120,6 @@ def load_bundle(path: str | os.PathLike) -> Bundle:
   path = Path(path)
   spec_bytes, weight_bytes = _read(path / SPEC_FILE), _read(path / WEIGHTS_FILE)
   spec = _parse(spec_bytes, path / SPEC_FILE, CodecSpec)
-  _check_spec(spec, path / SPEC_FILE)
   weights = _unpack(weight_bytes, path / WEIGHTS_FILE)
   _check_weights(tensor_shapes(spec), weights, path / WEIGHTS_FILE)
   decoder = _read_decoder(path, spec) if (path / DECODER_SPEC_FILE).is_file() else None
@@ -134,10 +133,6 @@ def _read_decoder(path: Path, codec: CodecSpec) -> Decoder:
   weights = _unpack(weight_bytes, path / DECODER_WEIGHTS_FILE)
   _check_weights(decoders.tensor_shapes(spec), weights, path / DECODER_WEIGHTS_FILE)
   return Decoder(spec, weights, _hash(spec_bytes, weight_bytes))
-
-
-def _check_spec(spec: CodecSpec, path: Path) -> None:
-  _refuse(spec.problems(), path)
 
 
 def _check_decoder(spec: DecoderSpec, codec: CodecSpec, path: Path) -> None:
@@ -189,8 +184,11 @@ def _parse(text: bytes, path: Path, kind: type[Spec]) -> Spec:
   try:
     fields: dict[str, Any] = json.loads(text)
     found = fields.pop("format")
-    listed = {name: tuple(value) for name, value in fields.items() if isinstance(value, list)}
-    spec = kind(**fields | listed)
+    for field in dataclasses.fields(kind):
+      if isinstance(field.default, tuple):
+        fields[field.name] = tuple(fields[field.name])  # JSON has lists
+    spec = kind(**fields)
+    problems = spec.problems()  # which cannot compare a value of another kind
   except (ValueError, KeyError, TypeError, AttributeError) as error:
     raise UserError(
       f"codec description must be JSON with the fields of a {kind.__name__}; got path={path}"
@@ -200,6 +198,7 @@ def _parse(text: bytes, path: Path, kind: type[Spec]) -> Spec:
     raise UserError(
       f"codec bundle must have format {FORMAT}; got format={found} in {path}. Upgrade stemgen_jax."
     )
+  _refuse(problems, path)
   return spec
 
 

@@ -78,7 +78,9 @@ def evaluate(arguments: argparse.Namespace) -> Path:
   Raises:
     UserError: if a flag is wrong, or --out holds another evaluation.
   """
-  seed, count = arguments.seed or 0, arguments.examples or EXAMPLES[arguments.protocol]
+  seed, count = arguments.seed or 0, arguments.examples
+  if count is None:
+    count = EXAMPLES[arguments.protocol]
   check_windows(count, seed)
   model = StemGen.from_checkpoint(arguments.checkpoint, arguments.codec)
   data = arguments.data or model.config.data.path

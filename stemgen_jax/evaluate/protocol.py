@@ -25,6 +25,7 @@ from stemgen_jax.evaluate.metrics.fit import align
 from stemgen_jax.evaluate.metrics.mirdd import count_bins, measure_floor, measure_mirdd
 from stemgen_jax.evaluate.metrics.mix_bins import LEFT_OUT, describe_mix
 from stemgen_jax.pages.markdown import table
+from stemgen_jax.sampling.request_files import read_lines
 from stemgen_jax.shell.folders import write_text
 
 TRUE, JUDGED = "true", ("model", "other")
@@ -82,8 +83,8 @@ def describe_windows(
   examples: Sequence[Example], path: Path, advance: Callable[[int], None] = lambda done: None
 ) -> list[dict[str, Any]]:
   """Returns for each window the bins of its mixes, and how its stems' beats meet the context's."""
-  lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
-  done = {record["id"]: record for record in map(json.loads, lines)}
+  lines = read_lines(path, "--out") if path.is_file() else ()
+  done = {record["id"]: record for _, record in lines}
   for i, example in enumerate(examples):
     if example.id not in done:
       context, rate_hz = example.read("context")

@@ -95,6 +95,7 @@ class StemGen:
       "checkpoint": meta["checkpoint"],
       "step": meta["step"],
       "codec": loaded.fingerprint,
+      "decoder": loaded.decoder_fingerprint,
       "mix_lufs": meta["dataset"].get("mix_lufs"),
       "listening_score_nats": meta.get("listening_score_nats"),
     }
@@ -103,8 +104,9 @@ class StemGen:
   def describe(self) -> dict[str, Any]:
     """Returns where the model is from and what it takes for normal.
 
-    "checkpoint", "step", "codec"; "mix_lufs", the loudness that every context is brought to, and
-    "listening_score_nats", that of true stems: None where training did not tell.
+    "checkpoint", "step", "codec", "decoder" (None for EnCodec's own); "mix_lufs", the loudness
+    that every context is brought to, and "listening_score_nats", that of true stems: None where
+    training did not tell.
     """
     return dict(self._meta)
 

@@ -107,6 +107,14 @@ class TestDamagedBundle:
     with pytest.raises(UserError, match=f"not usable: {field} must"):
       load_bundle(bundle)
 
+  @pytest.mark.parametrize(
+    ("field", "value"), [("ratios", 5), ("ratios", None), ("n_codes", "many"), ("channels", [1])]
+  )
+  def test_description_has_a_value_of_another_kind(self, bundle, field, value):
+    self.edit_spec(bundle, **{field: value})
+    with pytest.raises(UserError, match=r"must be JSON with the fields|not usable: channels"):
+      load_bundle(bundle)
+
   def test_tensor_missing(self, bundle):
     self.edit_weights(bundle, **{CODEBOOK.format(2): None})
     with pytest.raises(UserError, match=r"without quantizer\.vq\.layers\.2\._codebook\.embed"):

@@ -126,6 +126,15 @@ def test_a_decoder_that_cannot_be_is_refused(folder, tmp_path, change, message):
     load_bundle(tmp_path)
 
 
+def test_a_description_of_another_kind_is_refused(folder, tmp_path):
+  fields = json.loads((folder / "decoder.json").read_text())
+  for path in folder.iterdir():
+    (tmp_path / path.name).write_bytes(path.read_bytes())
+  (tmp_path / "decoder.json").write_text(json.dumps(fields | {"n_fft": "large"}))
+  with pytest.raises(UserError, match="must be JSON with the fields of a DecoderSpec"):
+    load_bundle(tmp_path)
+
+
 def test_a_codec_in_segments_has_no_other_decoder(tmp_path):
   random_codec(SEGMENTS, tmp_path / "b")
   with pytest.raises(UserError, match="must be mono and without segments"):

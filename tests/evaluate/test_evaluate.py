@@ -67,8 +67,9 @@ def test_report_resumes_and_repeats(run, tmp_path, monkeypatch, capsys):
   capsys.readouterr()
   assert run_cli(lambda: run(seed=5)) == 2
   assert "made with other seed" in capsys.readouterr().err
-  assert run_cli(lambda: run(examples=1)) == 2
-  assert "at least 2; got 1" in capsys.readouterr().err
+  for count in (0, 1):
+    assert run_cli(lambda count=count: run(examples=count)) == 2
+    assert f"at least 2; got {count}" in capsys.readouterr().err
   assert run_cli(lambda: run(out="new", split="dev")) == 2
   assert "dev" in capsys.readouterr().err
   assert sorted(path.name for path in (tmp_path / "new").iterdir()) == ["plan.json"]
