@@ -18,6 +18,7 @@ import safetensors.numpy
 
 from stemgen_jax import codec, sweep
 from stemgen_jax.errors import UserError
+from stemgen_jax.evaluate.distributions import embed
 from stemgen_jax.evaluate.metrics import musicnn, vggish
 from stemgen_jax.evaluate.metrics.embeddings import AT_ONCE, Embedding, in_batches, load_embedding
 from stemgen_jax.evaluate.metrics.tensor_bundle import MAGIC, read_tensors
@@ -71,8 +72,8 @@ def test_batches_are_of_few_shapes_and_in_order():
 def test_encodec_is_what_the_sweep_embeds():
   embedding = load_embedding("encodec", CODEC)
   assert (embedding.name, embedding.rate_hz) == ("encodec", CODEC.spec.sample_rate)
-  samples = noise(round(2.5 * embedding.rate_hz))
-  found = embedding(samples)
+  samples = noise(round(2.5 * CODEC.decoded_rate_hz))
+  found = embed(embedding, samples[None], CODEC.decoded_rate_hz)
   assert len(found) == 2.5 // embedding.seconds
   np.testing.assert_array_equal(found, sweep.embed(CODEC, samples[None, None]))
   assert embedding.least_samples == embedding.seconds * embedding.rate_hz

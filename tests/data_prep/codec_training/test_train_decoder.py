@@ -2,6 +2,7 @@
 """A decoder of the Vocos kind: what it gives, what it is given, and that training goes on."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -114,6 +115,7 @@ def test_a_rate_that_does_not_fit_the_codec_is_refused(songs, tmp_path):
 
 
 def test_a_bundle_without_a_decoder_is_nothing_to_begin_with(songs, tmp_path):
+  bare = shutil.copytree(DEMO_BUNDLE, tmp_path / "bare", ignore=shutil.ignore_patterns("decoder.*"))
   words = ["--data", str(songs), "--workdir", str(tmp_path / "run"), "--init_from"]
   with pytest.raises(UserError, match="must be a bundle with a decoder"):
-    train_decoder.main([*words, str(DEMO_BUNDLE)])
+    train_decoder.main([*words, str(bare)])

@@ -7,11 +7,14 @@ import soundfile
 from small_corpus import HOP, RATE, MeanCodec, run
 
 from data_prep import originals
+from stemgen_jax.codec import Codec
 from stemgen_jax.config import DataConfig
 from stemgen_jax.data.loader import make_loader
 from stemgen_jax.data.records import Dataset
 from stemgen_jax.errors import UserError, run_cli
 from stemgen_jax.evaluate.examples import read_originals
+
+CODEC = Codec(MeanCodec.spec, MeanCodec.fingerprint, params={})
 
 
 @pytest.fixture
@@ -44,7 +47,7 @@ def test_a_window_of_the_audio_is_that_of_the_codes(corpus, data, tmp_path):
   fresh = run(corpus, tmp_path / "fresh")
   originals.main(words_of(corpus, fresh, tmp_path / "out"))
   windows = windows_of(fresh)
-  found = read_originals(MeanCodec.spec, windows, tmp_path / "out")
+  found = read_originals(CODEC, windows, tmp_path / "out")
   assert found.shape == (8, 1, 50 * HOP)
   means = found.reshape(8, 50, HOP).mean(-1)
   assert np.abs(2000 + 1000 * means - windows["target"][..., 0]).max() <= 1
@@ -62,4 +65,4 @@ def test_other_music_and_other_files_are_refused(corpus, data, tmp_path, capsys)
   path = tmp_path / "out" / windows["song"][0] / f"{windows['stem'][0]:02d}.wav"
   soundfile.write(path, np.zeros(RATE), 2 * RATE)
   with pytest.raises(UserError, match="--originals must have the codec's 4000 Hz"):
-    read_originals(MeanCodec.spec, windows, tmp_path / "out")
+    read_originals(CODEC, windows, tmp_path / "out")
