@@ -5,6 +5,7 @@ import fcntl
 import functools
 import itertools
 import os
+import signal
 from importlib.machinery import SourceFileLoader
 from pathlib import Path
 from unittest import mock
@@ -25,6 +26,8 @@ def claim_folder(root):
       return root / str(number)
 
 
+# A shell's background job inherits that Ctrl-C is ignored; the programs that tests start must not.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ.setdefault(
   "OMP_NUM_THREADS", "1"

@@ -106,6 +106,7 @@ def decode(
   steps: Sequence[int],
   scales: Sequence[float],
   weights: tuple[float, float, float] = (1.0, 0.5, 0.5),
+  temperature: float = 1.0,
 ) -> torch.Tensor:
   """Returns stems for contexts [B, T, Q], decoded level by level.
 
@@ -116,6 +117,7 @@ def decode(
     steps: iterations of each level.
     scales: guidance of the context, then of each condition; none of them: one branch hears all.
     weights: w_conf, w_causal, w_noise.
+    temperature: 1 draws tokens as likely as they are, 0 takes the likeliest.
   """
   mask = network.codebooks.shape[1] - 1
   tokens = torch.full_like(context, mask)
@@ -133,7 +135,10 @@ def decode(
       else:
         logits = network(tokens, context, conditions, [True] * sources)
       prob = logits[:, :, level].softmax(dim=-1)
-      sampled = torch.multinomial(prob.flatten(0, 1), 1).reshape(batch, frames)
+      if temperature:
+        sampled = torch.multinomial(prob.flatten(0, 1), 1).reshape(batch, frames)
+      else:
+        sampled = prob.argmax(dim=-1)
       confidence = prob.gather(2, sampled[..., None])[..., 0]
       rank = (
         weights[0] * confidence + weights[1] * earliness + weights[2] * torch.rand_like(confidence)

@@ -42,8 +42,7 @@ def test_rows_hold_both_libraries_and_the_machine(bundle, capsys):
   cases = [(row["call"], row["library"]) for row in rows]
   assert cases == [(c, lib) for c in ("encode", "decode") for lib in ("jax", "torch")]
   for row in rows:
-    assert 0 < row["min_s"] <= row["median_s"] < 60
-    assert row["first_s"] > 0
+    assert 0 < row["min_s"] <= row["median_s"]
     assert math.isclose(row["audio_s_per_s"], 0.1 / row["median_s"])
     assert (row["codec"], row["dtype"], row["repeats"]) == ("small", "float32", 3)
     assert row["threads"] == count_threads() >= 1

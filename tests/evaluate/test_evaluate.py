@@ -6,12 +6,12 @@ import math
 import numpy as np
 import pytest
 
-from stemgen_jax.audio.files import write_audio
 from stemgen_jax.bench import random_shards
 from stemgen_jax.errors import run_cli
 from stemgen_jax.evaluate import __main__ as evaluate
 from stemgen_jax.evaluate import examples, measures
 from stemgen_jax.evaluate.distributions import find_telling, measure_adherence, measure_quality
+from stemgen_jax.evaluate.listening_test import opinions
 from stemgen_jax.evaluate.metrics.category import train_classifier
 from stemgen_jax.sampling.stemgen import StemGen
 
@@ -187,12 +187,17 @@ def test_the_classifier_tells_categories_apart():
 
 
 def test_listen_prints_what_was_rated(tmp_path, capsys):
-  (tmp_path / "examples/0000").mkdir(parents=True)
-  for name in ("context", *examples.SETS):
-    samples = 0.1 * np.random.default_rng(0).normal(size=(1, RATE_HZ)).astype(np.float32)
-    write_audio(tmp_path / f"examples/0000/{name}.wav", samples, RATE_HZ)
-  assert run_cli(lambda: evaluate.main(["listen", str(tmp_path / "none"), "--results"])) == 2
-  assert "must" in capsys.readouterr().err
+  words = ["listen", str(tmp_path), "--results"]
+  assert run_cli(lambda: evaluate.main(words)) == 2
+  assert "REPORT must hold ratings" in capsys.readouterr().err
+  for rater, true, model in (("anna", 5, 2), ("ben", 4, 1)):
+    opinions.add_rating(tmp_path, rater, "0000", "song", "true", true)
+    opinions.add_rating(tmp_path, rater, "0000", "song", "model", model)
+  assert run_cli(lambda: evaluate.main(words)) == 0
+  rows = capsys.readouterr().out.splitlines()[2:]
+  assert [row.split("|")[1:3] for row in rows] == [
+    [" the song's own stem ", " 4.50 "], [" the model's ", " 1.50 "]
+  ]  # fmt: skip
 
 
 def test_stems_without_pitch_count_where_the_true_one_has_it():

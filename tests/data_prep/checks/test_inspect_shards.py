@@ -2,11 +2,10 @@
 """Verification: what is wrong with a dataset is named, whatever it is, and by training too."""
 
 import json
-import shutil
 
 import numpy as np
 import pytest
-from small_corpus import MeanCodec, run
+from small_corpus import run
 
 from data_prep import inspect
 from data_prep.checks.shards import inspect_dataset
@@ -198,15 +197,13 @@ def test_a_song_under_another_name(tmp_path):
   leaked = make_clip(2, "hidden")
   code, report = look(write(tmp_path, GOOD, [leaked, make_clip(9, "other")]))
   assert code == 3
-  ((where, what),) = [tuple(leak.values()) for leak in report["leaks"]]
-  assert {"train/song 1", "test/hidden"} == {where, what.rpartition(" ")[2]} or "song 1" in where
-  assert "leak: shares 100% of its rare codes" in what
+  assert report["leaks"] == [
+    {"where": "train/song 1", "what": "leak: shares 100% of its rare codes with test/hidden"}
+  ]
 
 
 def test_the_command(corpus, tmp_path, capsys):
   directory = run(corpus, tmp_path)
-  assert inspect.main([str(tmp_path), "--json", str(tmp_path / "a.json")]) in (0, 3)
+  assert inspect.main([str(tmp_path), "--json", str(tmp_path / "a.json")]) == 0
   assert (directory.parent / "inspect.html").is_file()
   assert "commonest" in capsys.readouterr().out
-  shutil.rmtree(directory)
-  assert MeanCodec.spec.n_levels == 2
