@@ -62,7 +62,7 @@ def layer(arguments: argparse.Namespace) -> Path:
     "flags": {k: v for k, v in given.items() if k != "context"},
   }
   out = arguments.out
-  model.check(first)
+  model.plan(first)  # which refuses what cannot be, before anything is written
   claim_folder(out, PLAN, plan, "arrangement")
   if not (out / "00_start.wav").is_file():
     write_audio(out / "00_start.wav", first.context, first.rate_hz)
@@ -97,11 +97,9 @@ def add_layer(
     first, context=context, conditions=conditions, seed=first.seed + number
   )
   (folder / LAYER).unlink(missing_ok=True)  # of other layers before it
-  (result,) = model.run([request])
+  (result,) = model.run([model.plan(request)])
   make_folder(folder, "--out")
-  for _ in write_result(result, folder, "the mix of all layers before"):
-    pass
-  takes = json.loads((folder / "settings.json").read_text(encoding="utf-8"))["takes"]
+  takes = write_result(result, folder, "the mix of all layers before")["takes"]
   chosen = choose(takes, model.describe()["listening_score_nats"])
   seed = f"seed {first.seed} + {number}"
   print(f"layer {number}, {name}, {seed}: take {chosen} stays", file=sys.stderr)

@@ -33,7 +33,7 @@ from stemgen_jax.config import GUIDANCE_MODES
 from stemgen_jax.data.clips import ACTIVITY_VALUES
 from stemgen_jax.errors import run_cli
 from stemgen_jax.sampling.request import PRESETS
-from stemgen_jax.sampling.request_files import PARTS, SETTINGS, plan_requests
+from stemgen_jax.sampling.request_files import PARTS, SETTINGS, plan_jobs
 from stemgen_jax.sampling.stemgen import Result, StemGen
 from stemgen_jax.shell.flags import build_parser
 from stemgen_jax.shell.folders import make_folder, write_text
@@ -47,32 +47,37 @@ def sample(arguments: argparse.Namespace) -> Iterator[Path]:
   model = StemGen.from_checkpoint(arguments.checkpoint, arguments.codec, arguments.devices)
   flags = {name: getattr(arguments, name) for name in (*PARTS, *SETTINGS)}
   given = {name: value for name, value in flags.items() if value is not None}
-  named = list(plan_requests(given, arguments.batch, model.check))
+  named = list(plan_jobs(given, arguments.batch, model.plan))
   out = arguments.out
   with Console(stderr=True).status("") as status:
-    results = model.run([request for _, _, request in named], arguments.rows, status.update)
+    results = model.run([job for _, _, job in named], arguments.rows, status.update)
     make_folder(out, "--out")
     for (name, source, _), result in zip(named, results, strict=True):
       folder = out / name if name else out
       make_folder(folder, "--out")
-      yield from write_result(result, folder, source)
+      record = write_result(result, folder, source)
+      for take in record["takes"]:
+        yield from (folder / file for file in take["files"])
+      yield folder / SETTINGS_FILE
 
 
-def write_result(result: Result, folder: Path, source: str) -> Iterator[Path]:
-  """Writes the takes of one context and their settings, and yields the paths."""
-  record = {"context": source, **result.metadata}
-  earlier = read_files(folder)
+def write_result(result: Result, folder: Path, source: str) -> dict[str, Any]:
+  """Writes the takes of one context and their settings, which it returns, and says how they are.
+
+  The files of an earlier command that are of no take now are removed.
+  """
+  earlier, takes = read_files(folder), []
   for i, (stem, mix) in enumerate(zip(result.stems, result.mixes, strict=True)):
-    paths = [folder / f"take_{i:02d}.wav", folder / f"take_{i:02d}_mix.wav"]
-    for path, samples in zip(paths, (stem, mix), strict=True):
-      write_audio(path, samples, result.sample_rate)
-      yield path
-    record["takes"][i] = {"files": [path.name for path in paths], **record["takes"][i]}
-  for name in earlier - {name for take in record["takes"] for name in take["files"]}:
-    (folder / name).unlink(missing_ok=True)
+    files = [f"take_{i:02d}.wav", f"take_{i:02d}_mix.wav"]
+    for file, samples in zip(files, (stem, mix), strict=True):
+      write_audio(folder / file, samples, result.sample_rate)
+    takes.append({"files": files, **result.metadata["takes"][i]})
+  record = {"context": source, **result.metadata, "takes": takes}
+  for file in earlier - {file for take in takes for file in take["files"]}:
+    (folder / file).unlink(missing_ok=True)
   write_text(folder / SETTINGS_FILE, json.dumps(record, indent=1, allow_nan=False) + "\n")
-  yield folder / SETTINGS_FILE
   tell(record)
+  return record
 
 
 def read_files(folder: Path) -> set[str]:

@@ -12,7 +12,8 @@ import numpy as np
 from stemgen_jax.audio.files import Samples, convert_audio, read_audio
 from stemgen_jax.data.clips import ACTIVITY
 from stemgen_jax.errors import UserError
-from stemgen_jax.sampling.request import Request, check
+from stemgen_jax.sampling.job import Job
+from stemgen_jax.sampling.request import Request
 
 SILENCE_HZ = 44_100
 SETTINGS = (
@@ -26,23 +27,22 @@ PARTS = (
 )  # fmt: skip
 
 
-def plan_requests(
-  given: dict[str, Any], batch: Path | None, check_request: Callable[[Request], None]
-) -> Iterator[tuple[str, str, Request]]:
-  """Yields requests, each with the name of its folder ("" if it is the only one) and its context.
+def plan_jobs(
+  given: dict[str, Any], batch: Path | None, plan: Callable[[Request], Job]
+) -> Iterator[tuple[str, str, Job]]:
+  """Yields jobs, each with the name of its folder ("" if it is the only one) and its context's.
 
   Args:
     given: what the flags say, by the names of PARTS and SETTINGS.
     batch: a JSONL file whose lines add to that, or go before it.
-    check_request: raises a UserError where the model cannot meet a request.
+    plan: `StemGen.plan`, which raises a UserError where the model cannot meet a request.
 
   Raises:
     UserError: if a request cannot be met; of a file it names the line.
   """
   if batch is None:
     source, request = build_request(given)
-    check_request(request)
-    yield "", source, request
+    yield "", source, plan(request)
     return
   names: set[str] = set()
   for number, line in read_lines(batch, "--batch"):
@@ -60,10 +60,10 @@ def plan_requests(
       for file in {"context", "stem"} & set(line):
         line[file] = batch.parent / str(line[file])
       source, request = build_request({**given, **line})
-      check_request(request)
+      job = plan(request)
     except UserError as error:
       raise UserError(f"{where}: {error}") from error
-    yield name, source, request
+    yield name, source, job
 
 
 def read_lines(path: Path, flag: str) -> Iterator[tuple[int, Any]]:
@@ -109,7 +109,6 @@ def build_request(given: dict[str, Any]) -> tuple[str, Request]:
         if name in given
       },
     )  # fmt: skip
-    check(request)
   except (TypeError, ValueError, AttributeError) as error:
     raise UserError(f"values must be of their flags' kinds; got {error}. See --help.") from error
   return source, request

@@ -155,34 +155,29 @@ class StemGen:
       seed=seed, stem=None if stem is None else _as_samples(stem, "stem"), keep_s=list(keep),
       vary=vary, loop=loop, level_lu=level if stem is None else None, settings=settings,
     )  # fmt: skip
-    return next(self.run([request]))
+    return next(self.run([self.plan(request)]))
 
-  def check(self, request: Request) -> None:
-    """Raises a UserError if this model cannot meet a request."""
-    Job.plan(request, self.config, self.codec)
+  def plan(self, request: Request) -> Job:
+    """Returns the job that a request comes to.
+
+    Raises:
+      UserError: if it breaks a rule, or this model cannot meet it.
+    """
+    return Job.plan(request, self.config, self.codec)
 
   def run(
     self,
-    requests: Sequence[Request],
+    jobs: Sequence[Job],
     most_rows: int = 8,
     advance: Callable[[str], None] = lambda text: None,
   ) -> Iterator[Result]:
-    """Returns the results of requests, in order; neighbours that fit each other share a batch.
+    """Yields the results of jobs, in order; neighbours that fit each other share a batch.
 
     Args:
-      requests: checked at once, all of them; computed as the results are asked for.
-      most_rows: takes computed at once, over several requests; one request's are never divided.
+      jobs: of `plan`; computed as the results are asked for.
+      most_rows: takes computed at once, over several jobs; one job's are never divided.
       advance: called with a few words on what is being done.
-
-    Raises:
-      UserError: if a request cannot be met.
     """
-    jobs = [Job.plan(request, self.config, self.codec) for request in requests]
-    return self._run(jobs, most_rows, advance)
-
-  def _run(
-    self, jobs: list[Job], most_rows: int, advance: Callable[[str], None]
-  ) -> Iterator[Result]:
     for _, alike in itertools.groupby(jobs, key=lambda job: job.kind):
       batch: list[Job] = []
       for job in alike:

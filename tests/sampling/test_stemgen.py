@@ -188,10 +188,11 @@ def test_several_requests_share_batches_and_come_back_in_order(stemgen, loop):
   asked.insert(2, dataclasses.replace(other_rate, takes=1))
   asked.insert(2, dataclasses.replace(asked[0], context=loop[:, : loop.shape[1] // 2]))
   said = []
-  together = list(stemgen.run(asked, most_rows=4, advance=said.append))
+  jobs = [stemgen.plan(request) for request in asked]
+  together = list(stemgen.run(jobs, most_rows=4, advance=said.append))
   assert sum("encoding" in words for words in said) == 5
-  for request, result in zip(asked, together, strict=True):
-    alone = next(stemgen.run([request]))
+  for request, job, result in zip(asked, jobs, together, strict=True):
+    alone = next(stemgen.run([job]))
     assert len(result.stems) == request.takes
     assert result.stems.shape[2] == request.context.shape[1]
     assert result.metadata["conditions"] == alone.metadata["conditions"]
