@@ -28,6 +28,7 @@ test-all: lint
 lint: setup
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
+	$(PY) -m basedpyright --pythonpath $(PY) --level error
 
 bench: setup
 	$(PY) -m stemgen_jax.bench codec

@@ -47,7 +47,16 @@ EXTRAS = {
   "hub": ["huggingface_hub>=1"],  # fetches a --checkpoint hf://OWNER/NAME
   "eval": ["onnxruntime>=1.27"],  # runs basic-pitch, and embeddings that are given
   "beam": ["apache-beam>=2.70"],  # asks for protobuf < 7
-  "dev": ["pytest", "pytest-xdist", "hypothesis", "beartype", "ruff", "selenium", "transformers"],
+  "dev": [
+    "pytest",
+    "pytest-xdist",
+    "hypothesis",
+    "beartype",
+    "ruff",
+    "basedpyright",
+    "selenium",
+    "transformers",
+  ],
   "wandb": ["wandb"],
   "compile": ["libtpu==0.0.52"],  # best apart: with it, JAX looks for a TPU wherever it starts
   "tpu": ["jax[tpu]>=0.10.2,<0.11"],

@@ -116,8 +116,8 @@ def summarise(values: Float[np.ndarray, " B"] | list[float], songs: list[str]) -
     values: one for each clip.
     songs: the song of each; clips of a song are averaged first, for they are not independent.
   """
-  values, songs = np.asarray(values), np.asarray(songs)
-  each = np.array([values[songs == song].mean() for song in sorted(set(songs))])
+  values, names = np.asarray(values), np.asarray(songs)
+  each = np.array([values[names == song].mean() for song in sorted(set(songs))])
   draws = each[np.random.default_rng(0).integers(len(each), size=(RESAMPLES, len(each)))]
   found = {}
   for name, statistic in (("mean", np.mean), ("median", np.median)):
@@ -143,8 +143,11 @@ def tabulate(rows: list[dict]) -> list[list[str]]:
 
 
 def _distances(row: dict) -> tuple[str, str]:
-  found = row["mel_distance_db"]["mean"], row["si_sdr_db"]["median"]  # SI-SDR has far outliers
-  return tuple(f"{value:.2f} ({low:.2f} to {high:.2f})" for value, low, high in found)
+  def name(value: float, low: float, high: float) -> str:
+    return f"{value:.2f} ({low:.2f} to {high:.2f})"
+
+  # SI-SDR has far outliers.
+  return name(*row["mel_distance_db"]["mean"]), name(*row["si_sdr_db"]["median"])
 
 
 def _name_rate(row: dict) -> str:

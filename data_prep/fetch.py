@@ -12,6 +12,7 @@ import os
 import re
 import sys
 from pathlib import Path
+from typing import Any
 
 import pooch
 import requests
@@ -52,8 +53,9 @@ def fetch(url: str, out: Path, md5: str = ANY) -> None:
     except OSError:
       part.replace(path)
 
+  downloader: Any = download  # its type in pooch names other arguments than pooch gives
   try:
-    pooch.retrieve(url, _known(md5), out.name, out.parent, downloader=download)
+    pooch.retrieve(url, _known(md5), out.name, out.parent, downloader=downloader)
   except requests.RequestException as error:
     raise UserError(
       f"--url must be in reach; got {url} ({type(error).__name__}). Run the same command to go on,"

@@ -16,6 +16,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -91,7 +92,9 @@ def _note_signals() -> Iterator[list[int]]:
     noted.append(number)
     signal.signal(number, usual[number])
 
-  usual = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+  usual: dict[int, Any] = {
+    number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)
+  }
   try:
     yield noted
   finally:

@@ -106,7 +106,7 @@ class TrainConfig:
 
 @dataclasses.dataclass(kw_only=True)
 class SampleConfig:
-  """Decoding defaults a checkpoint carries; those of StemGen (arXiv:2312.08723) section 3."""
+  """Decoding defaults a checkpoint carries; those of StemGen (PAPER.md) section 3."""
 
   steps: tuple[int, ...] = (128, 64, 32, 32)  # iterations N_q of each level
   w_conf: float = 0.1
@@ -289,7 +289,7 @@ def from_dict(values: dict[str, Any], kind: type = Config) -> Any:
 
 
 def _revive(value: Any, hint: Any) -> Any:
-  if dataclasses.is_dataclass(hint):
+  if isinstance(hint, type) and dataclasses.is_dataclass(hint):
     return from_dict(value, hint)
   if isinstance(hint, types.GenericAlias):
     if hint.__origin__ is tuple:

@@ -114,11 +114,11 @@ def sweep(arguments: argparse.Namespace) -> Path:
       if options is None:
         codes, took_s = batch["target" if name == TRUE else "foreign"], None
       else:
-        given = batch["context"], batch["conditions"], take_keys(0, count)
+        context, conditions, keys = batch["context"], batch["conditions"], take_keys(0, count)
         for size in {min(AT_ONCE, count), count % AT_ONCE} - {0}:  # compiles
-          write_stems(model, *(array[:size] for array in given), options)
+          write_stems(model, context[:size], conditions[:size], keys[:size], options)
         began_s = time.perf_counter()
-        codes = write_stems(model, *given, options)
+        codes = write_stems(model, context, conditions, keys, options)
         took_s = (time.perf_counter() - began_s) / count
       figures = measure(model, batch, heard, codes, far, target)
       done[name] = {"name": name, "settings": repr(options), "stem_s": took_s, **figures}
@@ -255,11 +255,11 @@ def draw(rows: list[dict[str, Any]], path: Path) -> None:
 
   made = [row for row in rows if row["stem_s"] is not None]
   figure = Figure(figsize=(13, 6), layout="constrained")
-  for axes, (key, label, sign) in zip(
-    figure.subplots(1, 2),
-    (("score", "listening score, nats a token", 1), ("fad_encodec", "FAD-encodec", -1)),
-    strict=True,
-  ):
+  score = ("score", "listening score, nats a token", 1, "linear")
+  panels = zip(
+    figure.subplots(1, 2), (score, ("fad_encodec", "FAD-encodec", -1, "log")), strict=True
+  )
+  for axes, (key, label, sign, scale) in panels:
     front, best = [], -np.inf
     for row in sorted(made, key=lambda row: (row["stem_s"], -sign * row[key])):
       axes.plot(row["stem_s"], row[key], "o", color="C0")
@@ -274,9 +274,8 @@ def draw(rows: list[dict[str, Any]], path: Path) -> None:
       if row["stem_s"] is None:
         axes.axhline(row[key], linestyle="--", color="grey")
         axes.annotate(row["name"], (0, row[key]), xycoords=("axes fraction", "data"), fontsize=7)
-    axes.set(xlabel="seconds a stem", ylabel=label, xscale="log")
+    axes.set(xlabel="seconds a stem", ylabel=label, xscale="log", yscale=scale)
     axes.margins(x=0.15)
-  axes.set_yscale("log")  # of FAD
   figure.savefig(path, dpi=110)
 
 

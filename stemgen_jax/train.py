@@ -188,14 +188,12 @@ def join_processes() -> None:
   Raises:
     UserError: if there is no cluster that JAX can find.
   """
-  given = {
-    "coordinator_address": os.environ.get("STEMGEN_COORDINATOR"),
-    "num_processes": os.environ.get("STEMGEN_PROCESSES"),
-    "process_id": os.environ.get("STEMGEN_PROCESS"),
-  }
-  numbers = {k: int(v) if k != "coordinator_address" else v for k, v in given.items() if v}
+  address = os.environ.get("STEMGEN_COORDINATOR") or None
+  processes, process = (os.environ.get(f"STEMGEN_{name}") for name in ("PROCESSES", "PROCESS"))
   try:
-    jax.distributed.initialize(**numbers)
+    jax.distributed.initialize(
+      address, int(processes) if processes else None, int(process) if process else None
+    )
   except (RuntimeError, ValueError) as error:
     raise UserError(
       f"--distributed needs a cluster that JAX knows (TPU pod, Slurm, Kubernetes), or"

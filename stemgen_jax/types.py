@@ -15,12 +15,19 @@
 JAX key and `rng` a numpy Generator. Names carry their unit: `_s _hz _frames _samples _nats _db`.
 """
 
+import typing
+
 import jaxtyping
 from jaxtyping import Array, Bool, Float, Int
+
+if typing.TYPE_CHECKING:
+  from jaxlib._jax import Device  # in jax it is a variable, which no annotation may hold
+else:
+  from jax import Device
 
 Key = jaxtyping.Key[Array, ""]
 Keys = jaxtyping.Key[Array, " B"]  # one an example
 Scalar = Float[Array, ""] | float  # a traced number, or a plain one
 Params = dict  # nested dict of arrays; layers stacked on a leading L axis
 
-__all__ = ["Array", "Bool", "Float", "Int", "Key", "Keys", "Params", "Scalar"]
+__all__ = ["Array", "Bool", "Device", "Float", "Int", "Key", "Keys", "Params", "Scalar"]

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from matplotlib.ticker import MaxNLocator
 
 from data_prep.checks.statistics import ACTIVE_DB, ACTIVITY_EDGES, LEVEL_EDGES_DB
 from stemgen_jax.pages.page import embed_figure, pyplot, render
@@ -135,7 +136,7 @@ def _draw_sizes(sizes: Mapping[str, int]) -> str:
   figure, axes = pyplot.subplots(figsize=(WIDTH, 2.2), layout="constrained")
   total = max(sum(sizes.values()), 1)
   axes.bar([int(size) for size in sizes], [n / total for n in sizes.values()])
-  axes.xaxis.get_major_locator().set_params(integer=True)
+  axes.xaxis.set_major_locator(MaxNLocator(integer=True))
   axes.set(xlabel="stems in a mix", ylabel="share of mixes")
   axes.yaxis.set_major_formatter("{x:.0%}")
   return embed_figure(figure)

@@ -32,7 +32,7 @@ class Statistics:
   def __init__(self, metadata: Metadata):
     sources = metadata.sources
     self.source = INSTRUMENT if INSTRUMENT in sources else next(iter(sources), None)
-    self.categories = (*sources.get(self.source, ()), UNKNOWN_NAME)
+    self.categories = (*(sources[self.source] if self.source else ()), UNKNOWN_NAME)
     self._column = list(sources).index(self.source) if self.source else None
     self._level_frames = metadata.level_frames
     self.clips: Counter[str] = Counter()

@@ -8,6 +8,7 @@ import dataclasses
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import soundfile
@@ -43,7 +44,7 @@ class FrozenCodec:
   @torch.no_grad()
   def vectors(self, audio: Float[Tensor, "B samples"]) -> Float[Tensor, "B d T"]:
     """Returns the sum over levels of the codebook vectors of audio at the codec's rate."""
-    rounded = torch.backends.cuda.matmul.allow_tf32
+    rounded = bool(torch.backends.cuda.matmul.allow_tf32)
     _round(False)  # a GPU's shorter numbers would flip codes
     left = self._encoder(audio[:, None]).transpose(1, 2)
     total = torch.zeros_like(left)
@@ -109,8 +110,9 @@ class Crops:
     self.music, self.codec, self.frames, self._device = music, codec, frames, device
     self.hop = rate_hz // round(codec.spec.frame_rate_hz)
     self._ratio = rate_hz // codec.spec.sample_rate
-    taps = signal.firwin(_TAPS, 0.94 / self._ratio, window=("kaiser", 9.0))
-    self._taps = torch.from_numpy(taps.astype(np.float32)).to(device)[None, None]
+    window: Any = ("kaiser", 9.0)
+    taps = np.asarray(signal.firwin(_TAPS, 0.94 / self._ratio, window=window), np.float32)
+    self._taps = torch.from_numpy(taps).to(device)[None, None]
     self.length = (frames + 2 * MARGIN_FRAMES) * self.hop
     self._songs = np.array([song for song in music.songs if song[2] > self.length])
 

@@ -27,6 +27,8 @@ class WindowDiscriminator(nn.Module):
   frequency, so that padding is even.
   """
 
+  hann: Tensor
+
   def __init__(self, window: int, filters: int):
     super().__init__()
 

@@ -25,7 +25,7 @@ def scale_layers(model: nn.Module, audio: Float[Tensor, "B channels samples"]) -
   Source: weight normalization (arXiv:1602.07868), section 3, data-dependent initialisation; one
   gain for all channels of a layer, and small ones.
   """
-  convolutions = {
+  convolutions: dict[nn.Module, str] = {
     module: name
     for name, module in model.named_modules()
     if isinstance(module, nn.Conv1d | nn.ConvTranspose1d)
@@ -38,11 +38,12 @@ def scale_layers(model: nn.Module, audio: Float[Tensor, "B channels samples"]) -
     mean = out.mean((0, 2))
     centred = out - mean[:, None]
     gain = aim / centred.std()
-    module.weight_g.mul_(gain)
-    module.bias.copy_((module.bias - mean) * gain)
+    bias = module.get_parameter("bias")
+    module.get_parameter("weight_g").mul_(gain)
+    bias.copy_((bias - mean) * gain)
     return centred * gain
 
   hooks = [module.register_forward_hook(scale) for module in convolutions]
-  model.decoder(model.encoder(audio))
+  model.get_submodule("decoder")(model.get_submodule("encoder")(audio))
   for hook in hooks:
     hook.remove()

@@ -7,10 +7,20 @@ comes back.
 """
 
 from collections.abc import Iterable
+from typing import Protocol
 
 import torch
 from jaxtyping import Float, Int
-from torch import Tensor, nn
+from torch import Tensor
+
+
+class Codebook(Protocol):
+  """The buffers of `encodec`'s EuclideanCodebook."""
+
+  embed: Tensor
+  embed_avg: Tensor
+  cluster_size: Tensor
+  inited: Tensor
 
 
 def nearest(x: Float[Tensor, "N D"], codes: Float[Tensor, "V D"]) -> Int[Tensor, " N"]:
@@ -20,12 +30,12 @@ def nearest(x: Float[Tensor, "N D"], codes: Float[Tensor, "V D"]) -> Int[Tensor,
 
 @torch.no_grad()
 def start_codebooks(
-  codebooks: Iterable[nn.Module], latents: Float[Tensor, "N D"], rounds: int = 10
+  codebooks: Iterable[Codebook], latents: Float[Tensor, "N D"], rounds: int = 10
 ) -> None:
   """Sets each level's codes by k-means on what the levels before it leave over.
 
   Args:
-    codebooks: `encodec` EuclideanCodebook modules, coarse to fine.
+    codebooks: coarse to fine.
     latents: at least as many vectors as codes.
     rounds: of Lloyd's algorithm; a code that loses all its vectors stays where it is.
   """
@@ -45,7 +55,7 @@ def start_codebooks(
 
 
 def quantize(
-  x: Float[Tensor, "N D"], codebooks: Iterable[nn.Module], levels: Int[Tensor, " N"]
+  x: Float[Tensor, "N D"], codebooks: Iterable[Codebook], levels: Int[Tensor, " N"]
 ) -> tuple[Float[Tensor, "N D"], Float[Tensor, ""], list[Int[Tensor, " N"]]]:
   """Returns the quantised vectors (gradient straight through), commitment loss and codes a level.
 
@@ -74,7 +84,7 @@ def quantize(
 @torch.no_grad()
 def update_codebooks(
   x: Float[Tensor, "N D"],
-  codebooks: Iterable[nn.Module],
+  codebooks: Iterable[Codebook],
   indices: list[Int[Tensor, " N"]],
   decay: float,
   dead_share: float,

@@ -4,6 +4,7 @@
 import dataclasses
 import math
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import torch
@@ -15,7 +16,7 @@ from data_prep.codec_training import losses as codec_losses
 from data_prep.codec_training.config import CodecConfig, ModelConfig, TrainConfig
 from data_prep.codec_training.discriminator import Adversary
 from data_prep.codec_training.init import scale_layers
-from data_prep.codec_training.quantizer import quantize, start_codebooks, update_codebooks
+from data_prep.codec_training.quantizer import Codebook, quantize, start_codebooks, update_codebooks
 from data_prep.codecs.torch_codec import build_model, load_weights, read_weights
 from stemgen_jax.codec.bundle import load_bundle, save_bundle
 from stemgen_jax.errors import UserError
@@ -33,7 +34,8 @@ class Trainer:
     train, judge = config.train, config.discriminator
     torch.manual_seed(train.seed)
     self.model = build_model(self.spec)
-    self.codebooks = [layer._codebook for layer in self.model.quantizer.vq.layers]
+    layers = self.model.quantizer.vq.layers
+    self.codebooks = [cast(Codebook, layer._codebook) for layer in layers]
     self.optimizer = torch.optim.AdamW(
       self.model.parameters(), lr=train.learning_rate, betas=(0.8, 0.99), weight_decay=1e-3
     )
@@ -153,7 +155,8 @@ class Trainer:
     mel = codec_losses.mel_loss(estimate, target, self.spec.sample_rate, train.mel_l2_weight)
     (gradient,) = torch.autograd.grad(train.wave_weight * wave + train.mel_weight * mel, estimate)
     figures = {"wave": wave, "mel": mel}
-    if self.adversary and self.step >= self.config.discriminator.from_step:
+    start = self.config.discriminator.from_step
+    if self.adversary and start is not None and self.step >= start:
       more, losses = self.adversary.gradient(estimate, target, gradient, rng)
       gradient, figures = gradient + more, figures | losses
     return gradient, figures

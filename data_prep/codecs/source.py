@@ -146,9 +146,9 @@ def _broken_rule(field: str, kind: Any, value: Any) -> str | None:
   if field == "ratios":
     whole = type(value) in (list, tuple) and all(type(v) is int and v > 0 for v in value)
     return None if whole and value else "a list of whole numbers"
-  optional = value is None and field == "segment_s"
-  number = type(value) in (int, float) and math.isfinite(value)
-  return None if optional or number else "a number"
+  if value is None:
+    return None if field == "segment_s" else "a number"
+  return None if type(value) in (int, float) and math.isfinite(value) else "a number"
 
 
 def refuse_unless(path: Path, name: str, got: Any, wanted: Any) -> None:

@@ -7,6 +7,7 @@ The only file that imports `encodec`. That package imports torchaudio, which its
 and which is not to be had for every build of torch: while it loads, an empty module stands in.
 """
 
+import importlib
 import os
 import sys
 import types
@@ -22,16 +23,16 @@ from stemgen_jax.codec.bundle import load_bundle
 from stemgen_jax.codec.segments import DEFAULT_SCALE, cut_audio, measure_scale, overlap_add
 
 try:
-  import torchaudio  # noqa: F401
+  importlib.import_module("torchaudio")
 except (ImportError, OSError):  # absent, or built for another torch
   sys.modules["torchaudio"] = types.ModuleType("torchaudio")
-  import encodec
-  import encodec.modules.conv
-
+  importlib.import_module("encodec")
   del sys.modules["torchaudio"]  # others ask whether it is there
-else:
-  import encodec
-  import encodec.modules.conv
+
+from encodec.model import EncodecModel
+from encodec.modules import conv
+from encodec.modules.seanet import SEANetDecoder, SEANetEncoder
+from encodec.quantization.vq import ResidualVectorQuantizer
 
 TRAINING_ONLY = ("inited", "cluster_size", "embed_avg")  # codebook buffers left out of a bundle
 
@@ -93,7 +94,7 @@ class TorchCodec:
     return np.concatenate(list(overlap_add(self.spec, audio)), axis=-1)
 
 
-def build_model(spec: CodecSpec) -> "encodec.EncodecModel":
+def build_model(spec: CodecSpec) -> EncodecModel:
   """Returns a freshly initialised EncodecModel of the architecture."""
   common = {
     "channels": spec.channels,
@@ -114,12 +115,10 @@ def build_model(spec: CodecSpec) -> "encodec.EncodecModel":
   }
   with warnings.catch_warnings():  # torch deprecates the weight_norm that encodec is built on
     warnings.simplefilter("ignore", FutureWarning)
-    return encodec.EncodecModel(
-      encodec.modules.SEANetEncoder(**common),
-      encodec.modules.SEANetDecoder(**common),
-      encodec.quantization.ResidualVectorQuantizer(
-        dimension=spec.dimension, n_q=spec.n_levels, bins=spec.n_codes
-      ),
+    return EncodecModel(
+      SEANetEncoder(**common),
+      SEANetDecoder(**common),
+      ResidualVectorQuantizer(dimension=spec.dimension, n_q=spec.n_levels, bins=spec.n_codes),
       target_bandwidths=[],  # every level is always used
       sample_rate=spec.sample_rate,
       channels=spec.channels,
@@ -129,7 +128,7 @@ def build_model(spec: CodecSpec) -> "encodec.EncodecModel":
     )
 
 
-def load_weights(model: "encodec.EncodecModel", weights: dict[str, np.ndarray]) -> None:
+def load_weights(model: EncodecModel, weights: dict[str, np.ndarray]) -> None:
   """Puts a bundle's tensors into the model; its codebooks then count as trained."""
   state = {name: torch.from_numpy(array) for name, array in weights.items()}
   for name, value in model.state_dict().items():
@@ -139,7 +138,7 @@ def load_weights(model: "encodec.EncodecModel", weights: dict[str, np.ndarray]) 
   model.load_state_dict(state)
 
 
-def read_weights(model: "encodec.EncodecModel") -> dict[str, np.ndarray]:
+def read_weights(model: EncodecModel) -> dict[str, np.ndarray]:
   """Returns the model's tensors as a bundle stores them."""
   state = model.state_dict()
   return {k: v.float().cpu().numpy() for k, v in state.items() if not k.endswith(TRAINING_ONLY)}
@@ -151,7 +150,7 @@ def pad_by_joining() -> None:
   Torch's own reflection padding falls back to float32 under autocast and is slow on CPU; it took
   half of a training step (16 filters, bfloat16, one Zen 4 core).
   """
-  encodec.modules.conv.pad1d = _pad1d
+  conv.pad1d = _pad1d
 
 
 def _pad1d(x: torch.Tensor, paddings: tuple[int, int], mode: str = "zero", value: float = 0.0):
@@ -163,4 +162,4 @@ def _pad1d(x: torch.Tensor, paddings: tuple[int, int], mode: str = "zero", value
   return torch.cat(parts, dim=-1) if len(parts) > 1 else x
 
 
-_slow_pad1d = encodec.modules.conv.pad1d
+_slow_pad1d = conv.pad1d

@@ -43,6 +43,8 @@ class VocosBlock(nn.Module):
 class Vocos(nn.Module):
   """The decoder."""
 
+  window: Tensor
+
   def __init__(self, spec: DecoderSpec):
     super().__init__()
     self.spec = spec

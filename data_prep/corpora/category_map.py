@@ -112,7 +112,7 @@ class CategoryMap:
         continue
       match = _RANGE.fullmatch(str(key))
       self._require(match is not None, f"give programs as `12`, `8-15` or `{DRUMS}`", where)
-      low, high = int(match[1]), int(match[2] or match[1])
+      low, high = (int(match[1]), int(match[2] or match[1])) if match else (0, -1)
       after = rows[-1][1] if rows else -1
       rule = "give programs from 0 to 127, in order, each once"
       self._require(after < low <= high <= 127, rule, where)
@@ -131,7 +131,7 @@ class CategoryMap:
       self._require(known == category, "give each name one category", where)
     return names
 
-  def _section(self, content: dict, key: str) -> dict:
+  def _section(self, content: Mapping[str, Any], key: str) -> dict:
     section = content.get(key) or {}
     self._require(isinstance(section, dict), f"hold a mapping in `{key}`", section)
     return section

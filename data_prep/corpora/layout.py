@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the readers of corpora share: looking into folders, fixed splits, songs in two splits."""
 
-import functools
 import hashlib
 import os
 import unicodedata
@@ -23,7 +22,7 @@ class Reader:
     self._map = categories or CategoryMap.load()
     self.problems: list[Problem] = []
 
-  @functools.cached_property
+  @property
   def sources(self) -> Mapping[str, tuple[str, ...]]:
     """Returns the conditions and their values."""
     return {INSTRUMENT: self._map.categories}

@@ -36,12 +36,16 @@ class MoisesDB(Reader):
     """Returns whether a folder is laid out so."""
     return next(_find_songs(root), None) is not None
 
-  @functools.cached_property
+  @property
   def sources(self) -> dict[str, tuple[str, ...]]:
     """Returns the instruments, and the genres of all songs by name."""
+    return {INSTRUMENT: self._map.categories} | ({GENRE: self._genres} if self._genres else {})
+
+  @functools.cached_property
+  def _genres(self) -> tuple[str, ...]:
     contents = (content for _, content in self._read_songs([]))
     genres = {genre for content in contents if (genre := normalise(content.get("genre") or ""))}
-    return {INSTRUMENT: self._map.categories} | ({GENRE: tuple(sorted(genres))} if genres else {})
+    return tuple(sorted(genres))
 
   def tracks(self) -> list[Track]:
     """Returns the songs, sorted by split and id.

@@ -92,6 +92,7 @@ def _open_stream(file: AudioFile) -> Iterator[tuple[ModuleType, Any, Any]]:
   """
   try:
     import av
+    from av.error import FFmpegError
   except ImportError as error:
     raise UserError(
       f"mp4 and m4a files must be read with PyAV; got path={file.path} without it."
@@ -108,7 +109,7 @@ def _open_stream(file: AudioFile) -> Iterator[tuple[ModuleType, Any, Any]]:
           f" {len(streams)} audio streams. Copy the file again."
         )
       yield av, container, streams[file.stream or 0]
-  except av.FFmpegError as error:
+  except FFmpegError as error:
     raise UserError(
       f"audio file must be whole, and one that FFmpeg reads; got {_describe(file)} ({error})."
       " Copy the file again."

@@ -65,9 +65,21 @@ class Problem:
 class Corpus(Protocol):
   """What a corpus must offer: its condition sources in order, and its songs in a fixed order."""
 
-  name: str  # as `--corpus` takes it
-  sources: Mapping[str, tuple[str, ...]]
-  problems: list[Problem]  # what the last call of `tracks` noticed
+  @property
+  def name(self) -> str:
+    """As `--corpus` takes it."""
+    ...
+
+  @property
+  def sources(self) -> Mapping[str, tuple[str, ...]]:
+    """The values of each source of conditions."""
+    ...
+
+  @property
+  def problems(self) -> list[Problem]:
+    """What the last call of `tracks` noticed."""
+    ...
 
   def tracks(self) -> list[Track]:
     """Returns the songs, sorted by split and id; opens metadata, never audio."""
+    ...

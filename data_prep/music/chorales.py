@@ -8,7 +8,8 @@ import dataclasses
 from pathlib import Path
 
 import numpy as np
-from music21 import common, converter, expressions, meter, stream
+from music21 import converter, expressions, meter, stream
+from music21.common.pathTools import getCorpusFilePath
 from music21.exceptions21 import Music21Exception
 
 # Chord kinds tried on each beat: semitones above the root, and a bonus for the simpler ones.
@@ -66,7 +67,7 @@ class Chorale:
 
 def chorale_paths() -> list[Path]:
   """Returns the corpus files that may hold a chorale, sorted by name."""
-  return sorted((common.getCorpusFilePath() / "bach").glob("bwv*.mxl"))
+  return sorted((getCorpusFilePath() / "bach").glob("bwv*.mxl"))
 
 
 def read_chorale(path: Path) -> Chorale | None:
@@ -92,7 +93,9 @@ def read_chorale(path: Path) -> Chorale | None:
     return None
   rest = min(voice[0][0] for voice in voices) // bar_beats * bar_beats  # bars before it begins
   shift -= rest
-  voices = tuple(tuple((beat - rest, *note) for beat, *note in voice) for voice in voices)
+  voices = tuple(
+    tuple((beat - rest, length, pitch) for beat, length, pitch in voice) for voice in voices
+  )
   end = max(beat + length for voice in voices for beat, length, _ in voice)
   beats = int(np.ceil(end / bar_beats - 1e-6)) * bar_beats
   if beats < _MIN_BEATS:

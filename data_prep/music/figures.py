@@ -44,7 +44,7 @@ def lead_voices(chords: tuple[Chord, ...], low: int, high: int, size: int) -> li
     size: notes in each voicing; tones are doubled at the octave where the chord has fewer.
   """
   middle = (low + high) / 2
-  before = None
+  before: Voicing = ()
   voicings = []
   for chord in chords:
     options = [
@@ -52,18 +52,14 @@ def lead_voices(chords: tuple[Chord, ...], low: int, high: int, size: int) -> li
       for base in range(low, high)
       if base % 12 in chord.tones and (stacked := _stack(chord.tones, base, size))[-1] <= high
     ] or [tuple(_stack(chord.tones, low + (chord.tones[0] - low) % 12, size))]
-    if before is None:
-      best = min(options, key=lambda option: abs(np.mean(option) - middle))
-    else:
-      best = min(
-        options,
-        key=lambda option: (
-          sum(abs(a - b) for a, b in zip(option, before, strict=True))
-          + 0.2 * abs(np.mean(option) - middle)
-        ),
-      )
-    before = best
-    voicings.append(best)
+    before = min(
+      options,
+      key=lambda option: (
+        sum(abs(a - b) for a, b in zip(option, before, strict=bool(before)))
+        + 0.2 * abs(np.mean(option) - middle)
+      ),
+    )
+    voicings.append(before)
   return voicings
 
 

@@ -6,11 +6,13 @@ Nothing here knows where the notes came from or how they will sound.
 
 import dataclasses
 from collections.abc import Iterable
+from typing import Any
 
 import mido
 from pretty_midi import constants
 
-Event = tuple[float, mido.Message]
+Message = Any  # mido's, whose fields follow from its `type` at run time
+Event = tuple[float, Message]
 """Time from the start of the song in seconds, and the channel message sent then."""
 
 DRUM_CHANNEL = 9

@@ -7,13 +7,12 @@ Stems are 16-bit integers and the mix is their integer sum, so it is exact and n
 import dataclasses
 from pathlib import Path
 
-import mido
 import numpy as np
 import pretty_midi
 import tinysoundfont
 from jaxtyping import Float, Int16
 
-from data_prep.music.parts import Part, Song
+from data_prep.music.parts import Message, Part, Song
 from stemgen_jax.audio.loudness import measure_lufs
 from stemgen_jax.errors import UserError
 
@@ -88,7 +87,7 @@ def render_song(song: Song, soundfont: bytes, rate_hz: int) -> Rendered:
   return Rendered(
     stems=stems,
     lufs=tuple(loudness + 20 * float(np.log10(gain)) for loudness in lufs),
-    mix=np.sum(pcm, axis=0, dtype=np.int16),
+    mix=np.asarray(np.sum(pcm, axis=0, dtype=np.int16)),
     gain=gain,
   )
 
@@ -120,15 +119,15 @@ def render_part(part: Part, soundfont: bytes, rate_hz: int, length_s: float) -> 
   for time_s, message in part.events:
     at = min(round(time_s * rate_hz), total)
     if at > done:
-      synth.generate_simple(at - done, memoryview(sound[done:at]).cast("B"))
+      synth.generate_simple(at - done, sound[done:at].data.cast("B"))
       done = at
     _send(synth, message)
   if done < total:
-    synth.generate_simple(total - done, memoryview(sound[done:]).cast("B"))
+    synth.generate_simple(total - done, sound[done:].data.cast("B"))
   return sound.mean(axis=1)
 
 
-def _send(synth: tinysoundfont.Synth, message: mido.Message) -> None:
+def _send(synth: tinysoundfont.Synth, message: Message) -> None:
   """Passes one channel message on; programs and banks were set when the part began."""
   if message.type == "note_on":
     synth.noteon(message.channel, message.note, message.velocity)

@@ -58,7 +58,7 @@ def augment_stems(
   flat = np.ascontiguousarray(stems.reshape(-1, stems.shape[-1]), np.float32)
   stretch.preset(len(flat), float(rate_hz))
   stretch.setTimeFactor(augmentation.tempo / ratio)
-  out = stretch.process(flat)
+  out = np.asarray(stretch.process(flat))
   if augmentation.semitones:
     out = soxr.resample(out.T, ratio, 1.0, quality="HQ").T
   out = np.pad(out, ((0, 0), (0, max(0, length - out.shape[-1]))))[:, :length]

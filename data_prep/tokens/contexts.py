@@ -45,6 +45,7 @@ def draw_members(rng: np.random.Generator, stems: int, mixes: int) -> Bool[np.nd
   backing = max(min(stems, round(sounding / 3)), sounding - smaller)
   sizes = np.arange(1, stems - 1)
   chance = 1 / (stems - sizes) / np.sum(1 / (stems - sizes))
+  rows: list[np.ndarray] = []
   for _ in range(_TRIES):
     rows = [np.zeros(stems, bool)]
     rows += [np.arange(stems) != left_out for left_out in rng.permutation(stems)[:backing]]

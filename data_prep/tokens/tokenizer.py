@@ -30,11 +30,19 @@ from stemgen_jax.errors import UserError
 class Codec(Protocol):
   """What is used of `torch_codec.TorchCodec` or `stemgen_jax.codec.Codec`."""
 
-  spec: CodecSpec
-  fingerprint: str
+  @property
+  def spec(self) -> CodecSpec:
+    """What makes the codes."""
+    ...
+
+  @property
+  def fingerprint(self) -> str:
+    """The SHA-256 of the files that make the codes."""
+    ...
 
   def encode(self, audio: Float[np.ndarray, "B channels samples"]) -> Int[np.ndarray, "B T Q"]:
     """Returns the codes of audio at the codec's rate, T = spec.frames(samples)."""
+    ...
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

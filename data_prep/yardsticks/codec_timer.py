@@ -37,7 +37,7 @@ def main(argv: list[str] | None = None) -> None:
   sound = np.frombuffer(read.read(4 * int(np.prod(arguments.shape))), np.float32)
   audio = sound.reshape(arguments.shape).copy()  # torch wants to own what it reads
   print(torch.__version__, flush=True)
-  codes = None
+  codes = np.zeros((0, 0, 0), np.int32)
   for line in read:
     start = time.perf_counter()
     if line.strip() == b"encode":

@@ -5,6 +5,7 @@ The same network and the same decoding as stemgen_jax/model/network.py and decod
 write it in PyTorch: one forward for each guidance branch, the heads of all levels, a Python loop.
 """
 
+import functools
 import math
 from collections.abc import Mapping, Sequence
 
@@ -27,7 +28,7 @@ class TorchNetwork(nn.Module):
     self.null_context = _parameter(params["null_context"])
     self.conditions = nn.ParameterList(_parameter(params["conditions"][name]) for name in sources)
     stacked = params["blocks"]
-    layers = len(stacked["qkv"])
+    layers, self.width = len(stacked["qkv"]), stacked["qkv"].shape[-1]
     self.blocks = nn.ModuleList(
       TorchBlock({name: x[i] for name, x in stacked.items()}) for i in range(layers)
     )
@@ -49,8 +50,7 @@ class TorchNetwork(nn.Module):
       value = conditions[:, i] if keep[1 + i] else torch.full_like(conditions[:, i], -1)
       c = c + table[value][:, None]  # -1: the last row
     x = torch.cat([heard + c, written + c], dim=-1)
-    width = self.blocks[0].width
-    rate = 10_000.0 ** -(torch.arange(0, width, 2) / width)
+    rate = 10_000.0 ** -(torch.arange(0, self.width, 2) / self.width)
     angle = torch.arange(x.shape[1])[:, None] * rate[None]
     for block in self.blocks:
       x = block(x, angle.cos(), angle.sin())
@@ -58,7 +58,8 @@ class TorchNetwork(nn.Module):
     return torch.einsum("btd,qdv->btqv", x, self.heads)
 
   def _embed(self, codes: torch.Tensor) -> torch.Tensor:
-    return sum(table[codes[..., q]] for q, table in enumerate(self.codebooks))
+    parts = (table[codes[..., q]] for q, table in enumerate(self.codebooks))
+    return functools.reduce(torch.add, parts)
 
 
 class TorchBlock(nn.Module):

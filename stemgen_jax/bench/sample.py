@@ -20,6 +20,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -134,7 +135,9 @@ def measure(
   with tempfile.TemporaryDirectory() as folder:
     weights = Path(folder) / "weights.npz"
     flat = jax.tree.leaves_with_path(params)
-    named = {jax.tree_util.keystr(p, simple=True, separator="/"): np.asarray(x) for p, x in flat}
+    named: dict[str, Any] = {
+      jax.tree_util.keystr(p, simple=True, separator="/"): np.asarray(x) for p, x in flat
+    }
     np.savez(weights, **named)
     words = ["--weights", weights, "--frames", frames, "--batch", takes, "--steps", *steps]
     if sources:

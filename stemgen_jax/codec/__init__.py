@@ -148,7 +148,8 @@ class Codec:
       )
     if spec.segment_s is not None or frames > stream.BLOCK_FRAMES:
       audio, done = np.empty((len(codes), spec.channels, self.decoded_samples(frames)), "f4"), 0
-      for block in self.decode_blocks([(codes, scales)]):
+      loud = None if scales is None else np.asarray(scales, np.float32)
+      for block in self.decode_blocks([(codes, loud)]):
         audio[..., done : done + block.shape[-1]] = block
         done += block.shape[-1]
       return audio

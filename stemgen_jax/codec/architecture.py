@@ -64,6 +64,8 @@ class CodecSpec:
   @property
   def segment_samples(self) -> int:
     """Samples of a segment; only of a codec that has segments."""
+    if self.segment_s is None:
+      raise ValueError("a codec without segments has no segment_samples.")
     return int(self.segment_s * self.sample_rate)
 
   @property

@@ -25,17 +25,26 @@ Wave = Float[np.ndarray, " samples"]
 class Codec(Protocol):
   """What is measured: stemgen_jax.codec.Codec, or its counterpart in PyTorch."""
 
-  spec: CodecSpec
-  decoded_rate_hz: int
+  @property
+  def spec(self) -> CodecSpec:
+    """What makes the codes."""
+    ...
+
+  @property
+  def decoded_rate_hz(self) -> int:
+    """The rate of decoded audio."""
+    ...
 
   def encode(self, audio: np.ndarray) -> np.ndarray:
     """Returns codes."""
+    ...
 
   def scales(self, audio: np.ndarray) -> np.ndarray | None:
     """Returns the loudness of each segment, None if the codec does not normalise."""
 
   def decode(self, codes: np.ndarray, scales: np.ndarray | None) -> np.ndarray:
     """Returns audio."""
+    ...
 
 
 @dataclasses.dataclass(frozen=True)
@@ -154,7 +163,7 @@ def si_sdr_db(estimate: Wave, audio: Wave) -> float:
 
   Source: Le Roux et al., "SDR - half-baked or well done?" (arXiv:1811.02508), eq. 3.
   """
-  audio, estimate = (np.float64(x) - np.mean(x, dtype=np.float64) for x in (audio, estimate))
+  audio, estimate = (x - np.mean(x, dtype=np.float64) for x in (audio, estimate))
   target = audio * (estimate @ audio) / max(audio @ audio, 1e-20)
   signal, distortion = (float(np.square(x).sum()) for x in (target, estimate - target))
   return 10 * math.log10(min(max((signal + 1e-20) / (distortion + 1e-20), 1e-10), 1e10))

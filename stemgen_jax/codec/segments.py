@@ -61,19 +61,20 @@ def overlap_add(spec: CodecSpec, segments: Iterable[Segment]) -> Iterator[Segmen
   segment's ends to its middle. Source: `encodec.utils._linear_overlap_add`.
   """
   stride = spec.segment_stride_samples
-  window = total = weight = None
+  segments = iter(segments)
+  first = next(segments, None)
+  if first is None:
+    return
+  size = first.shape[-1]
+  place = np.linspace(0, 1, size + 2, dtype=np.float32)[1:-1]
+  window = 0.5 - np.abs(place - 0.5)
+  total, weight = window * first, window.copy()
   for segment in segments:
+    yield total[..., :stride] / weight[:stride]
     size = segment.shape[-1]
-    if window is None:
-      place = np.linspace(0, 1, size + 2, dtype=np.float32)[1:-1]
-      window = 0.5 - np.abs(place - 0.5)
-      total, weight = np.zeros_like(segment), np.zeros(size, np.float32)
-    else:
-      yield total[..., :stride] / weight[:stride]
-      room = max(size - (len(weight) - stride), 0)
-      total = np.pad(total[..., stride:], ((0, 0), (0, 0), (0, room)))
-      weight = np.pad(weight[stride:], (0, room))
+    room = max(size - (len(weight) - stride), 0)
+    total = np.pad(total[..., stride:], ((0, 0), (0, 0), (0, room)))
+    weight = np.pad(weight[stride:], (0, room))
     total[..., :size] += window[:size] * segment
     weight[:size] += window[:size]
-  if window is not None:
-    yield total[..., :size] / weight[:size]
+  yield total[..., :size] / weight[:size]

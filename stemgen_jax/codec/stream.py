@@ -127,8 +127,9 @@ def _slide(
     wanted = (done - begin + BLOCK_FRAMES + look) * steps_in
     while not ended and (held is None or held.shape[1] <= wanted):  # more than wanted: not the end
       block = next(blocks, None)
-      ended = block is None
-      if not ended:
+      if block is None:
+        ended = True
+      else:
         held = block if held is None else np.concatenate([held, block], axis=1)
     if held is None:
       return

@@ -25,11 +25,11 @@ LEAST_WEIGHT = 1e-3  # of the squared windows over a sample, which the sum is di
 def fold(weights: dict[str, np.ndarray], spec: DecoderSpec) -> Params:
   """Returns a decoder's tensors as the parameters of `run`, those of all blocks stacked."""
   names = [name.removeprefix("blocks.0.") for name in weights if name.startswith("blocks.0.")]
-  params = {name: array for name, array in weights.items() if not name.startswith("blocks.")}
-  params["blocks"] = {
+  once = {name: array for name, array in weights.items() if not name.startswith("blocks.")}
+  blocks = {
     name: np.stack([weights[f"blocks.{i}.{name}"] for i in range(spec.n_layers)]) for name in names
   }
-  return jax.tree.map(jnp.asarray, params)
+  return jax.tree.map(jnp.asarray, {**once, "blocks": blocks})
 
 
 def run(

@@ -19,12 +19,12 @@ from stemgen_jax.types import Params
 def fold(bundle: Bundle) -> Params:
   """Returns a bundle's weights as the parameters of `encode` and `decode`."""
   spec, weights = bundle.spec, bundle.weights
-  params = {"encoder": fold_side("encoder", weights, spec)}
-  params["codebooks"] = np.stack([weights[CODEBOOK.format(q)] for q in range(spec.n_levels)])
-  if bundle.decoder is None:
-    params["decoder"] = fold_side("decoder", weights, spec)
-  else:
-    params["decoder"] = vocos.fold(bundle.decoder.weights, bundle.decoder.spec)
+  own = bundle.decoder
+  params = {
+    "encoder": fold_side("encoder", weights, spec),
+    "codebooks": np.stack([weights[CODEBOOK.format(q)] for q in range(spec.n_levels)]),
+    "decoder": vocos.fold(own.weights, own.spec) if own else fold_side("decoder", weights, spec),
+  }
   return jax.tree.map(jnp.asarray, params)
 
 

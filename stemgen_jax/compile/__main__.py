@@ -30,7 +30,6 @@ os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
 os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")  # there is no TPU to share
 
 import jax
-from jax import Device
 from jax.experimental import topologies
 
 from stemgen_jax.bench.table import Row, show_rows
@@ -42,6 +41,7 @@ from stemgen_jax.errors import UserError, run_cli
 from stemgen_jax.model.sharding import build_mesh
 from stemgen_jax.shell.flags import build_parser, parse_config
 from stemgen_jax.shell.folders import make_folder
+from stemgen_jax.types import Device
 
 NAMES = {
   "program": ("program", ""),

@@ -22,6 +22,7 @@ from stemgen_jax.errors import UserError
 UNKNOWN = -1  # a condition that is not known
 SILENCE_DB = -120.0  # the level stored for digital silence
 ABSENT_DB = -np.inf  # the gain of a stem that a mix leaves out, and the loudness of silence
+_Example: Any = vars(tf_example_pb2)["Example"]  # protobuf makes the class at run time
 ACTIVITY = "activity"  # a condition that no record stores: how much of a window its target sounds
 ACTIVITY_VALUES = ("sparse", "half", "busy", "full")
 ACTIVITY_EDGES = (0.35, 0.65, 0.9)  # shares of the window at which the next value begins
@@ -167,7 +168,7 @@ def serialize_row(row: Row, metadata: Metadata) -> bytes:
   """Returns a row as a `tf.train.Example`, the same bytes for the same row."""
   features = build_features(metadata.n_levels, len(metadata.sources))
   fields = {f.name: getattr(row, f.name) for f in dataclasses.fields(row)}
-  example = tf_example_pb2.Example.FromString(features.serialize_example(fields))
+  example = _Example.FromString(features.serialize_example(fields))
   return example.SerializeToString(deterministic=True)  # protobuf maps have no order of their own
 
 
@@ -180,7 +181,7 @@ def deserialize_row(data: bytes, metadata: Metadata) -> Row:
     UserError: if the bytes are no row of this format.
   """
   try:
-    feature = tf_example_pb2.Example.FromString(data).features.feature
+    feature = _Example.FromString(data).features.feature
 
     def number(name: str) -> int:
       return feature[name].int64_list.value[0]

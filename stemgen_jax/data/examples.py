@@ -78,9 +78,9 @@ class PairTarget:
       "target": row.codes[start : start + crop_frames].astype(np.int32),
       "context": context.astype(np.int32),
       "conditions": np.array(conditions, np.int32),
-      "clip": np.int32(clip),
-      "stem": np.int32(target),
-      "start_frame": np.int32(row.start_frame + start),
+      "clip": np.array(clip, np.int32),
+      "stem": np.array(target, np.int32),
+      "start_frame": np.array(row.start_frame + start, np.int32),
     }
 
   def _read(self, clip: int, row: int, have: Row | None = None) -> Row:
@@ -124,7 +124,7 @@ def choose_target(
     level_frames: frames of a cell.
     config: crop_frames, silence_gate_db and sounding_db.
 
-  Source: StemGen (arXiv:2312.08723) section 2 discards silent examples; the rest is ours.
+  Source: StemGen (PAPER.md) section 2 discards silent examples; the rest is ours.
   """
   crop_frames = config.crop_frames
   power = np.where(weight[:, None] > 0, 10.0 ** (level_db / 10.0), 0.0)
@@ -182,7 +182,7 @@ def choose_mix(
   Where there is none of the kind asked for, the other kind serves (a song of one stem has only
   silence); where every mix holds an excluded stem, any mix that sounds.
 
-  Source: StemGen (arXiv:2312.08723) Fig. 1. Silence, so that a model can begin a song, is ours.
+  Source: StemGen (PAPER.md) Fig. 1. Silence, so that a model can begin a song, is ours.
   """
   clean, sounding = ~(members & excluded).any(1), members.any(1)
   wanted, other = (~sounding, clean & sounding) if silent else (clean & sounding, ~sounding)

@@ -89,7 +89,7 @@ def _write_files(
       file = f"{name}-{split}.array_record-{i:05d}-of-{len(parts):05d}"
       shards.setdefault(split, []).append(write(partial / file, clips, metadata))
   template = tfds.core.ShardedFileTemplate(
-    data_dir=partial, dataset_name=name, filetype_suffix="array_record"
+    data_dir=tfds.core.Path(partial), dataset_name=name, filetype_suffix="array_record"
   )
   tfds.folder_dataset.write_metadata(
     data_dir=os.fspath(partial),

@@ -54,8 +54,9 @@ class Shard:
   @classmethod
   def from_json(cls, entry: dict[str, Any]) -> "Shard":
     """Returns the shard of its entry in the manifest; raises a TypeError if a field is missing."""
-    columns = {k: tuple(v) if isinstance(v, list) else v for k, v in entry.items()}
-    return cls(**columns | {"categories": tuple(map(tuple, entry["categories"]))})
+    columns: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in entry.items()}
+    columns["categories"] = tuple(map(tuple, columns["categories"]))
+    return cls(**columns)
 
   @property
   def n_records(self) -> int:

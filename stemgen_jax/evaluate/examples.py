@@ -94,11 +94,9 @@ def draw_with_pool(
 ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
   """Returns `count` windows, and POOL times as many others, each with the name of its "song"."""
   songs = np.array(dataset.source(split).songs)
-  rows, pool = (
-    draw_windows(model, dataset, split, size, of)
-    for size, of in ((count, seed), (POOL * count, seed + 1))
-  )
-  return tuple(windows | {"song": songs[windows["clip"]]} for windows in (rows, pool))
+  rows = draw_windows(model, dataset, split, count, seed)
+  pool = draw_windows(model, dataset, split, POOL * count, seed + 1)
+  return rows | {"song": songs[rows["clip"]]}, pool | {"song": songs[pool["clip"]]}
 
 
 def make_examples(

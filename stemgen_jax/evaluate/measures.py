@@ -156,13 +156,14 @@ def summarise(records: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     sign = 1.0 if metric.higher else -1.0
     true, floor = values["true"], values[metric.floor]
     apart = mean_of(sign * (true - floor), songs)
+    low = apart["low"]
     few = is_few(songs[~np.isnan(true - floor)])
     rows.append({
       **dataclasses.asdict(metric),
       "sets": {name: mean_of(found, songs) for name, found in values.items()},
       "separation": apart,
       "few": few,
-      "tells": bool(not few and apart["low"] > 0),
+      "tells": bool(not few and low is not None and low > 0),
       "way": way_of(values["model"], floor, true, songs),
     })  # fmt: skip
   return rows

@@ -5,7 +5,7 @@ A window gives a context mix and the category of a stem that is not in it. What 
 them goes into one population, the true stem of that category into the other. FAD compares the stems
 alone, MIRDD the stems over their contexts.
 
-Source: StemGen (arXiv:2312.08723) sections 3.1 and 3.2.
+Source: StemGen (PAPER.md) sections 3.1 and 3.2.
 """
 
 import dataclasses

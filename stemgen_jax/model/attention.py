@@ -3,7 +3,7 @@
 
 import functools
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -75,8 +75,13 @@ def attend_by_row(
   """
   if frames < _LONG:
     return attend_plain(q, k, v, frames)
-  one = jax.checkpoint(lambda row: attend_plain(*(x[None] for x in row), frames)[0])
-  return jax.lax.map(one, (q, k, v))
+
+  @jax.checkpoint
+  def attend_one(row: tuple[Array, Array, Array]) -> Array:
+    q, k, v = (x[None] for x in row)
+    return attend_plain(q, k, v, frames)[0]
+
+  return jax.lax.map(attend_one, (q, k, v))
 
 
 def attend_cudnn(
@@ -127,4 +132,9 @@ def attend_fused(
     interpret=interpret,
   )  # fmt: skip
   segments = splash.SegmentIds(q=padding, kv=padding)
-  return jax.vmap(lambda q, k, v: kernel(q * width**-0.5, k, v, segment_ids=segments))(q, k, v)
+
+  def attend_one(q: Array, k: Array, v: Array) -> Array:
+    heard = kernel(q * width**-0.5, k, v, segment_ids=segments)
+    return cast(Array, heard)  # without residuals, which come only if asked for
+
+  return jax.vmap(attend_one)(q, k, v)

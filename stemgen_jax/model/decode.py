@@ -3,7 +3,7 @@
 
 The network comes in as a function; this file knows the algorithm and no model.
 
-Source: StemGen (arXiv:2312.08723) section 2.1.1, eq. 1, Fig. 5.
+Source: StemGen (PAPER.md) section 2.1.1, eq. 1, Fig. 5.
 """
 
 from collections.abc import Callable

@@ -20,7 +20,7 @@ def sample(
     temperature: what logits are divided by; 0 takes the likeliest token.
     top_p: probability of the nucleus that tokens are drawn from; 1 keeps every token.
 
-  Source: StemGen (arXiv:2312.08723) section 2.1.1 draws from the logits, without either.
+  Source: StemGen (PAPER.md) section 2.1.1 draws from the logits, without either.
   """
   tempered = logits / jnp.maximum(temperature, 1e-6)
   tempered = jax.lax.cond(top_p < 1, lambda x: keep_nucleus(x, top_p), lambda x: x, tempered)

@@ -56,7 +56,7 @@ def branch_weights(
   `leave_one_out`: l + sum_i g_i (l - l_without_i), so w = [1 + sum g, -g_1, -g_2, ...]: 0 is no
   guidance, and what the sources say only together is kept.
 
-  Source: StemGen (arXiv:2312.08723) section 2.1.2, eq. 3, is `independent`; the others are not its.
+  Source: StemGen (PAPER.md) section 2.1.2, eq. 3, is `independent`; the others are not its.
   """
   own = scales[np.array(order_sources(guided, mode), int)]
   if mode == "independent":

@@ -75,7 +75,7 @@ def draw_mask(
     n_levels: Q.
     masking: how r and the frames are drawn, see `draw_mask_rate` and `draw_writable`.
 
-  Source: StemGen (arXiv:2312.08723) section 2.1, Fig. 4.
+  Source: StemGen (PAPER.md) section 2.1, Fig. 4.
   """
   rate_key, place_key, span_key = jax.random.split(key, 3)
   batch = level.shape[0]
@@ -109,7 +109,7 @@ def count_left_masked(
     steps: N.
     hidden: T, the tokens hidden at the level's start (fewer than its frames if some are given).
 
-  Source: SoundStorm (arXiv:2305.09636); StemGen (arXiv:2312.08723) section 2.1.1 follows it.
+  Source: SoundStorm (arXiv:2305.09636); StemGen (PAPER.md) section 2.1.1 follows it.
   """
   left = jnp.floor(jnp.cos(jnp.pi / 2 * iteration / steps) * hidden).astype(jnp.int32)
   return jnp.where(iteration >= steps, 0, jnp.clip(left, jnp.minimum(1, hidden), hidden))

@@ -56,7 +56,7 @@ def build(config: ModelConfig, mesh: Mesh | None = None) -> Model:
     read_asked: of a tuple of P levels; example b is asked for level asked[b mod P].
     read_all: of every level.
 
-  Source: StemGen (arXiv:2312.08723) Fig. 3 for the embedding; section 3 for the sizes.
+  Source: StemGen (PAPER.md) Fig. 3 for the embedding; section 3 for the sizes.
   """
   attention = choose_attention(mesh)
   graph, abstract = nnx.split(nnx.eval_shape(lambda: Network(config, nnx.Rngs(0))))
@@ -160,7 +160,7 @@ class Network(nnx.Module):
     The two channels share their codebooks, of width D / 2. A dropped source is a learned null
     vector: of the context in the place of its sum, of a condition the last row of its table.
 
-    Source: StemGen (arXiv:2312.08723) section 2.1, Fig. 3; the width of a half is ours.
+    Source: StemGen (PAPER.md) section 2.1, Fig. 3; the width of a half is ours.
     """
     heard = self.sum_codebooks(context)
     written = self.sum_codebooks(target)
@@ -174,7 +174,8 @@ class Network(nnx.Module):
 
   def sum_codebooks(self, codes: Int[Array, "B T Q"]) -> Float[Array, "B T D"]:
     """sum_q E_q[codes_tq]."""
-    return sum(table[codes[:, :, q]] for q, table in enumerate(self.codebooks[...]))
+    parts = (table[codes[:, :, q]] for q, table in enumerate(self.codebooks[...]))
+    return functools.reduce(jnp.add, parts)
 
 
 class Block(nnx.Module):

@@ -13,11 +13,11 @@ from typing import Any
 
 import jax
 import numpy as np
-from jax import Device
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from stemgen_jax.config import MeshConfig
 from stemgen_jax.errors import UserError
+from stemgen_jax.types import Device
 
 AXES = ("data", "fsdp", "tensor")
 BATCH = PartitionSpec(("data", "fsdp"))

@@ -12,6 +12,7 @@ import soundfile
 
 matplotlib.use("agg")
 from matplotlib import pyplot
+from matplotlib.figure import Figure
 
 from stemgen_jax.audio.files import Samples, convert_audio
 
@@ -52,7 +53,7 @@ def embed_spectrogram(samples: Samples, rate_hz: int, width: float = 9.0) -> str
   return embed_figure(figure)
 
 
-def embed_figure(figure: pyplot.Figure) -> str:
+def embed_figure(figure: Figure) -> str:
   """Returns a figure as a PNG data URI, and closes it."""
   png = io.BytesIO()
   figure.savefig(png, format="png", dpi=85)

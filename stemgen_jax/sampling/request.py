@@ -19,7 +19,7 @@ def _take_quarter(config: Config) -> SampleConfig:
 
 
 def _take_papers(config: Config) -> SampleConfig:
-  """Source: StemGen (arXiv:2312.08723) section 3, the settings of its best results."""
+  """Source: StemGen (PAPER.md) section 3, the settings of its best results."""
   model = config.model
   guided = [name for name in ("context", "instrument") if name in ("context", *model.sources)]
   steps = (128, 64, 32, 32, *[32] * model.n_levels)[: model.n_levels]
@@ -76,7 +76,7 @@ class Request:
 
 def check(request: Request) -> None:
   """Raises a UserError that lists every rule the request breaks."""
-  given = request.stem is not None
+  stem, given = request.stem, request.stem is not None
   for name, kind, word in (
     ("takes", Integral, "a whole number"),
     ("seed", Integral, "a whole number"),
@@ -107,7 +107,7 @@ def check(request: Request) -> None:
       "stem must be given with what becomes of it: keep, continue or vary",
       "none of them",
     ),
-    (not given or request.stem.shape[1] > 0, "stem must hold at least one sample", 0),
+    (stem is None or stem.shape[1] > 0, "stem must hold at least one sample", 0),
     (
       not given or request.level_lu is None,
       "level must be left out with a stem, which keeps its own",

@@ -195,9 +195,9 @@ class StemGen:
     repeat = [np.repeat(h.codes[None], n, axis=0) for h, n in zip(heard, takes, strict=True)]
     conditions = [np.tile(job.indices, (n, 1)) for job, n in zip(jobs, takes, strict=True)]
     keys = [take_keys(job.request.seed, n) for job, n in zip(jobs, takes, strict=True)]
+    given, known = (np.concatenate(part) for part in zip(*rows, strict=True))
     codes = self.fill(
-      np.concatenate(repeat), np.concatenate(conditions),
-      *map(np.concatenate, zip(*rows, strict=True)),
+      np.concatenate(repeat), np.concatenate(conditions), given, known,
       jnp.concatenate(keys), jobs[0].settings, jobs[0].request.loop, advance,
     )  # fmt: skip
     advance("decoding")
@@ -248,7 +248,7 @@ class StemGen:
       )  # fmt: skip
       return np.asarray(tokens)
 
-    most = self.config.data.crop_frames
+    most, tokens = self.config.data.crop_frames, given
     for done, total, written in fill_windows(fill, context, given, known, most, loop):
       advance(f"writing the stem: window {done} of {total}")
       tokens = written

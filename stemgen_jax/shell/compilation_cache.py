@@ -13,7 +13,7 @@ def enable() -> None:
   `JAX_COMPILATION_CACHE_DIR`, or a folder set in JAX, goes before; `XDG_CACHE_HOME` is heeded. A
   folder that cannot be made is passed over: compiling again is all it costs.
   """
-  if jax.config.jax_compilation_cache_dir is not None:
+  if jax.config.values["jax_compilation_cache_dir"] is not None:
     return
   base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
   folder = base / "stemgen_jax" / "xla"

@@ -6,6 +6,7 @@ The library is needed only when a name is given, and imported only then.
 
 import dataclasses
 import hashlib
+import importlib
 import os
 import re
 from collections.abc import Sequence
@@ -54,7 +55,9 @@ def fetch(name: str, files: Sequence[str], flag: str) -> Snapshot:
       f" {name}. Give it so, or the folder of one."
     )
   try:
-    from huggingface_hub import errors, snapshot_download
+    from huggingface_hub import snapshot_download
+
+    http_error = importlib.import_module("huggingface_hub.errors").HTTPError  # its HTTP library's
   except ImportError as error:
     raise UserError(
       f"huggingface_hub must be installed to fetch a model by its name; got {flag}={name}."
@@ -62,7 +65,7 @@ def fetch(name: str, files: Sequence[str], flag: str) -> Snapshot:
     ) from error
   try:
     folder = snapshot_download(parts[1], revision=parts[2], allow_patterns=list(files))
-  except (OSError, ValueError, errors.HTTPError) as error:
+  except (OSError, ValueError, http_error) as error:
     where = os.environ.get("HF_ENDPOINT", "huggingface.co")
     raise UserError(
       f"{flag} must be a path that exists here, or name a model that can be fetched from {where};"

@@ -142,16 +142,17 @@ class Checkpoints:
       ),
       average=ocp.args.StandardRestore(abstract.average),
     )
-    while True:
-      step = self.latest_step()
+    while (step := self.latest_step()) is not None:
       found, problem = _attempt(self._manager.restore, step, args=items)
       if not problem:
         return TrainState(**found["state"], average=found["average"])
       self._set_aside(step, problem)
+    raise ValueError("there is no checkpoint to restore.")
 
   def read_meta(self) -> dict[str, Any]:
-    """The settings saved with the newest checkpoint."""
-    return _read_meta(self._manager, self.latest_step())
+    """Returns the settings saved with the newest checkpoint; none before the first."""
+    step = self.latest_step()
+    return {} if step is None else _read_meta(self._manager, step)
 
   def close(self) -> None:
     """Waits for saves under way."""
@@ -187,14 +188,15 @@ def load_average(workdir: str | os.PathLike, mesh: Mesh) -> tuple[Config, Params
       " checkpoints. Train first, or check the path."
     )
   newest = sorted(manager.all_steps(), reverse=True)
+  problem = None
   for step in sorted(newest, key=lambda step: _validation_loss(manager, step)):
-    found, problem = None, find_damage(folder.parent, step)
+    problem = find_damage(folder.parent, step)
     if not problem:
       found, problem = _attempt(_read_average, manager, step, mesh)
-    if not problem:
-      manager.close()
-      config, params, meta = found
-      return config, params, {**meta, "checkpoint": name}
+      if not problem:
+        manager.close()
+        config, params, meta = found
+        return config, params, {**meta, "checkpoint": name}
     print(f"warning: checkpoint {folder / str(step)} is damaged ({problem})", file=sys.stderr)
   raise UserError(
     f"checkpoint must be whole; got {folder} with none that can be read ({problem}). Train again,"

@@ -90,10 +90,11 @@ def unigram_entropy(codes: Iterable[np.ndarray], n_codes: int) -> Float[np.ndarr
     codes: arrays [..., Q].
     n_codes: V.
   """
-  counts = sum(
+  parts = [
     np.stack([np.bincount(row, minlength=n_codes) for row in part.reshape(-1, part.shape[-1]).T])
     for part in codes
-  )
+  ]
+  counts = np.sum(parts, axis=0)
   p = counts / counts.sum(axis=1, keepdims=True)
   return -np.sum(p * np.log(np.where(p > 0, p, 1)), axis=1)
 

@@ -2,6 +2,7 @@
 """What a run reports: sums over steps become scalars in TensorBoard and `metrics.jsonl`."""
 
 import hashlib
+import importlib
 import json
 import os
 import time
@@ -35,8 +36,8 @@ class MetricLog:
       UserError: if a project is given and Weights & Biases is not installed.
     """
     self._wandb = _open_wandb(workdir, wandb_project, name) if workdir and wandb_project else None
-    self._writer = workdir and SummaryWriter(str(workdir / "tensorboard"))
-    self._lines = workdir and _open_lines(workdir / "metrics.jsonl")
+    self._writer = SummaryWriter(str(workdir / "tensorboard")) if workdir else None
+    self._lines = _open_lines(workdir / "metrics.jsonl") if workdir else None
     self._reset()
 
   def _reset(self) -> None:
@@ -81,7 +82,7 @@ class MetricLog:
     1); `accuracy/mask_a-b` the share of hits at mask rates in (a, b]; `frames_per_s`; and
     `data_wait_share`, the share of time spent waiting for a batch.
     """
-    scalars = dict(more)
+    scalars: dict[str, Any] = dict(more)
     if self._steps:
       sums, elapsed_s = self._sums, time.perf_counter() - self._start_s
       skipped = float(sums["skipped"])
@@ -101,6 +102,7 @@ class MetricLog:
     if self._writer:
       for name, value in scalars.items():
         self._writer.add_scalar(name, value, step)
+    if self._lines:
       self._lines.write(json.dumps({"step": step, **scalars}) + "\n")
       self._lines.flush()
     if self._wandb:
@@ -119,6 +121,7 @@ class MetricLog:
     """Closes the writers."""
     if self._writer:
       self._writer.close()
+    if self._lines:
       self._lines.close()
     if self._wandb:
       self._wandb.finish()
@@ -156,7 +159,7 @@ def _open_lines(path: Path) -> TextIO:
 
 def _open_wandb(workdir: Path, project: str, name: str) -> Any:
   try:
-    import wandb
+    wandb = importlib.import_module("wandb")
   except ImportError as error:
     raise UserError(
       f"train.wandb needs Weights & Biases; got project {project!r} without the package."

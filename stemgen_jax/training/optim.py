@@ -18,7 +18,7 @@ def build_schedule(config: OptimConfig) -> optax.Schedule:
   `cosine` reaches final_lr_ratio of the peak at the end of the decay, and `exponential` passes
   through it there, falling by the same factor every step; both stay on it afterwards.
 
-  Source: StemGen (arXiv:2312.08723) section 3 has the exponential; to what share is ours.
+  Source: StemGen (PAPER.md) section 3 has the exponential; to what share is ours.
   """
   peak, ratio = config.learning_rate, config.final_lr_ratio
   begins = config.warmup_steps + config.hold_steps

@@ -51,7 +51,7 @@ class Recorder:
       step, metrics, wait_s, clips = self._pending
       self._pending = None
       found = self._log.add(metrics, self._frames, wait_s)
-      self._watch.see(step, bool(found["skipped"]), [self._songs[i] for i in clips])
+      self._watch.see(step, bool(found["skipped"]), [self._songs[int(i)] for i in clips])
 
   def tell_step(self, step: int) -> None:
     """Writes the means since the last time, and prints a line."""

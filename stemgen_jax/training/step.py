@@ -6,7 +6,7 @@ empty, b mod Q, so that every level gets an equal share.
 """
 
 import functools
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -108,7 +108,7 @@ def train_step(
     )
 
   updates, opt_state = build_optimizer(config.optim).update(grads, state.opt_state, state.params)
-  params = optax.apply_updates(state.params, updates)
+  params = cast(Params, optax.apply_updates(state.params, updates))
   average = update_average(state.average, params, config.optim.ema_decay, state.step)
   norm = optax.tree.norm(grads)
   finite = jnp.isfinite(metrics["loss"]) & jnp.isfinite(norm)
@@ -200,13 +200,13 @@ def spread_levels(asked: tuple[int, ...], batch: int) -> Int[Array, " B"]:
   return jnp.tile(jnp.array(asked), batch // len(asked))
 
 
-def draw_keep(key: Key, shape: tuple[int, int], config: Config) -> Bool[Array, "B K"]:
+def draw_keep(key: Key, shape: tuple[int, ...], config: Config) -> Bool[Array, "B K"]:
   """Returns True where a source is heard: column 0 the context, then the conditions.
 
   Each is dropped alone at its rate. With probability `masking.branch_share` an example hears only
   what a branch of the guidance that the model samples with hears, of those that do not hear all.
 
-  Source: StemGen (arXiv:2312.08723) section 2.1.2 drops the sources independently; the table of
+  Source: StemGen (PAPER.md) section 2.1.2 drops the sources independently; the table of
   branches is ours, so that the branch that guidance subtracts is well learnt.
   """
   batch, n_conditions = shape

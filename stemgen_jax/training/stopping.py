@@ -70,7 +70,7 @@ class SkipWatch:
 class Patience:
   """Ends a run whose validation accuracy has not risen for so many steps; 0 never ends one.
 
-  Source: StemGen (arXiv:2312.08723) section 3 trains until it has been flat for 20,000 steps.
+  Source: StemGen (PAPER.md) section 3 trains until it has been flat for 20,000 steps.
   """
 
   def __init__(self, steps: int):

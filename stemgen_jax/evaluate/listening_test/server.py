@@ -14,7 +14,7 @@ import threading
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from stemgen_jax.errors import UserError
 from stemgen_jax.evaluate.listening_test.opinions import (
@@ -119,8 +119,12 @@ class Server(ThreadingHTTPServer):
 class Handler(BaseHTTPRequestHandler):
   """What the server answers."""
 
-  server: Server
   timeout = IDLE_S
+
+  @property
+  def home(self) -> Server:
+    """The server, by its own kind."""
+    return cast(Server, self.server)
 
   def handle(self) -> None:
     """Answers a connection; a browser that leaves in the middle is no error."""
@@ -133,9 +137,9 @@ class Handler(BaseHTTPRequestHandler):
       return
     sound, found = None, AUDIO.fullmatch(self.path)
     if found:
-      sound = self.server.read_sound(found[1], int(found[2]), found[3])
+      sound = self.home.read_sound(found[1], int(found[2]), found[3])
     if self.path == "/":
-      self.reply(200, self.server.page, "text/html; charset=utf-8")
+      self.reply(200, self.home.page, "text/html; charset=utf-8")
     elif sound is not None:
       self.send_sound(sound)
     else:
@@ -144,8 +148,8 @@ class Handler(BaseHTTPRequestHandler):
   def do_POST(self) -> None:
     """Starts a rater's trials, saves a rating, or ends the test."""
     routes: dict[str, tuple[dict[str, type], Callable[..., Any]]] = {
-      "/start": ({"rater": str}, self.server.start),
-      "/rate": ({"rater": str, "trial": int, "label": str, "rating": int}, self.server.rate),
+      "/start": ({"rater": str}, self.home.start),
+      "/rate": ({"rater": str, "trial": int, "label": str, "rating": int}, self.home.rate),
       "/finish": ({}, dict),
     }
     size = self.headers.get("Content-Length", "")
@@ -164,7 +168,7 @@ class Handler(BaseHTTPRequestHandler):
       return
     self.reply(200, json.dumps(answer).encode(), "application/json")
     if self.path == "/finish":
-      self.server.shutdown()
+      self.home.shutdown()
 
   def is_at_home(self) -> bool:
     """Whether the request is for this host and from its own page; if not, it is refused."""
@@ -179,14 +183,14 @@ class Handler(BaseHTTPRequestHandler):
     kind, values = self.headers.get("Content-Type"), None
     with contextlib.suppress(ValueError, RecursionError):
       values = json.loads(body)
-    is_object = kind == "application/json" and isinstance(values, dict)  # which no form can send
-    if not is_object or {name: type(value) for name, value in values.items()} != fields:
+    sent = values if kind == "application/json" else None  # which no form can send
+    if not isinstance(sent, dict) or {name: type(value) for name, value in sent.items()} != fields:
       wanted = ", ".join(f"{name} ({kind.__name__})" for name, kind in fields.items())
       raise UserError(
         f"body must be application/json of at most {MOST_BYTES} bytes, an object of just"
         f" [{wanted}]; got {kind} {body[:80].decode(errors='replace')!r}."
       )
-    return values
+    return sent
 
   def send_sound(self, sound: bytes) -> None:
     """Answers with a sound, or the part of it that the browser's player asks for."""

@@ -6,6 +6,7 @@
 
 import dataclasses
 import functools
+import importlib
 import json
 import math
 from collections.abc import Callable
@@ -105,7 +106,8 @@ def load_onnx(name: str, path: Path) -> Embedding:
   rate_hz, seconds = read_window(path.with_suffix(".json"))
   try:
     import onnxruntime
-    from onnxruntime.capi import onnxruntime_pybind11_state as states
+
+    states = importlib.import_module("onnxruntime.capi.onnxruntime_pybind11_state")
   except ImportError as error:
     raise UserError(
       f"onnxruntime must be installed to run {path}; got none. Run `pip install onnxruntime`."
@@ -130,7 +132,7 @@ def load_onnx(name: str, path: Path) -> Embedding:
     found = []
     for piece in samples[: len(samples) // window * window].reshape(-1, window):
       try:
-        output = session.run(None, {inputs[0].name: piece.reshape(*lead, window)})[0]
+        output = np.asarray(session.run(None, {inputs[0].name: piece.reshape(*lead, window)})[0])
       except (states.InvalidArgument, states.RuntimeException, states.Fail) as error:
         raise UserError(
           f"an embedding's model must take {window} samples; got path={path} ({error})."

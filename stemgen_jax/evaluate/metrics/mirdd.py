@@ -8,7 +8,7 @@ its bin k of K, and c = PSEUDO_COUNT:
   D = sum_k p_k ln(p_k / q_k), in nats: what is lost by taking the other mixes for the true ones
   MIRDD = the mean of D over the descriptors; 0 for populations that are alike, lower is better
 
-Source: StemGen (arXiv:2312.08723) section 3.1, which states neither the direction of the
+Source: StemGen (PAPER.md) section 3.1, which states neither the direction of the
 divergence nor bins nor smoothing: those are ours, and so are the extractors. So figures compare
 with each other, and with the paper's in their order only. Figures of few mixes are too small, as
 the pseudo-count then outweighs them: compare populations of one size.

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What MIRDD looks at in one mix: its descriptors, each as the bins that the mix falls into.
 
-The descriptors are StemGen's (arXiv:2312.08723 section 3.1), whose extractors are not public; ours
+The descriptors are StemGen's (PAPER.md, section 3.1), whose extractors are not public; ours
 are Basic Pitch's notes, chords matched to them, and librosa. Two are left out: see LEFT_OUT.
 It knows one mix; `mirdd` compares populations of them.
 """

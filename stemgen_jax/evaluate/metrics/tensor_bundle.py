@@ -5,6 +5,7 @@ An `.index` is a LevelDB table that says where each tensor lies in a `.data` fil
 """
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 
@@ -45,7 +46,7 @@ def read_tensors(index: bytes, data: bytes) -> dict[str, np.ndarray]:
 
 def _tensor(name: str, entry: bytes, data: bytes) -> np.ndarray:
   """Returns the tensor that a BundleEntryProto (dtype=1, shape=2, offset=4, size=5) points at."""
-  fields = {1: 0, 2: b"", 4: 0, 5: 0} | dict(_fields(entry))
+  fields: dict[int, Any] = {1: 0, 2: b"", 4: 0, 5: 0} | dict(_fields(entry))
   dims = [dict(_fields(dim)).get(1, 0) for number, dim in _fields(fields[2]) if number == 2]
   dtype, start, size = DTYPES.get(fields[1]), fields[4], fields[5]
   if dtype is None or size != dtype.itemsize * int(np.prod(dims)) or start + size > len(data):
@@ -76,8 +77,8 @@ def _entries(table: bytes, start: int, size: int) -> Iterator[tuple[bytes, bytes
     at += length
 
 
-def _fields(message: bytes) -> Iterator[tuple[int, int | bytes]]:
-  """Yields the field numbers and values of a protocol buffer, in its wire format."""
+def _fields(message: bytes) -> Iterator[tuple[int, Any]]:
+  """Yields the field numbers and values, whole numbers or bytes, of a protocol buffer."""
   at = 0
   while at < len(message):
     tag, at = _varint(message, at)
