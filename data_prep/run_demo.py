@@ -49,9 +49,17 @@ def run_demo(out: Path, songs: int, seed: int, instrument: str, overrides: list[
   stages = Stages(out / "stages.json")
   music, tokens, model, takes = (out / name for name in ("music", "tokens", "model", "takes"))
   stages.run(
-    "render music", "data_prep.demo", "--out", music, "--songs", songs, "--seconds", SONG_S,
-    "--seed", seed,
-  )  # fmt: skip
+    "render music",
+    "data_prep.demo",
+    "--out",
+    music,
+    "--songs",
+    songs,
+    "--seconds",
+    SONG_S,
+    "--seed",
+    seed,
+  )
   stages.run(
     "tokenise", "data_prep.tokenize", "--corpus", "slakh", "--root", music,
     "--codec", DEMO_BUNDLE, "--out", tokens, "--name", "demo", "--mixes", 5,

@@ -95,8 +95,13 @@ def tokenize_corpus(
     _log.info("%s is already whole", directory)
     return directory, {}
   make_folder(staging, "--out")
-  run_jobs(jobs, make_codec if engine.workers > 1 or engine.runner else lambda: codec,
-           metadata, settings, engine)  # fmt: skip
+  run_jobs(
+    jobs,
+    make_codec if engine.workers > 1 or engine.runner else lambda: codec,
+    metadata,
+    settings,
+    engine,
+  )
   failed = {job.song: why for job in jobs if (why := job.read_failure())}
   done = [job for job in jobs if job.part.exists()]
   if len(done) + len(failed) < len(jobs):
@@ -242,13 +247,21 @@ def build_arguments() -> argparse.ArgumentParser:
       help="further versions of each training song, in other keys and tempi")  # fmt: skip
   add("--seed", type=int, default=defaults.seed, help="of mixes, gains and augmentation")
   add("--shard_songs", type=_positive, default=100, help="songs in a file")
-  add("--workers", type=_positive, help="processes that encode; by default one a core, or one in"
-      " all for cuda and JAX, which take the whole machine")  # fmt: skip
+  add(
+    "--workers",
+    type=_positive,
+    help="processes that encode; by default one a core, or one in"
+    " all for cuda and JAX, which take the whole machine",
+  )
   add("--batch", type=_positive, help="signals encoded at once; by default 1, for cuda and JAX 8")
   add("--backend", choices=("torch", "jax"), help="of the codec; torch where it is installed")
   add("--device", default="cpu", choices=("cpu", "cuda"), help="of torch")
-  add("--runner", metavar="NAME", help="of Apache Beam (DirectRunner, DataflowRunner, FlinkRunner,"
-      " ...), whose own flags may follow; without it, processes on this machine")  # fmt: skip
+  add(
+    "--runner",
+    metavar="NAME",
+    help="of Apache Beam (DirectRunner, DataflowRunner, FlinkRunner,"
+    " ...), whose own flags may follow; without it, processes on this machine",
+  )
   return parser
 
 

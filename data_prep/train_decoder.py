@@ -116,9 +116,10 @@ class Trainer:
     named = {name: value.cpu().numpy() for name, value in self.average.state_dict().items()}
     add_decoder(self.flags.codec, folder / "bundle", self.spec, named)
     state = {
-      "step": self.step, "elapsed_s": self.elapsed_s,
+      "step": self.step,
+      "elapsed_s": self.elapsed_s,
       **{name: getattr(self, name).state_dict() for name in _PARTS},
-    }  # fmt: skip
+    }
     with appearing(folder / "state.pt") as partial:
       torch.save(state, partial)
 

@@ -17,9 +17,15 @@ from stemgen_jax.types import Params
 
 CARD_FILE = "README.md"
 HUB_LICENCES = (  # of the names that the hub gives to licences, those that weights mostly have
-  "apache-2.0", "cc-by-4.0", "cc-by-nc-4.0", "cc-by-nc-nd-4.0", "cc-by-nc-sa-4.0", "cc-by-sa-4.0",
-  "cc0-1.0", "mit",
-)  # fmt: skip
+  "apache-2.0",
+  "cc-by-4.0",
+  "cc-by-nc-4.0",
+  "cc-by-nc-nd-4.0",
+  "cc-by-nc-sa-4.0",
+  "cc-by-sa-4.0",
+  "cc0-1.0",
+  "mit",
+)
 _ORIGIN = re.compile(r"([\w.-]+/[\w.-]+@[0-9a-f]{40}) ")  # what data_prep.convert_codec records
 
 

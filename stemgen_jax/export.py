@@ -33,14 +33,20 @@ def main(argv: list[str] | None = None) -> None:
   add("--licence", default="", help="of the weights; it is written beside them")
   add("--about", default="", help="what the model was trained on, in a sentence")
   add(
-    "--card", nargs="?", const="OWNER/NAME", metavar="OWNER/NAME",
+    "--card",
+    nargs="?",
+    const="OWNER/NAME",
+    metavar="OWNER/NAME",
     help="write a model card, whose commands call the model so",
-  )  # fmt: skip
+  )
   add(
     "--report", type=Path, help="of stemgen_jax.evaluate, for the card: report.json or its folder"
   )
-  add("--codec", type=Path, help="its bundle, for the card (default: where training had it, or the"
-      " demo codec)")  # fmt: skip
+  add(
+    "--codec",
+    type=Path,
+    help="its bundle, for the card (default: where training had it, or the demo codec)",
+  )
   arguments = parser.parse_args(argv)
   for flag in ("report", "codec"):
     if getattr(arguments, flag) and not arguments.card:
@@ -53,9 +59,14 @@ def main(argv: list[str] | None = None) -> None:
   card = None
   if arguments.card:
     card = draw_card(
-      config, params, meta, name=arguments.card, codec=arguments.codec, report=arguments.report,
+      config,
+      params,
+      meta,
+      name=arguments.card,
+      codec=arguments.codec,
+      report=arguments.report,
       **told,
-    )  # fmt: skip
+    )
   save_model(arguments.out, config, jax.device_get(params), {**kept, **told}, card)
   print(arguments.out)
 

@@ -104,8 +104,14 @@ def add_layer(
   seed = f"seed {first.seed} + {number}"
   print(f"layer {number}, {name}, {seed}: take {chosen} stays", file=sys.stderr)
   scores = [take["listening_score_nats"] for take in takes]
-  record = {**takes[chosen], "instrument": name, "layers": names, "seed": request.seed,
-            "chosen": chosen, "scores": scores}  # fmt: skip
+  record = {
+    **takes[chosen],
+    "instrument": name,
+    "layers": names,
+    "seed": request.seed,
+    "chosen": chosen,
+    "scores": scores,
+  }
   write_text(folder / LAYER, json.dumps(record, indent=1) + "\n")
   return record
 
@@ -154,9 +160,14 @@ def draw_page(out: Path, source: str, layers: list[dict[str, Any]]) -> str:
 
   paths = sorted((out / "stems").glob("*.wav"))[: len(layers) + 1]
   figure, rows = pyplot.subplots(
-    len(paths), 1, figsize=(9, 0.9 * len(paths) + 0.5), sharex=True, sharey=True,
-    layout="constrained", squeeze=False,
-  )  # fmt: skip
+    len(paths),
+    1,
+    figsize=(9, 0.9 * len(paths) + 0.5),
+    sharex=True,
+    sharey=True,
+    layout="constrained",
+    squeeze=False,
+  )
   for i, (axes, path) in enumerate(zip(rows[:, 0], paths, strict=True)):
     samples, rate_hz = read_audio(path)
     cell = max(1, samples.shape[1] // 1500)
@@ -192,11 +203,17 @@ def main(argv: list[str] | None = None) -> None:
   parser = build_parser(__doc__)
   add = parser.add_argument
   start = parser.add_mutually_exclusive_group()
-  start.add_argument("--start", type=Path, help="music to begin with: wav, flac, ogg or mp3"
-                     " (default: an example in this package)")  # fmt: skip
+  start.add_argument(
+    "--start",
+    type=Path,
+    help="music to begin with: wav, flac, ogg or mp3 (default: an example in this package)",
+  )
   start.add_argument("--silence_s", type=float, help="begin with silence of this many seconds")
-  add("--instruments", default="bass,synth_lead",
-      help="the layers in their order, as drums,bass,piano (default bass,synth_lead)")  # fmt: skip
+  add(
+    "--instruments",
+    default="bass,synth_lead",
+    help="the layers in their order, as drums,bass,piano (default bass,synth_lead)",
+  )
   add("--loop", action="store_true", default=None, help="the end is followed by the start")
   add_take_flags(parser)
   add_model_flags(parser, "layers")

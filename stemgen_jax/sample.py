@@ -147,17 +147,28 @@ def add_model_flags(parser: argparse.ArgumentParser, out: str) -> None:
   """Adds the flags that say which model, how it decodes, and where what is written goes."""
   add = parser.add_argument
   add("--out", default=out, type=Path, help=f"folder for what is written (default {out})")
-  add("--checkpoint", default="shipped", metavar="MODEL",
-      help="workdir of stemgen_jax.train, folder of stemgen_jax.export, hf://OWNER/NAME or"
-      " hf://OWNER/NAME@REVISION, a published one, or shipped, that of this package (default)",
-      )  # fmt: skip
+  add(
+    "--checkpoint",
+    default="shipped",
+    metavar="MODEL",
+    help="workdir of stemgen_jax.train, folder of stemgen_jax.export, hf://OWNER/NAME or"
+    " hf://OWNER/NAME@REVISION, a published one, or shipped, that of this package (default)",
+  )
   add("--codec", type=Path, help="codec bundle (default: where training had it, or the demo codec)")
   add("--seed", type=int, help="the same seed gives the same bytes (default 0)")
-  add("--preset", choices=sorted(PRESETS),
-      help="fast: a quarter of the model's own steps; paper: the settings of StemGen's best"
-      " results; naive: these without guidance and causal bias")  # fmt: skip
-  add("--guidance", action="append", type=scale, metavar="SOURCE=SCALE",
-      help="how strongly a source steers, as context=3; repeat for more sources")  # fmt: skip
+  add(
+    "--preset",
+    choices=sorted(PRESETS),
+    help="fast: a quarter of the model's own steps; paper: the settings of StemGen's best"
+    " results; naive: these without guidance and causal bias",
+  )
+  add(
+    "--guidance",
+    action="append",
+    type=scale,
+    metavar="SOURCE=SCALE",
+    help="how strongly a source steers, as context=3; repeat for more sources",
+  )
   add("--guidance_mode", choices=GUIDANCE_MODES)
   add("--guided_levels", type=int, help="the first so many levels are guided")
   add("--steps", type=whole_numbers, help="iterations of each level, as 24,12,8,8")
@@ -175,16 +186,24 @@ def main(argv: list[str] | None = None) -> None:
   parser = build_parser(__doc__)
   add = parser.add_argument
   context = parser.add_mutually_exclusive_group()
-  context.add_argument("--context", type=Path, help="music to listen to: wav, flac, ogg or mp3"
-                       " (default: an example in this package, with a bass)")  # fmt: skip
+  context.add_argument(
+    "--context",
+    type=Path,
+    help="music to listen to: wav, flac, ogg or mp3"
+    " (default: an example in this package, with a bass)",
+  )
   context.add_argument("--silence_s", type=float, help="start from silence of this many seconds")
   context.add_argument("--batch", type=Path, help="a JSONL file of contexts; flags are defaults")
   add("--instrument", help="short for --condition instrument=NAME")
   add("--activity", choices=ACTIVITY_VALUES, help="how much of the time it plays")
   add("--condition", action="append", type=pair, metavar="SOURCE=VALUE")
   add("--stem", type=Path, help="an existing stem, to keep parts of or to vary")
-  add("--keep", action="append", metavar="FROM-TO",
-      help="a stretch of --stem that stays, as 0:00-0:08; repeat for more")  # fmt: skip
+  add(
+    "--keep",
+    action="append",
+    metavar="FROM-TO",
+    help="a stretch of --stem that stays, as 0:00-0:08; repeat for more",
+  )
   add("--continue", action="store_true", default=None, help="keep all of --stem, and go on from it")
   add("--vary", type=float, help="share of --stem to write anew, beat by beat, 0 to 1")
   add("--loop", action="store_true", default=None, help="the end is followed by the start")

@@ -117,9 +117,10 @@ def train(config: Config, workdir: Path, init_from: str | os.PathLike | None = N
       if asked or patience.over or due(step, config.checkpoint_every_steps, steps):
         loss = record.latest.get("validation/loss")
         told = {
-          "log": record.get_state(), "patience": patience.get_state(),
+          "log": record.get_state(),
+          "patience": patience.get_state(),
           "listening_score_nats": record.listening_score(),
-        }  # fmt: skip
+        }
         checkpoints.save(state, {**meta, **told}, loss)
     checkpoints.finish()
     if asked and step < steps:

@@ -126,9 +126,15 @@ def tiny_config(tiny_dataset):
       name="tiny",
       model=ModelConfig(
         **{
-          "n_levels": TINY_LEVELS, "n_codes": TINY_CODES, "dim": 32, "n_layers": 2, "n_heads": 2,
-          "mlp_dim": 64, "sources": {"instrument": INSTRUMENTS},
-        } | model
+          "n_levels": TINY_LEVELS,
+          "n_codes": TINY_CODES,
+          "dim": 32,
+          "n_layers": 2,
+          "n_heads": 2,
+          "mlp_dim": 64,
+          "sources": {"instrument": INSTRUMENTS},
+        }
+        | model
       ),
       data=DataConfig(path=str(tiny_dataset), crop_frames=20, batch_size=8),
       optim=OptimConfig(steps=6, warmup_steps=2, learning_rate=3e-3),
@@ -137,7 +143,7 @@ def tiny_config(tiny_dataset):
       eval_every_steps=3,
       eval_batches=1,
       checkpoint_every_steps=2,
-    )  # fmt: skip
+    )
 
   return make
 

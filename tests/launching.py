@@ -40,9 +40,14 @@ def install(tmp_path, name, text):
 
 def launch(tmp_path, script, *words, **variables):
   return subprocess.run(
-    [ROOT / "launch" / f"{script}.sh", *words], capture_output=True, text=True, timeout=60,
-    cwd=ROOT, env=environment(tmp_path, **variables), check=False,
-  )  # fmt: skip
+    [ROOT / "launch" / f"{script}.sh", *words],
+    capture_output=True,
+    text=True,
+    timeout=60,
+    cwd=ROOT,
+    env=environment(tmp_path, **variables),
+    check=False,
+  )
 
 
 def dry_run(tmp_path, script, *words, **variables):

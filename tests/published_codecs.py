@@ -90,9 +90,11 @@ def published(name, audio=None):
 
 
 SMALLER = (
-  (r"ratios: .*", "ratios: [5, 4, 2]"), (r"dimension: 128", "dimension: 16"),
-  (r"n_filters: 64", "n_filters: 4"), (r"bins: 2048", "bins: 64"),
-)  # fmt: skip
+  (r"ratios: .*", "ratios: [5, 4, 2]"),
+  (r"dimension: 128", "dimension: 16"),
+  (r"n_filters: 64", "n_filters: 4"),
+  (r"bins: 2048", "bins: 64"),
+)
 
 
 def edit(*changes, text=AUDIOCRAFT):
@@ -113,31 +115,43 @@ def export(path, spec, text, nested=False):
 
 
 SIZES = {
-  "hidden_size": 16, "codebook_dim": 16, "num_filters": 4, "codebook_size": 64,
+  "hidden_size": 16,
+  "codebook_dim": 16,
+  "num_filters": 4,
+  "codebook_size": 64,
   "upsampling_ratios": [5, 4, 2],
-}  # fmt: skip
+}
 KINDS = {  # what the published folders set; bandwidths for four levels of the small sizes
   "24khz": {"target_bandwidths": [7.2, 14.4]},
   "32khz": {
-    "sampling_rate": 32_000, "use_causal_conv": False, "use_conv_shortcut": False,
+    "sampling_rate": 32_000,
+    "use_causal_conv": False,
+    "use_conv_shortcut": False,
     "target_bandwidths": [19.4],
   },
   "48khz": {
-    "sampling_rate": 48_000, "audio_channels": 2, "normalize": True, "chunk_length_s": 1.0,
-    "overlap": 0.01, "norm_type": "time_group_norm", "use_causal_conv": False,
+    "sampling_rate": 48_000,
+    "audio_channels": 2,
+    "normalize": True,
+    "chunk_length_s": 1.0,
+    "overlap": 0.01,
+    "norm_type": "time_group_norm",
+    "use_causal_conv": False,
     "target_bandwidths": [28.8],
   },
-}  # fmt: skip
+}
 
 
 FULL_SIZES = {
   "24khz": {"target_bandwidths": [1.5, 3.0, 6.0, 12.0, 24.0]},
   "32khz": {
-    "num_filters": 64, "codebook_size": 2048, "upsampling_ratios": [8, 5, 4, 4],
+    "num_filters": 64,
+    "codebook_size": 2048,
+    "upsampling_ratios": [8, 5, 4, 4],
     "target_bandwidths": [2.2],
   },
   "48khz": {"target_bandwidths": [3.0, 6.0, 12.0, 24.0]},
-}  # fmt: skip
+}
 
 
 def huggingface(folder, kind, sizes=SIZES, **options):

@@ -54,17 +54,24 @@ def test_the_command_writes_a_card_with_the_scores(tmp_path, report):
   assert head["pipeline_tag"] == "audio-to-audio"
   assert {"music", "jax"} <= set(head["tags"])
   for told in (
-    "# my.model\n", "arranged <chorales> & more", "| licence of the weights | CC BY 4.0 |",
-    "| parameters | 6,396,288: 6 layers, width 256", "trained by data_prep.train_codec; licence A",
-    "16000 Hz, mono; 4 levels of 1024 codes, 50 frames a second", "| window | 10 s |",
-    "--checkpoint hf://someone/my.model --context", "| FAD | 3.1 (2.9, 3.3) |",
+    "# my.model\n",
+    "arranged <chorales> & more",
+    "| licence of the weights | CC BY 4.0 |",
+    "| parameters | 6,396,288: 6 layers, width 256",
+    "trained by data_prep.train_codec; licence A",
+    "16000 Hz, mono; 4 levels of 1024 codes, 50 frames a second",
+    "| window | 10 s |",
+    "--checkpoint hf://someone/my.model --context",
+    "| FAD | 3.1 (2.9, 3.3) |",
     "48 windows of the songs of the split `test`",
-  ):  # fmt: skip
+  ):
     assert told in body, told
   assert "--codec" not in body  # it is the demo's, which sample takes by itself
   assert sorted(path.name for path in (tmp_path / "model").iterdir()) == [
-    "README.md", "model.json", "weights.safetensors"
-  ]  # fmt: skip
+    "README.md",
+    "model.json",
+    "weights.safetensors",
+  ]
 
 
 def test_a_card_without_scores_says_so_and_other_licences_have_their_name(tmp_path):

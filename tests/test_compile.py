@@ -46,8 +46,11 @@ def test_collectives_are_counted_with_their_bytes_and_groups():
 
     return jax.shard_map(
       lambda x: jax.lax.fori_loop(0, 5, body, x),
-      mesh=mesh, in_specs=PartitionSpec("b"), out_specs=PartitionSpec("b"), check_vma=False,
-    )(x)  # fmt: skip
+      mesh=mesh,
+      in_specs=PartitionSpec("b"),
+      out_specs=PartitionSpec("b"),
+      check_vma=False,
+    )(x)
 
   shape = jax.ShapeDtypeStruct((256,), jnp.float32, sharding=split)
   ops = hlo.count_ops(jax.jit(program).lower(shape).compile().as_text())
@@ -79,9 +82,13 @@ def compile_tiny(tiny_dataset, out, *words):
   command = [sys.executable, "-m", "stemgen_jax.compile", "--config", "tests/tiny_run.py"]
   done = subprocess.run(
     [*command, "--program", "train", "sample", "--json", str(out), *words],
-    cwd=ROOT, env=os.environ | {"TINY_DATASET": str(tiny_dataset)}, capture_output=True, text=True,
-    check=True, timeout=300,
-  )  # fmt: skip
+    cwd=ROOT,
+    env=os.environ | {"TINY_DATASET": str(tiny_dataset)},
+    capture_output=True,
+    text=True,
+    check=True,
+    timeout=300,
+  )
   return json.loads(out.read_text()), done.stdout
 
 

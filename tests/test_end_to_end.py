@@ -48,13 +48,24 @@ def chain(tmp_path_factory):
     "--out", root / "tokens", "--name", "demo", "--mixes", 3, "--workers", 1,
   )  # fmt: skip
   run(
-    "stemgen_jax.train", "--config", "configs/demo.py", "--workdir", root / "model",
-    f"--config.data.path={root / 'tokens'}", "--config.data.crop_frames=100",
-    "--config.data.batch_size=12", "--config.model.dim=32", "--config.model.n_layers=2",
-    "--config.model.n_heads=2", "--config.model.mlp_dim=64", "--config.model.unroll=1",
+    "stemgen_jax.train",
+    "--config",
+    "configs/demo.py",
+    "--workdir",
+    root / "model",
+    f"--config.data.path={root / 'tokens'}",
+    "--config.data.crop_frames=100",
+    "--config.data.batch_size=12",
+    "--config.model.dim=32",
+    "--config.model.n_layers=2",
+    "--config.model.n_heads=2",
+    "--config.model.mlp_dim=64",
+    "--config.model.unroll=1",
     "--config.optim.steps=4",
-    "--config.optim.warmup_steps=1", "--config.eval_batches=0", "--config.sample.steps=3,2,1,1",
-  )  # fmt: skip
+    "--config.optim.warmup_steps=1",
+    "--config.eval_batches=0",
+    "--config.sample.steps=3,2,1,1",
+  )
   time_s = np.arange(int(5.03 * RATE_HZ)) / RATE_HZ
   stereo = 0.3 * np.stack([np.sin(440 * time_s), np.sin(660 * time_s)], axis=1)
   soundfile.write(root / "loop.wav", stereo.astype(np.float32), RATE_HZ)
@@ -63,9 +74,13 @@ def chain(tmp_path_factory):
 
 def words_of(chain, out, **changes):
   flags = {
-    "checkpoint": chain / "model", "context": chain / "loop.wav", "instrument": "bass",
-    "out": out, "takes": 2, "seed": 1,
-  } | changes  # fmt: skip
+    "checkpoint": chain / "model",
+    "context": chain / "loop.wav",
+    "instrument": "bass",
+    "out": out,
+    "takes": 2,
+    "seed": 1,
+  } | changes
   return [w for k, v in flags.items() if v is not None for w in (f"--{k}", str(v))]
 
 
@@ -143,15 +158,27 @@ def test_training_lets_one_hear_what_it_generates(chain, tmp_path):
     "--out", tmp_path / "tokens", "--name", "demo", "--mixes", 3, "--workers", 1,
   )  # fmt: skip
   run(
-    "stemgen_jax.train", "--config", "configs/demo.py", "--workdir", tmp_path / "model",
-    f"--config.data.path={tmp_path / 'tokens'}", "--config.data.crop_frames=100",
-    "--config.data.batch_size=12", "--config.model.dim=32", "--config.model.n_layers=2",
-    "--config.model.n_heads=2", "--config.model.mlp_dim=64", "--config.model.unroll=1",
+    "stemgen_jax.train",
+    "--config",
+    "configs/demo.py",
+    "--workdir",
+    tmp_path / "model",
+    f"--config.data.path={tmp_path / 'tokens'}",
+    "--config.data.crop_frames=100",
+    "--config.data.batch_size=12",
+    "--config.model.dim=32",
+    "--config.model.n_layers=2",
+    "--config.model.n_heads=2",
+    "--config.model.mlp_dim=64",
+    "--config.model.unroll=1",
     "--config.optim.steps=5",
-    "--config.optim.warmup_steps=1", "--config.eval_batches=1",
-    "--config.data.eval_split=train", "--config.sample.steps=3,2,1,1",
-    f"--config.data.codec={DEMO_BUNDLE}", "--config.train.audio_examples=1",
-  )  # fmt: skip
+    "--config.optim.warmup_steps=1",
+    "--config.eval_batches=1",
+    "--config.data.eval_split=train",
+    "--config.sample.steps=3,2,1,1",
+    f"--config.data.codec={DEMO_BUNDLE}",
+    "--config.train.audio_examples=1",
+  )
   tags = read_tags(tmp_path / "model")
   for name in ("context", "target", "generated"):
     assert tags[f"example_0/{name}"] == "audio"
@@ -358,9 +385,16 @@ def test_a_checkpoint_of_another_codec_is_refused(chain, tmp_path, capsys):
 @pytest.mark.slow
 def test_the_demo_leaves_its_files_and_a_page_that_needs_no_other(tmp_path):
   run(
-    "data_prep.run_demo", "--out", tmp_path / "demo", "--songs", 20, "--config.optim.steps=6",
-    "--config.optim.warmup_steps=1", "--config.eval_batches=1", "--config.sample.steps=3,2,1,1",
-  )  # fmt: skip
+    "data_prep.run_demo",
+    "--out",
+    tmp_path / "demo",
+    "--songs",
+    20,
+    "--config.optim.steps=6",
+    "--config.optim.warmup_steps=1",
+    "--config.eval_batches=1",
+    "--config.sample.steps=3,2,1,1",
+  )
   for name in ("context", "stem", "mix", "target"):
     assert soundfile.info(tmp_path / f"demo/{name}.wav").duration == pytest.approx(20, abs=0.01)
   page = (tmp_path / "demo/report.html").read_text()
@@ -373,8 +407,12 @@ def test_the_demo_leaves_its_files_and_a_page_that_needs_no_other(tmp_path):
     assert heading in page
   assert page.count("After, level 1 only</h4>") == page.count("After, all 4 levels</h4>") == 3
   assert list(json.loads((tmp_path / "demo/stages.json").read_text())) == [
-    "render music", "tokenise", "train", "sample", "report",
-  ]  # fmt: skip
+    "render music",
+    "tokenise",
+    "train",
+    "sample",
+    "report",
+  ]
 
 
 def test_a_demo_of_too_few_songs_is_refused_before_it_begins(tmp_path):

@@ -21,9 +21,16 @@ TPU = {"TPU_NAME": "tpu", "ZONE": "us-west4-a", **TRAINING}
 GKE = {"CLUSTER": "pool", "WORKLOAD": "one", "ZONE": "us-west4-a", **TRAINING}
 SLURM = {"PARTITION": "gpu", **TRAINING}
 TRAINED = [
-  "-m", "stemgen_jax.train", "--distributed", "--config", "configs/slakh.py", "--workdir",
-  "/mnt/a run", "--config.data.path=/mnt/my shards", "--config.name=it's a $name",
-]  # fmt: skip
+  "-m",
+  "stemgen_jax.train",
+  "--distributed",
+  "--config",
+  "configs/slakh.py",
+  "--workdir",
+  "/mnt/a run",
+  "--config.data.path=/mnt/my shards",
+  "--config.name=it's a $name",
+]
 FAKE_PYTHON = """#!/usr/bin/env bash
 if [[ "$1" == -c ]]; then exec "$REAL_PYTHON" "$@"; fi
 me=$RECORD/$STEMGEN_PROCESS
@@ -128,10 +135,18 @@ def test_local_would_run(tmp_path):
   commands = dry_run(tmp_path, "local", "2", "--workdir", "a run", PYTHON="no_such_python")
   for i, words in enumerate(commands):
     assert words == [
-      "env", "JAX_PLATFORMS=cpu", "STEMGEN_COORDINATOR=127.0.0.1:PORT", "STEMGEN_PROCESSES=2",
-      f"STEMGEN_PROCESS={i}", "no_such_python", "-m", "stemgen_jax.train", "--distributed",
-      "--workdir", "a run",
-    ]  # fmt: skip
+      "env",
+      "JAX_PLATFORMS=cpu",
+      "STEMGEN_COORDINATOR=127.0.0.1:PORT",
+      "STEMGEN_PROCESSES=2",
+      f"STEMGEN_PROCESS={i}",
+      "no_such_python",
+      "-m",
+      "stemgen_jax.train",
+      "--distributed",
+      "--workdir",
+      "a run",
+    ]
   assert len(commands) == 2
 
 
@@ -141,9 +156,16 @@ def test_tpu_pod_would_run(tmp_path):
   create, wait, setup, pack, copy, installed, train, look, delete = commands
   resources = ["gcloud", "compute", "tpus", "queued-resources"]
   assert create == [
-    *resources, "create", "tpu", "--node-id=tpu", "--accelerator-type=v5litepod-16",
-    "--runtime-version=v2-alpha-tpuv5-lite", "--spot", "--zone=us-west4-a", "--project=mine",
-  ]  # fmt: skip
+    *resources,
+    "create",
+    "tpu",
+    "--node-id=tpu",
+    "--accelerator-type=v5litepod-16",
+    "--runtime-version=v2-alpha-tpuv5-lite",
+    "--spot",
+    "--zone=us-west4-a",
+    "--project=mine",
+  ]
   assert wait[:6] == look[:6] == [*resources, "describe", "tpu"]
   assert delete[:6] == [*resources, "delete", "tpu"]
   assert {"--force", "--quiet"} <= set(delete)
@@ -171,9 +193,14 @@ def test_gke_would_run(tmp_path):
   *_, words = dry_run(tmp_path, "gke_xpk", TRAINED[-1], **GKE, XPK_FLAGS="--num-slices=2 --spot")
   assert words[:3] == ["xpk", "workload", "create"]
   assert {
-    "--cluster=pool", "--workload=one", "--tpu-type=v5litepod-16", "--max-restarts=50",
-    "--base-docker-image=python:3.12", "--num-slices=2", "--spot",
-  } <= set(words)  # fmt: skip
+    "--cluster=pool",
+    "--workload=one",
+    "--tpu-type=v5litepod-16",
+    "--max-restarts=50",
+    "--base-docker-image=python:3.12",
+    "--num-slices=2",
+    "--spot",
+  } <= set(words)
   assert (option(words, "--script-dir")) == "/tmp/stemgen_jax/code"
   inside = ["exec", "bash", "launch/until_done.sh", "python", *TRAINED]
   install_first = ["pip", "install", "--quiet", ".[tpu]", "&&"]
@@ -187,9 +214,14 @@ def test_slurm_would_run(tmp_path):
   (words,) = dry_run(tmp_path, "slurm", TRAINED[-1], **SLURM, NODES="2", GPUS_PER_NODE="4")
   assert words[0] == "sbatch"
   assert {
-    "--partition=gpu", "--nodes=2", "--ntasks-per-node=4", "--gres=gpu:4", "--time=24:00:00",
-    "--signal=TERM@120", "--requeue",
-  } <= set(words)  # fmt: skip
+    "--partition=gpu",
+    "--nodes=2",
+    "--ntasks-per-node=4",
+    "--gres=gpu:4",
+    "--time=24:00:00",
+    "--signal=TERM@120",
+    "--requeue",
+  } <= set(words)
   job = words.index(str(ROOT / "launch/slurm_job.sh"))
   assert words[job + 1 :] == [".venv/bin/python", *TRAINED]
 
@@ -234,9 +266,11 @@ def test_local_starts_processes_that_know_each_other(tmp_path):
 def test_local_passes_the_signal_on_and_waits(tmp_path, number):
   install(tmp_path, "python", FAKE_PYTHON)
   process = subprocess.Popen(
-    [ROOT / "launch/local.sh", "3", "--workdir", "run"], cwd=ROOT, stdout=subprocess.DEVNULL,
+    [ROOT / "launch/local.sh", "3", "--workdir", "run"],
+    cwd=ROOT,
+    stdout=subprocess.DEVNULL,
     env=environment(tmp_path, PLAY="wait"),
-  )  # fmt: skip
+  )
   wait_for([tmp_path / f"{i}.pid" for i in range(3)])
   process.send_signal(number)
   assert process.wait(timeout=30) == 0

@@ -47,8 +47,14 @@ def test_each_layer_hears_the_mix_of_all_before_and_the_stems_add_up(run, tmp_pa
   out = tmp_path / "song"
   assert run(out, "--seed", "5") == ["drums", "bass"]
   assert sorted(path.name for path in out.iterdir()) == [
-    "00_start.wav", "01_drums", "02_bass", "index.html", "layers.json", "mix.wav", "stems",
-  ]  # fmt: skip
+    "00_start.wav",
+    "01_drums",
+    "02_bass",
+    "index.html",
+    "layers.json",
+    "mix.wav",
+    "stems",
+  ]
   mix, _ = soundfile.read(out / "mix.wav")
   stems = [soundfile.read(path, always_2d=True)[0] for path in sorted((out / "stems").iterdir())]
   assert len(stems) == 3
@@ -70,8 +76,11 @@ def test_each_layer_hears_the_mix_of_all_before_and_the_stems_add_up(run, tmp_pa
 def test_a_take_that_hardly_sounds_is_passed_over():
   def take(score, lufs):
     return {
-      "listening_score_nats": score, "lufs": lufs - 4, "gain_db": 6.0, "context_gain_db": 10.0,
-    }  # fmt: skip
+      "listening_score_nats": score,
+      "lufs": lufs - 4,
+      "gain_db": 6.0,
+      "context_gain_db": 10.0,
+    }
 
   assert layer.choose([take(0.1, -20), take(0.3, -22), take(0.2, -21)], None) == 1
   assert layer.choose([take(0.1, -20), take(0.9, -70), take(0.2, -21)], None) == 2

@@ -73,11 +73,14 @@ class ParsedError(Exception):
 
 
 WORKERS = {  # what each command calls once it has read its flags
-  "data_prep.fetch": "fetch", "data_prep.convert_codec": "convert_codec",
-  "data_prep.tokenize": "open_corpus", "data_prep.inspect": "Path",
-  "stemgen_jax.train": "train", "stemgen_jax.evaluate.__main__": "evaluate",
+  "data_prep.fetch": "fetch",
+  "data_prep.convert_codec": "convert_codec",
+  "data_prep.tokenize": "open_corpus",
+  "data_prep.inspect": "Path",
+  "stemgen_jax.train": "train",
+  "stemgen_jax.evaluate.__main__": "evaluate",
   "stemgen_jax.sweep": "sweep",
-}  # fmt: skip
+}
 
 
 @pytest.mark.torch
@@ -129,8 +132,14 @@ def test_every_stage_is_done_once_and_said_to_be(go, tmp_path):
   done, asked = go()
   assert done.returncode == 0, done.stderr
   assert asked == [
-    "fetch", "convert_codec", "tokenize", "inspect", "train", "evaluate", *["sweep"] * 3
-  ]  # fmt: skip
+    "fetch",
+    "convert_codec",
+    "tokenize",
+    "inspect",
+    "train",
+    "evaluate",
+    *["sweep"] * 3,
+  ]
   assert [line[:-1] for line in done.stdout.splitlines() if line[:-1] in STAGES] == [*STAGES]
   assert (tmp_path / "out/music/train/Track00001/metadata.yaml").is_file()
   assert not (tmp_path / "out/.music.partial").exists()
@@ -166,9 +175,11 @@ def test_songs_that_are_left_out_are_a_warning(go):
 def test_a_signal_reaches_the_command_and_no_later_stage_begins(go, tmp_path, number):
   go("--stage", "check")
   process = subprocess.Popen(
-    [ROOT / "launch/one_gpu.sh", "--out", tmp_path / "out", "--stage", "train"], cwd=ROOT,
-    stdout=subprocess.DEVNULL, env=environment(tmp_path, ACTOR="stemgen_jax.train", PLAY="wait"),
-  )  # fmt: skip
+    [ROOT / "launch/one_gpu.sh", "--out", tmp_path / "out", "--stage", "train"],
+    cwd=ROOT,
+    stdout=subprocess.DEVNULL,
+    env=environment(tmp_path, ACTOR="stemgen_jax.train", PLAY="wait"),
+  )
   deadline = time.monotonic() + 30
   while not (tmp_path / "ready").exists():
     assert time.monotonic() < deadline
@@ -213,18 +224,32 @@ def test_an_archive_of_something_else_is_one_line(go, tmp_path):
 
 
 SIZES = {  # the published 32 kHz codec's layout and rates, with few channels and codes
-  "hidden_size": 16, "codebook_dim": 16, "num_filters": 2, "codebook_size": 64,
-  "upsampling_ratios": [8, 5, 4, 4], "target_bandwidths": [1.2],
-}  # fmt: skip
+  "hidden_size": 16,
+  "codebook_dim": 16,
+  "num_filters": 2,
+  "codebook_size": 64,
+  "upsampling_ratios": [8, 5, 4, 4],
+  "target_bandwidths": [1.2],
+}
 SMALL_MODEL = [
-  f"--config.{name}={value}" for name, value in {
-    "model.n_codes": 64, "model.dim": 32, "model.n_layers": 2, "model.n_heads": 2,
-    "model.mlp_dim": 64, "model.compute_dtype": "float32", "data.crop_frames": 100,
-    "data.batch_size": 8, "optim.warmup_steps": 1, "optim.hold_steps": 0,
-    "eval_batches": 1, "eval_every_steps": 2,
-    "checkpoint_every_steps": 2, "sample.steps": "2,1,1,1",
+  f"--config.{name}={value}"
+  for name, value in {
+    "model.n_codes": 64,
+    "model.dim": 32,
+    "model.n_layers": 2,
+    "model.n_heads": 2,
+    "model.mlp_dim": 64,
+    "model.compute_dtype": "float32",
+    "data.crop_frames": 100,
+    "data.batch_size": 8,
+    "optim.warmup_steps": 1,
+    "optim.hold_steps": 0,
+    "eval_batches": 1,
+    "eval_every_steps": 2,
+    "checkpoint_every_steps": 2,
+    "sample.steps": "2,1,1,1",
   }.items()
-]  # fmt: skip
+]
 
 
 @pytest.fixture(scope="module")
@@ -256,19 +281,30 @@ def test_from_an_archive_and_a_name_to_the_tables(miniature, tmp_path):
 
   def run(*words):
     given = {
-      "out": tmp_path / "out", "codec_from": "someone/encodec_32khz", "device": "cpu", "mixes": 3,
-      "examples": 3, "md5": hashlib.md5(archive, usedforsecurity=False).hexdigest(),
-      "url": f"{hub.url}/songs.tar.gz", "free_gb": 1,
-    }  # fmt: skip
+      "out": tmp_path / "out",
+      "codec_from": "someone/encodec_32khz",
+      "device": "cpu",
+      "mixes": 3,
+      "examples": 3,
+      "md5": hashlib.md5(archive, usedforsecurity=False).hexdigest(),
+      "url": f"{hub.url}/songs.tar.gz",
+      "free_gb": 1,
+    }
     flags = [str(word) for name, value in given.items() for word in (f"--{name}", value)]
     env = os.environ | {
-      "PYTHON": sys.executable, "HF_ENDPOINT": hub.url, "HF_HOME": str(tmp_path / "home"),
+      "PYTHON": sys.executable,
+      "HF_ENDPOINT": hub.url,
+      "HF_HOME": str(tmp_path / "home"),
       "XLA_FLAGS": FAST_COMPILE,
-    }  # fmt: skip
+    }
     done = subprocess.run(
-      [ROOT / "launch/one_gpu.sh", *flags, *SMALL_MODEL, *words], env=env, capture_output=True,
-      text=True, cwd=ROOT, check=False,
-    )  # fmt: skip
+      [ROOT / "launch/one_gpu.sh", *flags, *SMALL_MODEL, *words],
+      env=env,
+      capture_output=True,
+      text=True,
+      cwd=ROOT,
+      check=False,
+    )
     assert done.returncode == 0, done.stderr
     return done.stdout + done.stderr
 

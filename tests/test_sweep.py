@@ -29,9 +29,13 @@ def run(stemgen, tmp_path, monkeypatch):
   def call(*lines, **changes):
     (tmp_path / "settings.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     flags = {
-      "checkpoint": "none", "data": data, "split": "train", "examples": 3, "out": tmp_path / "out",
+      "checkpoint": "none",
+      "data": data,
+      "split": "train",
+      "examples": 3,
+      "out": tmp_path / "out",
       "settings": tmp_path / "settings.jsonl",
-    } | changes  # fmt: skip
+    } | changes
     sweep.main([word for key, value in flags.items() for word in (f"--{key}", str(value))])
     return dict(sweep.read_rows(tmp_path / "out" / sweep.ROWS))
 

@@ -49,9 +49,15 @@ FIXED_DECODER = {
 }
 RVQ = ("n_q", "bins")
 RVQ_TRAINING = (
-  "q_dropout", "decay", "kmeans_init", "kmeans_iters", "threshold_ema_dead_code",
-  "orthogonal_reg_weight", "orthogonal_reg_active_codes_only", "orthogonal_reg_max_codes",
-)  # fmt: skip
+  "q_dropout",
+  "decay",
+  "kmeans_init",
+  "kmeans_iters",
+  "threshold_ema_dead_code",
+  "orthogonal_reg_weight",
+  "orthogonal_reg_active_codes_only",
+  "orthogonal_reg_max_codes",
+)
 _REFERENCE = re.compile(r"\$\{([\w.]+)\}")
 
 

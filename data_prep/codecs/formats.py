@@ -19,13 +19,25 @@ from stemgen_jax.errors import UserError
 PACKAGE = "encodec package"
 ENCODEC_24KHZ = CodecSpec(sample_rate=24_000, n_levels=32, licence="", source="")
 ENCODEC_48KHZ = CodecSpec(
-  sample_rate=48_000, channels=2, n_levels=16, causal=False, norm=GROUP_NORM, normalize=True,
-  segment_s=1.0, overlap=0.01, licence="", source="",
-)  # fmt: skip
+  sample_rate=48_000,
+  channels=2,
+  n_levels=16,
+  causal=False,
+  norm=GROUP_NORM,
+  normalize=True,
+  segment_s=1.0,
+  overlap=0.01,
+  licence="",
+  source="",
+)
 MUSICGEN_32KHZ = {
-  "sample_rate": 32_000, "channels": 1, "n_levels": 4, "n_codes": 2048, "ratios": (8, 5, 4, 4),
+  "sample_rate": 32_000,
+  "channels": 1,
+  "n_levels": 4,
+  "n_codes": 2048,
+  "ratios": (8, 5, 4, 4),
   "n_filters": 64,
-}  # fmt: skip
+}
 SHA256_48KHZ = "7e698e3e"  # its first digits: encodec_48khz-7e698e3e.th
 LICENCES = (
   "Publishers say: encodec_48khz MIT (model card of facebook/encodec_48khz); encodec_24khz nothing"

@@ -20,10 +20,22 @@ MISSING = "not measured: no opusenc or ffmpeg"
 ENCODERS = {
   "opusenc": ("opusenc", "--quiet", "--bitrate", "{kbps}", "{source}", "{target}"),
   "ffmpeg": (
-    "ffmpeg", "-v", "error", "-nostdin", "-y", "-i", "{source}", "-ac", "1", "-c:a", "libopus",
-    "-b:a", "{kbps}k", "{target}",
+    "ffmpeg",
+    "-v",
+    "error",
+    "-nostdin",
+    "-y",
+    "-i",
+    "{source}",
+    "-ac",
+    "1",
+    "-c:a",
+    "libopus",
+    "-b:a",
+    "{kbps}k",
+    "{target}",
   ),
-}  # fmt: skip
+}
 _GRANULE_HZ = 48_000  # an Ogg Opus page counts its samples at this rate, whatever the input's
 _MOST_SHIFT_S = 0.03  # an Opus frame and its look-ahead
 
@@ -103,8 +115,10 @@ def find_shift(estimates: Clips, clips: Clips, most: int) -> int:
   The cross-correlations of all clips are summed: one clip of steady tones would fit at many shifts.
   """
   size = 2 * max(clips.shape[1], most + 1)
-  spectra = (np.fft.rfft(x / (np.linalg.norm(x, axis=1, keepdims=True) + 1e-9), size)
-             for x in (estimates, clips))  # fmt: skip
+  spectra = (
+    np.fft.rfft(x / (np.linalg.norm(x, axis=1, keepdims=True) + 1e-9), size)
+    for x in (estimates, clips)
+  )
   estimate, clip = spectra
   correlation = np.fft.irfft((estimate * clip.conj()).sum(axis=0), size)
   lags = np.arange(-most, most + 1)

@@ -18,9 +18,11 @@ from stemgen_jax.errors import UserError
 FORMAT = "transformers"
 CONFIG = "config.json"
 WEIGHTS = (
-  "model.safetensors", "model.safetensors.index.json",
-  "pytorch_model.bin", "pytorch_model.bin.index.json",
-)  # fmt: skip
+  "model.safetensors",
+  "model.safetensors.index.json",
+  "pytorch_model.bin",
+  "pytorch_model.bin.index.json",
+)
 # A field of CodecSpec, EncodecConfig's name of it, and EncodecConfig's default.
 OPTIONS = {
   "sample_rate": ("sampling_rate", 24_000),

@@ -32,18 +32,30 @@ from stemgen_jax.errors import UserError
 
 _LICENCE, _SOURCE = "none", "random weights"
 PUBLISHED = {
-  "encodec_24khz": CodecSpec(
-    sample_rate=24_000, n_levels=32, licence=_LICENCE, source=_SOURCE
-  ),
+  "encodec_24khz": CodecSpec(sample_rate=24_000, n_levels=32, licence=_LICENCE, source=_SOURCE),
   "encodec_32khz": CodecSpec(
-    sample_rate=32_000, n_levels=4, n_codes=2048, ratios=(8, 5, 4, 4), n_filters=64, causal=False,
-    true_skip=True, licence=_LICENCE, source=_SOURCE,
+    sample_rate=32_000,
+    n_levels=4,
+    n_codes=2048,
+    ratios=(8, 5, 4, 4),
+    n_filters=64,
+    causal=False,
+    true_skip=True,
+    licence=_LICENCE,
+    source=_SOURCE,
   ),
   "encodec_48khz": CodecSpec(
-    sample_rate=48_000, channels=2, n_levels=16, causal=False, norm=GROUP_NORM, normalize=True,
-    segment_s=1.0, licence=_LICENCE, source=_SOURCE,
+    sample_rate=48_000,
+    channels=2,
+    n_levels=16,
+    causal=False,
+    norm=GROUP_NORM,
+    normalize=True,
+    segment_s=1.0,
+    licence=_LICENCE,
+    source=_SOURCE,
   ),
-}  # fmt: skip
+}
 CALLS = ("encode", "decode")
 COLUMNS = {
   "codec": ("codec", ""),
@@ -62,10 +74,13 @@ COLUMNS = {
 def add_arguments(parser: argparse.ArgumentParser) -> None:
   """Adds the subcommand's flags."""
   parser.add_argument(
-    "--codec", nargs="+", metavar="CODEC", default=[*PUBLISHED, str(DEMO_BUNDLE)],
+    "--codec",
+    nargs="+",
+    metavar="CODEC",
+    default=[*PUBLISHED, str(DEMO_BUNDLE)],
     help=f"{', '.join(PUBLISHED)} (random weights) or a bundle's folder; default: these and the"
     " demo's bundle",
-  )  # fmt: skip
+  )
   parser.add_argument("--seconds", type=float, default=10.0, help="length of the audio")
   parser.add_argument("--repeats", type=int, default=5, help="timed calls of each")
 

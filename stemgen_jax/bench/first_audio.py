@@ -32,9 +32,16 @@ def measure_first_audio(checkpoint: str | os.PathLike) -> Iterator[Row]:
   with tempfile.TemporaryDirectory() as folder:
     write_audio(Path(folder) / "context.wav", context, RATE_HZ)
     command = [
-      sys.executable, "-m", "stemgen_jax.sample", "--checkpoint", str(checkpoint), "--context",
-      f"{folder}/context.wav", "--out", f"{folder}/out",
-    ]  # fmt: skip
+      sys.executable,
+      "-m",
+      "stemgen_jax.sample",
+      "--checkpoint",
+      str(checkpoint),
+      "--context",
+      f"{folder}/context.wav",
+      "--out",
+      f"{folder}/out",
+    ]
     environment = os.environ | {"XDG_CACHE_HOME": f"{folder}/cache"}
     environment.pop("JAX_COMPILATION_CACHE_DIR", None)
     for case in ("first audio, empty cache", "first audio, full cache"):

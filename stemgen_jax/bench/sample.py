@@ -100,10 +100,15 @@ def measure(
 ) -> Row:
   """Returns the row of one size."""
   config = ModelConfig(
-    n_levels=LEVELS, n_codes=CODES, dim=arguments.dim, n_layers=arguments.layers,
-    n_heads=arguments.dim // HEAD_WIDTH, mlp_dim=round(arguments.dim * MLP_RATIO / 64) * 64,
-    sources={f"source_{i}": ("a", "b") for i in range(max(0, sources - 1))}, remat="none",
-  )  # fmt: skip
+    n_levels=LEVELS,
+    n_codes=CODES,
+    dim=arguments.dim,
+    n_layers=arguments.layers,
+    n_heads=arguments.dim // HEAD_WIDTH,
+    mlp_dim=round(arguments.dim * MLP_RATIO / 64) * 64,
+    sources={f"source_{i}": ("a", "b") for i in range(max(0, sources - 1))},
+    remat="none",
+  )
   model = build(config)
   params = jax.jit(model.init)(jax.random.key(0))
   mode = "independent" if sources else "joint"

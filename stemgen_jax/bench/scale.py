@@ -86,10 +86,16 @@ def train(data: Path, workdir: Path) -> Row:
     UserError: if the command fails.
   """
   settings = {
-    "data.path": data, "data.codec": "", "data.crop_frames": 250, "data.batch_size": 8,
-    "model.n_codes": METADATA.n_codes, "optim.steps": STEPS, "optim.warmup_steps": 1,
-    "eval_batches": 0, "log_every_steps": 1,
-  }  # fmt: skip
+    "data.path": data,
+    "data.codec": "",
+    "data.crop_frames": 250,
+    "data.batch_size": 8,
+    "model.n_codes": METADATA.n_codes,
+    "optim.steps": STEPS,
+    "optim.warmup_steps": 1,
+    "eval_batches": 0,
+    "log_every_steps": 1,
+  }
   command = [sys.executable, "-m", "stemgen_jax.train", "--workdir", str(workdir)]
   command += ["--config", str(Path(configs.__path__[0]) / "demo.py")]
   command += [f"--config.{name}={value}" for name, value in settings.items()]

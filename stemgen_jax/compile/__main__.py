@@ -78,9 +78,12 @@ def main(argv: list[str] | None = None) -> None:
   parser.add_argument("--topology", required=True, help="v5e:4x4, v4:2x2x4, ..., or cpu")
   parser.add_argument("--program", nargs="+", choices=tuple(PROGRAMS), default=["train"])
   parser.add_argument(
-    "--mesh", nargs="+", type=parse_mesh, metavar="DxFxT",
+    "--mesh",
+    nargs="+",
+    type=parse_mesh,
+    metavar="DxFxT",
     help="data x fsdp x tensor; default: the config's",
-  )  # fmt: skip
+  )
   parser.add_argument(
     "--batch_chip", nargs="+", type=int, metavar="N", help="windows a chip; default: the config's"
   )

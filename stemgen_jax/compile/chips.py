@@ -34,19 +34,38 @@ class Chip:
 # the tenth that "How to Scale Your Model" (jax-ml.github.io/scaling-book) measures as lost.
 CHIPS = {
   "v4": Chip(
-    kind="TPU v4", flops=275e12, hbm_bytes=32 * 2**30, hbm_bytes_per_s=1228e9,
-    link_bytes_per_s=45e9, torus=3, clock_hz=1.05e9,
+    kind="TPU v4",
+    flops=275e12,
+    hbm_bytes=32 * 2**30,
+    hbm_bytes_per_s=1228e9,
+    link_bytes_per_s=45e9,
+    torus=3,
+    clock_hz=1.05e9,
   ),
   "v5e": Chip(
-    kind="TPU v5 lite", flops=197e12, hbm_bytes=16 * 2**30, hbm_bytes_per_s=819e9,
-    link_bytes_per_s=45e9, torus=2, clock_hz=1.5e9,
+    kind="TPU v5 lite",
+    flops=197e12,
+    hbm_bytes=16 * 2**30,
+    hbm_bytes_per_s=819e9,
+    link_bytes_per_s=45e9,
+    torus=2,
+    clock_hz=1.5e9,
   ),
   "v5p": Chip(
-    kind="TPU v5", flops=459e12, hbm_bytes=95 * 2**30, hbm_bytes_per_s=2765e9,
-    link_bytes_per_s=90e9, torus=3, clock_hz=1.75e9,
+    kind="TPU v5",
+    flops=459e12,
+    hbm_bytes=95 * 2**30,
+    hbm_bytes_per_s=2765e9,
+    link_bytes_per_s=90e9,
+    torus=3,
+    clock_hz=1.75e9,
   ),
   "v6e": Chip(
-    kind="TPU v6 lite", flops=918e12, hbm_bytes=32 * 2**30, hbm_bytes_per_s=1640e9,
-    link_bytes_per_s=90e9, torus=2,
+    kind="TPU v6 lite",
+    flops=918e12,
+    hbm_bytes=32 * 2**30,
+    hbm_bytes_per_s=1640e9,
+    link_bytes_per_s=90e9,
+    torus=2,
   ),
-}  # fmt: skip
+}

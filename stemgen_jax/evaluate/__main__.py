@@ -96,19 +96,31 @@ def evaluate(arguments: argparse.Namespace) -> Path:
   cocola = read_cocola(arguments.cocola) if arguments.cocola else None
   out = arguments.out
   plan = {
-    "model": model.describe(), "data": str(dataset.path.resolve()), "split": arguments.split,
-    "protocol": arguments.protocol, "examples": count, "seed": seed,
+    "model": model.describe(),
+    "data": str(dataset.path.resolve()),
+    "split": arguments.split,
+    "protocol": arguments.protocol,
+    "examples": count,
+    "seed": seed,
     "settings": dataclasses.asdict(settings),
     "originals": arguments.originals and str(arguments.originals.resolve()),
-  }  # fmt: skip
+  }
   claim_folder(out, PLAN, plan, "evaluation")
   train_split = model.config.data.train_split
   with make_bars() as bar:
     step = track(bar, "stems", count)
     examples = make_examples(
-      model, dataset, settings, out, split=arguments.split, train_split=train_split, count=count,
-      seed=seed, originals=arguments.originals, advance=step,
-    )  # fmt: skip
+      model,
+      dataset,
+      settings,
+      out,
+      split=arguments.split,
+      train_split=train_split,
+      count=count,
+      seed=seed,
+      originals=arguments.originals,
+      advance=step,
+    )
     if arguments.protocol == "paper":
       return write_protocol(plan, examples, embeddings, cocola, out, bar)
     true = draw_windows(model, dataset, train_split, TRAINING_WINDOWS * count, seed)
@@ -119,11 +131,16 @@ def evaluate(arguments: argparse.Namespace) -> Path:
       model, examples, classify, out / "measures.jsonl", track(bar, "descriptors", count)
     )
     results: dict[str, Any] = {
-      "plan": plan, "n": count, "songs": len({e.song for e in examples}),
+      "plan": plan,
+      "n": count,
+      "songs": len({e.song for e in examples}),
       "seconds": reference.shape[-1] / model.codec.decoded_rate_hz,
-      "metrics": summarise(records), "gain": summarise_gain(records),
-      "classifier": accuracy, "distances": {}, "cocola": None,
-    }  # fmt: skip
+      "metrics": summarise(records),
+      "gain": summarise_gain(records),
+      "classifier": accuracy,
+      "distances": {},
+      "cocola": None,
+    }
     for embedding in embeddings:
       found = cached(
         out / f"distances_{embedding.name}.json",
@@ -152,9 +169,12 @@ def write_protocol(
   )
   samples, rate_hz = examples[0].read("context")
   results = {
-    "plan": plan, "n": len(examples), "songs": len({e.song for e in examples}),
-    "seconds": samples.shape[1] / rate_hz, "protocol": found,
-  }  # fmt: skip
+    "plan": plan,
+    "n": len(examples),
+    "songs": len({e.song for e in examples}),
+    "seconds": samples.shape[1] / rate_hz,
+    "protocol": found,
+  }
   write_text(out / "report.json", json.dumps(results, indent=1) + "\n")
   write_text(out / "table.md", tabulate_protocol(results))
   return out / "table.md"
@@ -200,8 +220,9 @@ def build_classifier(
       f"training stems must be of two categories or more; got {sorted(set(labels))}."
       " Give a dataset of more instruments."
     )
-  features = [describe_timbre(model.codec, audio[i : i + AT_ONCE])
-              for i in range(0, len(audio), AT_ONCE)]  # fmt: skip
+  features = [
+    describe_timbre(model.codec, audio[i : i + AT_ONCE]) for i in range(0, len(audio), AT_ONCE)
+  ]
   classifier = train_classifier(np.concatenate(features), labels)
 
   def classify(example: Example, name: str) -> str:
@@ -209,8 +230,11 @@ def build_classifier(
     return str(classifier.predict(describe_timbre(model.codec, samples[None]))[0])
 
   right = [classify(example, "true") == example.category for example in examples]
-  return classify, {"accuracy": float(np.mean(right)), "categories": len(set(labels)),
-                    "stems": len(labels)}  # fmt: skip
+  return classify, {
+    "accuracy": float(np.mean(right)),
+    "categories": len(set(labels)),
+    "stems": len(labels),
+  }
 
 
 def read_cocola(word: str) -> tuple[Embedding, np.ndarray]:
@@ -238,8 +262,12 @@ def main(argv: list[str] | None = None) -> None:
   add("--split", default="test", help="the songs judged (default test)")
   add("--protocol", choices=tuple(EXAMPLES), default="full", help="what is measured (default full)")
   add("--examples", type=int, help="windows (default 48, with --protocol paper 400)")
-  add("--originals", type=Path, metavar="DIR",
-      help="what data_prep.originals wrote: adds the true stems before the codec")  # fmt: skip
+  add(
+    "--originals",
+    type=Path,
+    metavar="DIR",
+    help="what data_prep.originals wrote: adds the true stems before the codec",
+  )
   add("--embedding", action="append", metavar="SPEC", help="for FAD; repeat for more")
   add("--cocola", metavar="MODEL.onnx,MATRIX", help="COCOLA's weights")
   add_model_flags(parser, "evaluation")

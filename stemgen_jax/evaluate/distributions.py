@@ -73,13 +73,15 @@ def measure_quality(
       parts,
       songs,
     )
-    rows.append({
-      "set": name,
-      "FAD": {key: max(x, 0.0) for key, x in distance.items()},
-      "FAD-inf": frechet_infinity(reference, whole) if enough else None,
-      "KAD": resampled(build_kernel_distance(reference, whole), parts, songs),
-      "n": len(whole),
-    })  # fmt: skip
+    rows.append(
+      {
+        "set": name,
+        "FAD": {key: max(x, 0.0) for key, x in distance.items()},
+        "FAD-inf": frechet_infinity(reference, whole) if enough else None,
+        "KAD": resampled(build_kernel_distance(reference, whole), parts, songs),
+        "n": len(whole),
+      }
+    )
   return rows
 
 

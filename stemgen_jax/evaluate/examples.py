@@ -138,9 +138,10 @@ def make_examples(
   rows["foreign"] = draw_windows(model, dataset, split, count, seed, foreign=True)["context"]
   rows["other"] = find_others(rows, pool)
   rows["chance"] = draw_chance(
-    draw_windows(model, dataset, train_split, POOL * count, seed)["target"], rows["target"].shape,
+    draw_windows(model, dataset, train_split, POOL * count, seed)["target"],
+    rows["target"].shape,
     np.random.default_rng(seed),
-  )  # fmt: skip
+  )
   if originals is not None:
     rows[ORIGINAL] = read_originals(model.codec, rows, originals)
   sets = SETS if originals is None else (*SETS, ORIGINAL)
@@ -167,11 +168,15 @@ def make_examples(
     examples += made
     advance(at.stop)
   listed = [
-    {"id": e.id, "song": e.song, "category": e.category,
-     "context": f"examples/{e.id}/context.wav",
-     "sets": {name: f"examples/{e.id}/{name}.wav" for name in e.sets}}
+    {
+      "id": e.id,
+      "song": e.song,
+      "category": e.category,
+      "context": f"examples/{e.id}/context.wav",
+      "sets": {name: f"examples/{e.id}/{name}.wav" for name in e.sets},
+    }
     for e in examples
-  ]  # fmt: skip
+  ]
   write_text(out / LIST, json.dumps(listed, indent=1) + "\n")
   return examples
 

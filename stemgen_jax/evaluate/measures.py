@@ -111,15 +111,26 @@ def measure(
   for found in sets.values():
     found["pitched"] = find_pitched(found, sets["true"])
   gain = [
-    float(np.diff([
-      model.nll(codes[context][None], codes["true"][None], conditions, level)[0]
-      for context in ("context", "foreign")
-    ])[0])
+    float(
+      np.diff(
+        [
+          model.nll(codes[context][None], codes["true"][None], conditions, level)[0]
+          for context in ("context", "foreign")
+        ]
+      )[0]
+    )
     for level in range(codes["true"].shape[1])
-  ]  # fmt: skip
-  return {"id": example.id, "song": example.song, "category": example.category,
-          "sets": {name: {k: None if math.isnan(v) else v for k, v in found.items()}
-                   for name, found in sets.items()}, "gain": gain}  # fmt: skip
+  ]
+  return {
+    "id": example.id,
+    "song": example.song,
+    "category": example.category,
+    "sets": {
+      name: {k: None if math.isnan(v) else v for k, v in found.items()}
+      for name, found in sets.items()
+    },
+    "gain": gain,
+  }
 
 
 def find_pitched(stem: dict[str, float], true: dict[str, float]) -> float:
@@ -130,8 +141,10 @@ def find_pitched(stem: dict[str, float], true: dict[str, float]) -> float:
 def compare(stem: Descriptors, context: Descriptors) -> dict[str, float]:
   """Returns how a stem fits its context: distances, their means by family and of all, alignment."""
   found = distances(stem, context)
-  parts = {name: {key: found[key] for key in keys}
-           for name, keys in (("harmony", HARMONY), ("rhythm", RHYTHM))}  # fmt: skip
+  parts = {
+    name: {key: found[key] for key in keys}
+    for name, keys in (("harmony", HARMONY), ("rhythm", RHYTHM))
+  }
   aligned = align(stem, context)
   aligned["onset_offset_ms"] = abs(aligned["onset_offset_ms"])
   means = {name: mean_fit(part) for name, part in parts.items()}
@@ -158,14 +171,16 @@ def summarise(records: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     apart = mean_of(sign * (true - floor), songs)
     low = apart["low"]
     few = is_few(songs[~np.isnan(true - floor)])
-    rows.append({
-      **dataclasses.asdict(metric),
-      "sets": {name: mean_of(found, songs) for name, found in values.items()},
-      "separation": apart,
-      "few": few,
-      "tells": bool(not few and low is not None and low > 0),
-      "way": way_of(values["model"], floor, true, songs),
-    })  # fmt: skip
+    rows.append(
+      {
+        **dataclasses.asdict(metric),
+        "sets": {name: mean_of(found, songs) for name, found in values.items()},
+        "separation": apart,
+        "few": few,
+        "tells": bool(not few and low is not None and low > 0),
+        "way": way_of(values["model"], floor, true, songs),
+      }
+    )
   return rows
 
 
@@ -185,8 +200,12 @@ def mean_of(
     return {"mean": None, "low": None, "high": None, "n": 0}
   counts = draw_songs(songs[there])
   low, high = np.quantile(counts @ values[there] / counts.sum(axis=1), EDGES)
-  return {"mean": float(values[there].mean()), "low": float(low), "high": float(high),
-          "n": int(there.sum())}  # fmt: skip
+  return {
+    "mean": float(values[there].mean()),
+    "low": float(low),
+    "high": float(high),
+    "n": int(there.sum()),
+  }
 
 
 def is_few(songs: Shaped[np.ndarray, " n"]) -> bool:
@@ -213,5 +232,9 @@ def way_of(
     share = float(np.sum(model - floor) / np.sum(ceiling - floor))
     shares = counts @ (model - floor) / (counts @ (ceiling - floor))
   low, high = np.quantile(np.nan_to_num(shares), EDGES)
-  return {"mean": share if math.isfinite(share) else None, "low": float(low), "high": float(high),
-          "n": int(there.sum())}  # fmt: skip
+  return {
+    "mean": share if math.isfinite(share) else None,
+    "low": float(low),
+    "high": float(high),
+    "n": int(there.sum()),
+  }

@@ -11,9 +11,13 @@ from stemgen_jax.pages.markdown import table
 
 COLUMNS = ("other", "shifted", "chance", "model", "true", "original")
 HEADINGS = {
-  "other": "another song's", "shifted": "half a beat off", "chance": "chance", "model": "model",
-  "true": "true stem", "original": "before the codec",
-}  # fmt: skip
+  "other": "another song's",
+  "shifted": "half a beat off",
+  "chance": "chance",
+  "model": "model",
+  "true": "true stem",
+  "original": "before the codec",
+}
 UNITS = {"onset_offset_ms": "ms", "listening_score": "nats"}
 MOST_PLAYED = 24  # windows on the page
 WAY_SHOWN = (-1.5, 2.0)  # of the picture
@@ -25,23 +29,37 @@ def tabulate(results: dict[str, Any]) -> str:
   lines = table(
     ["metric", *(HEADINGS[name] for name in columns), "floor to ceiling", "tells", "n"],
     [
-      [label_of(row), *(interval_of(row["sets"][name]) for name in columns), way_of(row),
-       "yes" if row["tells"] else "no", count_of(row)]
+      [
+        label_of(row),
+        *(interval_of(row["sets"][name]) for name in columns),
+        way_of(row),
+        "yes" if row["tells"] else "no",
+        count_of(row),
+      ]
       for row in results["metrics"]
     ],
-  )  # fmt: skip
+  )
   for name, found in results["distances"].items():
-    lines += ["", f"Embedding {name}, {found['seconds']:.2g} s each; reference:"
-              f" {found['reference']} of the training songs' true stems.", ""]  # fmt: skip
+    lines += [
+      "",
+      f"Embedding {name}, {found['seconds']:.2g} s each; reference:"
+      f" {found['reference']} of the training songs' true stems.",
+      "",
+    ]
     lines += table(
       ["set", f"FAD-{name}", f"FAD-inf-{name}", f"KAD-{name}", f"APA-{name}", "n"],
       [
-        [HEADINGS[r["set"]], distance_of(r["FAD"]),
-         "" if r["FAD-inf"] is None else f"{r['FAD-inf']:.4g}", distance_of(r["KAD"]),
-         distance_of(r["APA"]), str(r["n"])]
+        [
+          HEADINGS[r["set"]],
+          distance_of(r["FAD"]),
+          "" if r["FAD-inf"] is None else f"{r['FAD-inf']:.4g}",
+          distance_of(r["KAD"]),
+          distance_of(r["APA"]),
+          str(r["n"]),
+        ]
         for r in sorted(found["rows"], key=lambda r: COLUMNS.index(r["set"]))
       ],
-    )  # fmt: skip
+    )
     lines += ["", explain_distances(found)]
   if results["cocola"]:
     found = [[HEADINGS[row["set"]], interval_of(row)] for row in results["cocola"]]
@@ -96,8 +114,9 @@ def interval_of(found: dict[str, Any]) -> str:
   if found["mean"] is None:
     return ""
   digits = 3 if max(abs(found["low"]), abs(found["high"])) < 2 else 1
-  return " ".join([f"{found['mean']:.{digits}f}",
-                   f"({found['low']:.{digits}f}, {found['high']:.{digits}f})"])  # fmt: skip
+  return " ".join(
+    [f"{found['mean']:.{digits}f}", f"({found['low']:.{digits}f}, {found['high']:.{digits}f})"]
+  )
 
 
 def way_of(row: dict[str, Any]) -> str:
@@ -154,10 +173,12 @@ def draw_ways(rows: Sequence[dict[str, Any]]) -> str:
   axes.axvline(0, color="grey", linestyle="--")
   axes.axvline(1, color="grey", linestyle="--")
   axes.set(
-    yticks=range(len(rows)), yticklabels=[label_of(row) for row in rows], xlim=WAY_SHOWN,
+    yticks=range(len(rows)),
+    yticklabels=[label_of(row) for row in rows],
+    xlim=WAY_SHOWN,
     ylim=(-0.6, len(rows) - 0.4),
     xlabel="from floor (0) to true stem (1), 95 % interval over songs",
-  )  # fmt: skip
+  )
   return embed_figure(figure)
 
 
@@ -171,12 +192,16 @@ def draw_distances(distances: dict[str, Any], columns: Sequence[str]) -> str:
   for axes, (name, found) in zip(all_axes[0], distances.items(), strict=True):
     rows = {row["set"]: row for row in found["rows"]}
     values = np.array([rows[column]["FAD"]["mean"] for column in columns])
-    spread = [[abs(rows[c]["FAD"][edge] - rows[c]["FAD"]["mean"]) for c in columns]
-              for edge in ("low", "high")]  # fmt: skip
+    spread = [
+      [abs(rows[c]["FAD"][edge] - rows[c]["FAD"]["mean"]) for c in columns]
+      for edge in ("low", "high")
+    ]
     axes.errorbar(values, range(len(columns)), xerr=spread, fmt="o", color="C0")
     axes.set(
-      yticks=range(len(columns)), yticklabels=[HEADINGS[c] for c in columns], xscale="log",
+      yticks=range(len(columns)),
+      yticklabels=[HEADINGS[c] for c in columns],
+      xscale="log",
       ylim=(-0.6, len(columns) - 0.4),
       xlabel=f"FAD-{name}",
-    )  # fmt: skip
+    )
   return embed_figure(figure)

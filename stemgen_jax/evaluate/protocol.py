@@ -121,14 +121,16 @@ def tabulate_protocol(results: dict[str, Any]) -> str:
     rows.append(["COCOLA ↑", *(_interval(of[s]) for s in (*JUDGED, TRUE))])
   lines += ["", *table(["figure", "model", "another song's", "true"], rows)]
   left = "; ".join(f"{name} ({reason})" for name, reason in LEFT_OUT.items())
-  return "\n".join([
-    *lines, "",
+  lines += [
+    "",
     f"{results['n']} windows of {results['seconds']:.1f} s from {results['songs']} songs, by the"
     " paper's protocol (sections 3.1 and 3.2). In brackets 95 % intervals over songs. The paper's"
     " figures are of another model, with other extractors: only their order compares. Floor: two"
     " random halves of the true mixes, and a perfect model may lie below it.",
-    "", f"Descriptors of the paper that are left out: {left}.",
-  ]) + "\n"  # fmt: skip
+    "",
+    f"Descriptors of the paper that are left out: {left}.",
+  ]
+  return "\n".join(lines) + "\n"
 
 
 def _interval(found: dict[str, Any]) -> str:

@@ -121,16 +121,22 @@ def attend_fused(
   kernel = splash.make_splash_mha(
     splash_mask.MultiHeadMask([splash_mask.FullMask((whole, whole))] * heads),
     block_sizes=splash.BlockSizes(
-      block_q=block, block_kv=whole, block_kv_compute=block,
-      block_q_dkv=block, block_kv_dkv=whole, block_kv_dkv_compute=block,
+      block_q=block,
+      block_kv=whole,
+      block_kv_compute=block,
+      block_q_dkv=block,
+      block_kv_dkv=whole,
+      block_kv_dkv_compute=block,
       use_fused_bwd_kernel=True,
-      q_layout=minor, k_layout=minor, v_layout=minor,
+      q_layout=minor,
+      k_layout=minor,
+      v_layout=minor,
     ),
     head_shards=1,
     q_seq_shards=1,
     residual_checkpoint_name=KEPT,
     interpret=interpret,
-  )  # fmt: skip
+  )
   segments = splash.SegmentIds(q=padding, kv=padding)
 
   def attend_one(q: Array, k: Array, v: Array) -> Array:

@@ -83,9 +83,12 @@ def build_generate(model: Model, n_codes: int, mesh: Mesh | None = None) -> Wrap
       times = len(keep)
       rows = functools.partial(jnp.repeat, repeats=times, axis=0)
       features = model.apply(
-        params, rows(tokens[:, around]), rows(context[:, around]), rows(conditions),
+        params,
+        rows(tokens[:, around]),
+        rows(context[:, around]),
+        rows(conditions),
         jnp.tile(jnp.asarray(keep), (len(tokens), 1)),
-      )[:, wrap : wrap + frames]  # fmt: skip
+      )[:, wrap : wrap + frames]
       return jnp.moveaxis(features.reshape(-1, times, *features.shape[1:]), 1, 0)
 
     def steered(tokens: Int[Array, "B T Q"]) -> Float[Array, "B T D"]:

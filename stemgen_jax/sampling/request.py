@@ -24,9 +24,11 @@ def _take_papers(config: Config) -> SampleConfig:
   guided = [name for name in ("context", "instrument") if name in ("context", *model.sources)]
   steps = (128, 64, 32, 32, *[32] * model.n_levels)[: model.n_levels]
   return SampleConfig(
-    steps=steps, guidance=dict.fromkeys(guided, 3.0), guided_levels=model.n_levels,
+    steps=steps,
+    guidance=dict.fromkeys(guided, 3.0),
+    guided_levels=model.n_levels,
     assumed=config.sample.assumed,
-  )  # fmt: skip
+  )
 
 
 def _take_naive(config: Config) -> SampleConfig:

@@ -100,15 +100,22 @@ def build_request(given: dict[str, Any]) -> tuple[str, Request]:
     conditions = dict(given.get("condition", {}))
     conditions |= {name: given[name] for name in ("instrument", ACTIVITY) if name in given}
     request = Request(
-      context=context, rate_hz=rate_hz, conditions=conditions, takes=given.get("takes", 1),
-      seed=given.get("seed", 0), stem=stem, keep_s=keep, vary=given.get("vary", 0.0),
-      loop=given.get("loop", False), level_lu=read_level(given),
+      context=context,
+      rate_hz=rate_hz,
+      conditions=conditions,
+      takes=given.get("takes", 1),
+      seed=given.get("seed", 0),
+      stem=stem,
+      keep_s=keep,
+      vary=given.get("vary", 0.0),
+      loop=given.get("loop", False),
+      level_lu=read_level(given),
       settings={
         name: dict(given[name]) if name == "guidance" else given[name]
         for name in SETTINGS
         if name in given
       },
-    )  # fmt: skip
+    )
   except (TypeError, ValueError, AttributeError) as error:
     raise UserError(f"values must be of their flags' kinds; got {error}. See --help.") from error
   return source, request
@@ -170,6 +177,7 @@ def read_stretch(word: Any) -> tuple[float, float]:
       for end in ends
     )
   except ValueError as error:
-    raise UserError(f"--keep must be FROM-TO in minutes and seconds, as 0:00-0:08; got {word!r}."
-    ) from error  # fmt: skip
+    raise UserError(
+      f"--keep must be FROM-TO in minutes and seconds, as 0:00-0:08; got {word!r}."
+    ) from error
   return start_s, stop_s

@@ -90,9 +90,13 @@ def encode(
   heard = convert_audio(samples, rate_hz, spec.sample_rate, spec.channels)
   scales = codec.scales(heard[None])
   return Heard(
-    codec.encode(heard[None])[0], None if scales is None else scales[0], samples.shape[1], rate_hz,
-    loop, gain_db,
-  )  # fmt: skip
+    codec.encode(heard[None])[0],
+    None if scales is None else scales[0],
+    samples.shape[1],
+    rate_hz,
+    loop,
+    gain_db,
+  )
 
 
 def decode(codec: Codec, codes: Int[np.ndarray, "T Q"], like: Heard) -> Samples:

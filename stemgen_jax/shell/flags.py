@@ -40,9 +40,17 @@ def parse_config(parser: argparse.ArgumentParser, kind: type, argv: list[str] | 
     config = values.config
     hasattr(config, "name")  # a file that failed to load raises its OSError at the first access
   except (
-    flags.Error, ArithmeticError, AttributeError, ImportError, LookupError, NameError, OSError,
-    SyntaxError, TypeError, ValueError,
-  ) as error:  # fmt: skip
+    flags.Error,
+    ArithmeticError,
+    AttributeError,
+    ImportError,
+    LookupError,
+    NameError,
+    OSError,
+    SyntaxError,
+    TypeError,
+    ValueError,
+  ) as error:
     raise UserError(
       f"config must load and its overrides name its fields; got {type(error).__name__}:"
       f" {_last_line(error)} (--config={arguments.config} {' '.join(rest)})."

@@ -18,6 +18,12 @@ def make_bars(*more: ProgressColumn, shown: bool = True, kept: bool = True) -> P
   `more` columns stand before the time left. Bars that are not `kept` go when they are done.
   """
   return Progress(
-    TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), *more,
-    TimeRemainingColumn(), console=Console(stderr=True), transient=not kept, disable=not shown,
-  )  # fmt: skip
+    TextColumn("{task.description}"),
+    BarColumn(),
+    MofNCompleteColumn(),
+    *more,
+    TimeRemainingColumn(),
+    console=Console(stderr=True),
+    transient=not kept,
+    disable=not shown,
+  )

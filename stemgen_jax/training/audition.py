@@ -42,9 +42,15 @@ def build_audition(
 
   def audition(params: Params) -> Iterator[Sound]:
     codes = generate(
-      params, rows["context"], rows["conditions"], rows["target"], hidden, keys,
-      options_of(config.sample), steering_of(config.sample, config.model),
-    )  # fmt: skip
+      params,
+      rows["context"],
+      rows["conditions"],
+      rows["target"],
+      hidden,
+      keys,
+      options_of(config.sample),
+      steering_of(config.sample, config.model),
+    )
     for name, tokens in (
       ("context", batch["context"]),
       ("target", batch["target"]),

@@ -52,9 +52,12 @@ def save_model(
   bare = dataclasses.replace(config, data=dataclasses.replace(config.data, path="", codec=""))
   dataset = {name: value for name, value in meta["dataset"].items() if name != "path"}
   content = {
-    **meta, "format": FORMAT, "sha256": hashlib.sha256(weights).hexdigest(),
-    "config": to_dict(bare), "dataset": dataset,
-  }  # fmt: skip
+    **meta,
+    "format": FORMAT,
+    "sha256": hashlib.sha256(weights).hexdigest(),
+    "config": to_dict(bare),
+    "dataset": dataset,
+  }
   with appearing(path) as partial:
     make_folder(partial, "--out")
     (partial / WEIGHTS_FILE).write_bytes(weights)
@@ -111,8 +114,10 @@ def load_model(path: str | os.PathLike, mesh: Mesh) -> tuple[Config, Params, dic
       raise UserError(f"a model must be whole; {path / WEIGHTS_FILE} is not. Copy it again.")
     config, stored = from_dict(meta["config"]), load(weights)
   except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
-    raise UserError(f"a model must be a folder of {MODEL_FILE} and {WEIGHTS_FILE}; got {path}"
-                    f" ({error!r}). Copy it again.") from error  # fmt: skip
+    raise UserError(
+      f"a model must be a folder of {MODEL_FILE} and {WEIGHTS_FILE}; got {path}"
+      f" ({error!r}). Copy it again."
+    ) from error
   shapes = jax.eval_shape(build(config.model).init, jax.random.key(0))
   wanted = {name: leaf.shape for name, leaf in _flatten(shapes).items()}
   if wanted != {name: array.shape for name, array in stored.items()}:

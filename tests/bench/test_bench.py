@@ -17,9 +17,16 @@ from stemgen_jax.codec.architecture import CodecSpec
 from stemgen_jax.errors import UserError
 
 SMALL = CodecSpec(
-  sample_rate=8_000, n_levels=2, n_codes=16, ratios=(4, 2), dimension=8, n_filters=4, lstm=1,
-  licence="none", source="a test",
-)  # fmt: skip
+  sample_rate=8_000,
+  n_levels=2,
+  n_codes=16,
+  ratios=(4, 2),
+  dimension=8,
+  n_filters=4,
+  lstm=1,
+  licence="none",
+  source="a test",
+)
 
 
 @pytest.fixture
@@ -122,8 +129,11 @@ def test_table_tells_shared_values_once(capsys):
   first, *lines = capsys.readouterr().out.splitlines()
   assert first == "cores 2"
   assert [line.split() for line in lines if line.split()[1:]] == [
-    ["name", "call", "x"], ["one", "go", "1.2"], ["come", "ill"], ["two", "come", "3.0"],
-  ]  # fmt: skip
+    ["name", "call", "x"],
+    ["one", "go", "1.2"],
+    ["come", "ill"],
+    ["two", "come", "3.0"],
+  ]
 
 
 def test_rows_are_saved_as_they_come(tmp_path, capsys):

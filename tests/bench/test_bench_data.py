@@ -90,11 +90,14 @@ def test_scale(tmp_path):
   [
     ("64", "20", "4", [(64, 20, 4)]),
     pytest.param(
-      "64 128", "20 40", "4 8", [(64, 20, 4), (128, 20, 4), (64, 40, 4), (64, 20, 8)],
+      "64 128",
+      "20 40",
+      "4 8",
+      [(64, 20, 4), (128, 20, 4), (64, 40, 4), (64, 20, 8)],
       marks=pytest.mark.slow,
     ),
   ],
-)  # fmt: skip
+)
 def test_training_steps_are_timed_over_width_length_and_batch(
   tmp_path, dims, frames, batches, sizes
 ):

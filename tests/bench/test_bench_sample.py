@@ -43,9 +43,15 @@ def test_a_row_stands_beside_torch(tmp_path):
 def test_each_row_changes_one_number_of_the_first(tmp_path):
   rows = run(tmp_path)
   assert [row["case"] for row in rows] == [
-    "base", "6 frames", "24 frames", "10 iterations", "0 guided sources", "1 guided sources",
-    "2 takes", "4 takes",
-  ]  # fmt: skip
+    "base",
+    "6 frames",
+    "24 frames",
+    "10 iterations",
+    "0 guided sources",
+    "1 guided sources",
+    "2 takes",
+    "4 takes",
+  ]
   for row in rows:
     check(row)
 
@@ -63,9 +69,14 @@ def networks():
   from data_prep.yardsticks.torch_sampler import TorchNetwork
 
   config = ModelConfig(
-    n_levels=3, n_codes=16, dim=32, n_layers=2, n_heads=2, mlp_dim=48,
+    n_levels=3,
+    n_codes=16,
+    dim=32,
+    n_layers=2,
+    n_heads=2,
+    mlp_dim=48,
     sources={"instrument": ("a", "b"), "genre": ("c", "d", "e")},
-  )  # fmt: skip
+  )
   model = build(config)
   params = model.init(jax.random.key(0))
   rng = np.random.default_rng(0)
@@ -82,9 +93,12 @@ def test_the_yardsticks_network_is_ours(networks):
   model, params, theirs, target, context, conditions = networks
   for keep in (*guidance.branches([True] * 3, "independent"), np.ones(3, bool)):
     features = model.apply(
-      params, jnp.asarray(target), jnp.asarray(context), jnp.asarray(conditions),
+      params,
+      jnp.asarray(target),
+      jnp.asarray(context),
+      jnp.asarray(conditions),
       jnp.tile(jnp.asarray(keep)[None], (2, 1)),
-    )  # fmt: skip
+    )
     ours = model.read_all(params, features)
     got = theirs(*(torch.from_numpy(x).long() for x in (target, context, conditions)), list(keep))
     np.testing.assert_allclose(got.numpy(), ours, rtol=2e-4, atol=2e-4)
@@ -101,9 +115,13 @@ def test_we_decode_as_the_plain_algorithm_does(networks, weights):
   model, params, theirs, _, context, conditions = networks
   steps, scales = (4, 3, 1), [2.0, 1.0, 1.5]
   plain = torch_sampler.decode(
-    theirs, *(torch.from_numpy(x).long() for x in (context, conditions)),
-    steps, scales, weights, temperature=0,
-  )  # fmt: skip
+    theirs,
+    *(torch.from_numpy(x).long() for x in (context, conditions)),
+    steps,
+    scales,
+    weights,
+    temperature=0,
+  )
   heard, asked = jnp.asarray(context), jnp.asarray(conditions)
   keeps = guidance.branches([True] * 3, "independent")
   shares = guidance.branch_weights(jnp.array(scales), [True] * 3, "independent")
@@ -120,7 +138,11 @@ def test_we_decode_as_the_plain_algorithm_does(networks, weights):
     steps=steps, w_conf=w_conf, w_causal=w_causal, w_noise=w_noise, temperature=0.0
   )
   ours = decode(
-    network, jnp.zeros_like(heard), jnp.zeros(heard.shape, bool),
-    jax.random.split(jax.random.key(0), 2), options_of(settings), 16,
-  )  # fmt: skip
+    network,
+    jnp.zeros_like(heard),
+    jnp.zeros(heard.shape, bool),
+    jax.random.split(jax.random.key(0), 2),
+    options_of(settings),
+    16,
+  )
   np.testing.assert_array_equal(ours, plain)

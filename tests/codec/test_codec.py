@@ -16,9 +16,15 @@ from stemgen_jax.errors import UserError
 
 RATE = 16_000
 SMALL = CodecSpec(
-  sample_rate=RATE, n_levels=3, n_codes=64, ratios=(5, 4, 2), dimension=16, n_filters=4,
-  licence="none", source="a test",
-)  # fmt: skip
+  sample_rate=RATE,
+  n_levels=3,
+  n_codes=64,
+  ratios=(5, 4, 2),
+  dimension=16,
+  n_filters=4,
+  licence="none",
+  source="a test",
+)
 VARIANTS = {
   "causal mono": SMALL,
   "non-causal stereo": dataclasses.replace(SMALL, causal=False, channels=2, true_skip=True, lstm=1),

@@ -13,9 +13,15 @@ from stemgen_jax.codec.bundle import SPEC_FILE, WEIGHTS_FILE, load_bundle, save_
 from stemgen_jax.errors import UserError
 
 SMALL = CodecSpec(
-  sample_rate=16_000, n_levels=3, n_codes=64, ratios=(5, 4, 2), dimension=16, n_filters=4,
-  licence="none", source="a test",
-)  # fmt: skip
+  sample_rate=16_000,
+  n_levels=3,
+  n_codes=64,
+  ratios=(5, 4, 2),
+  dimension=16,
+  n_filters=4,
+  licence="none",
+  source="a test",
+)
 
 
 def random_weights(spec):
@@ -97,11 +103,19 @@ class TestDamagedBundle:
   @pytest.mark.parametrize(
     ("field", "value"),
     [
-      ("n_codes", 100), ("channels", 3), ("n_levels", 0), ("sample_rate", 0), ("norm", "none"),
-      ("ratios", []), ("segment_s", 0.0), ("overlap", 1.0), ("pad_mode", "wrap"), ("lstm", -1),
+      ("n_codes", 100),
+      ("channels", 3),
+      ("n_levels", 0),
+      ("sample_rate", 0),
+      ("norm", "none"),
+      ("ratios", []),
+      ("segment_s", 0.0),
+      ("overlap", 1.0),
+      ("pad_mode", "wrap"),
+      ("lstm", -1),
       ("n_residual_layers", -1),
     ],
-  )  # fmt: skip
+  )
   def test_description_breaks_a_rule(self, bundle, field, value):
     self.edit_spec(bundle, **{field: value})
     with pytest.raises(UserError, match=f"not usable: {field} must"):

@@ -168,15 +168,26 @@ def test_learning_rate_warms_up_and_falls():
 @pytest.mark.parametrize(
   ("part", "field", "value"),
   [
-    ("train", "steps", 0), ("train", "batch", 0), ("train", "threads", 0),
-    ("train", "ema_decay", 1.0), ("train", "level_dropout", 2.0), ("train", "init_vectors", 8),
-    ("data", "crop_s", 0.0), ("model", "n_codes", 100), ("data", "roots", ()),
-    ("data", "roots", "runs/music"), ("train", "log_every", 0), ("train", "eval_every", -1),
-    ("train", "eval_crops", 0), ("train", "eval_clips", 65), ("discriminator", "windows", (64, 4)),
-    ("discriminator", "windows", (16_384,)), ("discriminator", "update_share", 0.0),
+    ("train", "steps", 0),
+    ("train", "batch", 0),
+    ("train", "threads", 0),
+    ("train", "ema_decay", 1.0),
+    ("train", "level_dropout", 2.0),
+    ("train", "init_vectors", 8),
+    ("data", "crop_s", 0.0),
+    ("model", "n_codes", 100),
+    ("data", "roots", ()),
+    ("data", "roots", "runs/music"),
+    ("train", "log_every", 0),
+    ("train", "eval_every", -1),
+    ("train", "eval_crops", 0),
+    ("train", "eval_clips", 65),
+    ("discriminator", "windows", (64, 4)),
+    ("discriminator", "windows", (16_384,)),
+    ("discriminator", "update_share", 0.0),
     ("discriminator", "balance_decay", 1.0),
   ],
-)  # fmt: skip
+)
 def test_config_rules(part, field, value):
   config = CodecConfig(discriminator=DiscriminatorConfig(from_step=0))
   setattr(getattr(config, part), field, value)

@@ -15,9 +15,15 @@ from stemgen_jax.codec.bundle import save_bundle
 from stemgen_jax.errors import UserError
 
 CAUSAL = CodecSpec(
-  sample_rate=8000, n_levels=3, n_codes=64, ratios=(5, 4, 2), dimension=16, n_filters=4,
-  licence="none", source="a test",
-)  # fmt: skip
+  sample_rate=8000,
+  n_levels=3,
+  n_codes=64,
+  ratios=(5, 4, 2),
+  dimension=16,
+  n_filters=4,
+  licence="none",
+  source="a test",
+)
 PLAIN = {
   "causal": CAUSAL,
   "not causal": dataclasses.replace(
@@ -26,8 +32,14 @@ PLAIN = {
   "no LSTM": dataclasses.replace(CAUSAL, causal=False, lstm=0, pad_mode="constant"),
 }
 SEGMENTS = dataclasses.replace(
-  CAUSAL, channels=2, causal=False, norm=GROUP_NORM, normalize=True, segment_s=0.25, overlap=0.01,
-)  # fmt: skip
+  CAUSAL,
+  channels=2,
+  causal=False,
+  norm=GROUP_NORM,
+  normalize=True,
+  segment_s=0.25,
+  overlap=0.01,
+)
 
 
 def random_codec(spec, path):

@@ -21,14 +21,28 @@ pytestmark = pytest.mark.torch
 FULL = {
   "24khz": CodecSpec(sample_rate=24_000, n_levels=32, licence="none", source="a test"),
   "32khz": CodecSpec(
-    sample_rate=32_000, n_levels=4, n_codes=2048, ratios=(8, 5, 4, 4), n_filters=64, causal=False,
-    true_skip=True, licence="none", source="a test",
+    sample_rate=32_000,
+    n_levels=4,
+    n_codes=2048,
+    ratios=(8, 5, 4, 4),
+    n_filters=64,
+    causal=False,
+    true_skip=True,
+    licence="none",
+    source="a test",
   ),
   "48khz": CodecSpec(
-    sample_rate=48_000, channels=2, n_levels=16, causal=False, norm=GROUP_NORM, normalize=True,
-    segment_s=1.0, licence="none", source="a test",
+    sample_rate=48_000,
+    channels=2,
+    n_levels=16,
+    causal=False,
+    norm=GROUP_NORM,
+    normalize=True,
+    segment_s=1.0,
+    licence="none",
+    source="a test",
   ),
-}  # fmt: skip
+}
 SMALL = {
   name: dataclasses.replace(spec, n_filters=4, dimension=16, n_codes=64, n_levels=4)
   for name, spec in FULL.items()
@@ -99,15 +113,23 @@ def with_transformers(codec, path, audio):
 
   spec = codec.spec
   config = transformers.EncodecConfig(
-    sampling_rate=spec.sample_rate, audio_channels=spec.channels, normalize=spec.normalize,
-    chunk_length_s=spec.segment_s, overlap=spec.overlap if spec.segment_s else None,
-    hidden_size=spec.dimension, codebook_dim=spec.dimension, codebook_size=spec.n_codes,
-    num_filters=spec.n_filters, upsampling_ratios=list(spec.ratios), norm_type=spec.norm,
-    use_causal_conv=spec.causal, use_conv_shortcut=not spec.true_skip,
+    sampling_rate=spec.sample_rate,
+    audio_channels=spec.channels,
+    normalize=spec.normalize,
+    chunk_length_s=spec.segment_s,
+    overlap=spec.overlap if spec.segment_s else None,
+    hidden_size=spec.dimension,
+    codebook_dim=spec.dimension,
+    codebook_size=spec.n_codes,
+    num_filters=spec.n_filters,
+    upsampling_ratios=list(spec.ratios),
+    norm_type=spec.norm,
+    use_causal_conv=spec.causal,
+    use_conv_shortcut=not spec.true_skip,
     target_bandwidths=[
       (spec.n_levels + 0.5) * np.ceil(spec.frame_rate_hz) * np.log2(spec.n_codes) / 1000
     ],
-  )  # fmt: skip
+  )
   model = transformers.EncodecModel(config).eval()
   state = {}
   for name, array in jax_codec.load_bundle(path).weights.items():
@@ -123,8 +145,11 @@ def with_transformers(codec, path, audio):
     for start, end in spec.segments(audio.shape[-1]):
       part = torch.from_numpy(audio[..., start:end].copy())
       found, scale = model._encode_frame(part, model.config.target_bandwidths[0])
-      codes.append(found.permute(1, 2, 0).numpy() if len(found) == spec.n_levels else
-                   found.transpose(1, 2).numpy())  # fmt: skip
+      codes.append(
+        found.permute(1, 2, 0).numpy()
+        if len(found) == spec.n_levels
+        else found.transpose(1, 2).numpy()
+      )
       scales.append(scale)
       pieces.append(model._decode_frame(found, scale))
   audio = pieces[0].numpy()

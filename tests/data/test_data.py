@@ -160,8 +160,9 @@ def test_windows_that_sound_are_preferred_and_a_rest_may_still_be_heard():
   starts = np.array([choose(level_db, [1], 200, 50, 5, seed=i)[0] for i in range(2000)])
   cells = [slice(start // 5, -(-(start + 50) // 5)) for start in starts]
   shares = np.array([(np.array(level_db[0])[c] > -45).mean() for c in cells])
-  evenly = np.array([(np.array(level_db[0])[s // 5 : -(-(s + 50) // 5)] > -45).mean()
-                     for s in range(151)])  # fmt: skip
+  evenly = np.array(
+    [(np.array(level_db[0])[s // 5 : -(-(s + 50) // 5)] > -45).mean() for s in range(151)]
+  )
   assert shares.mean() > 1.6 * evenly.mean()
   assert 0.1 < (shares < 0.35).mean() < 0.6
 

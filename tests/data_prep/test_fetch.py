@@ -50,8 +50,11 @@ def test_what_breaks_off_goes_on_from_there(server, out, monkeypatch):
   fetch.main(words(server, out))
   assert out.read_bytes() == CONTENT
   assert [asked for _, _, asked in server.log] == [
-    None, "bytes=8192-", "bytes=12288-", "bytes=14336-"
-  ]  # fmt: skip
+    None,
+    "bytes=8192-",
+    "bytes=12288-",
+    "bytes=14336-",
+  ]
 
 
 def test_what_an_earlier_process_brought_stays(server, out, monkeypatch):

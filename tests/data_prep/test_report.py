@@ -44,8 +44,12 @@ def test_the_excerpt_is_where_the_stem_is_loudest_and_the_codec_hears_three_clip
   run_demo.write_excerpt(track, "bass", tmp_path)
   heard = {path.name: soundfile.read(path)[0] for path in tmp_path.rglob("*.wav")}
   assert sorted(heard) == [
-    "1_full_mix.wav", "2_bass.wav", "3_drums.wav", "context.wav", "target.wav",
-  ]  # fmt: skip
+    "1_full_mix.wav",
+    "2_bass.wav",
+    "3_drums.wav",
+    "context.wav",
+    "target.wav",
+  ]
   assert len(heard["target.wav"]) == len(heard["context.wav"]) == 20 * 4000
   np.testing.assert_allclose(heard["target.wav"], bass[-20 * 4000 :], atol=1e-4)
   np.testing.assert_allclose(heard["context.wav"], 0.65, atol=1e-4)
@@ -62,8 +66,10 @@ def test_a_clip_is_heard_before_and_after_one_level_and_all(tmp_path):
   assert (group["heading"], group["text"]) == ("Full mix", "everything")
   before, one, every = group["tracks"]
   assert [t["heading"] for t in group["tracks"]] == [
-    "Before", "After, level 1 only", "After, all 4 levels",
-  ]  # fmt: skip
+    "Before",
+    "After, level 1 only",
+    "After, all 4 levels",
+  ]
   assert "0.50 kbit/s" in one["text"]
   assert "2.00 kbit/s" in every["text"]
   clip, rate_hz = decode_uri(before["audio"])

@@ -15,10 +15,17 @@ def draw(seed, n=200, mean=0.0, d=4):
 @pytest.mark.parametrize(
   ("to_true", "to_mismatched", "apart", "want"),
   [
-    (0, 8, 8, 1.0), (8, 0, 8, 0.0), (3, 3, 8, 0.5), (1, 5, 8, 0.75), (6, 4, 8, 0.375),
-    (1, 12, 8, 1.0), (12, 1, 8, 0.0), (-2, 4, 8, 0.75), (4, -2, 8, 0.25),
+    (0, 8, 8, 1.0),
+    (8, 0, 8, 0.0),
+    (3, 3, 8, 0.5),
+    (1, 5, 8, 0.75),
+    (6, 4, 8, 0.375),
+    (1, 12, 8, 1.0),
+    (12, 1, 8, 0.0),
+    (-2, 4, 8, 0.75),
+    (4, -2, 8, 0.25),
   ],
-)  # fmt: skip
+)
 def test_adherence_is_its_equation(to_true, to_mismatched, apart, want):
   sets = {"R": np.full((2, 1), 1.0), "R'": np.full((2, 1), 2.0), "C": np.full((2, 1), 3.0)}
   table = {(1.0, 3.0): to_true, (2.0, 3.0): to_mismatched, (1.0, 2.0): apart}

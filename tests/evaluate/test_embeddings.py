@@ -416,11 +416,17 @@ def test_a_useless_onnx_model_is_an_error(tmp_path):
 @pytest.mark.parametrize(
   "fields",
   [
-    {"rate_hz": 8}, {"rate_hz": 8, "seconds": 1, "hop": 1}, {"rate_hz": 0, "seconds": 1},
-    {"rate_hz": 8.5, "seconds": 1}, {"rate_hz": True, "seconds": 1}, {"rate_hz": 8, "seconds": "1"},
-    {"rate_hz": 8, "seconds": 0.1}, {"rate_hz": 8, "seconds": float("inf")}, [8, 1],
+    {"rate_hz": 8},
+    {"rate_hz": 8, "seconds": 1, "hop": 1},
+    {"rate_hz": 0, "seconds": 1},
+    {"rate_hz": 8.5, "seconds": 1},
+    {"rate_hz": True, "seconds": 1},
+    {"rate_hz": 8, "seconds": "1"},
+    {"rate_hz": 8, "seconds": 0.1},
+    {"rate_hz": 8, "seconds": float("inf")},
+    [8, 1],
   ],
-)  # fmt: skip
+)
 def test_a_models_window_is_two_numbers(tmp_path, fields):
   (tmp_path / "net.json").write_text(json.dumps(fields))
   (tmp_path / "net.onnx").touch()

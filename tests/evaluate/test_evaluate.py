@@ -138,8 +138,12 @@ def test_a_metric_tells_only_where_floor_and_ceiling_part():
   rows = {row["name"]: row for row in measures.summarise(records)}
   assert rows["fit"]["tells"]  # smaller is better, and true stems have less
   assert not rows["beat_f"]["tells"]  # larger would be better
-  assert rows["fit"]["way"] == {"mean": pytest.approx(0.75), "low": pytest.approx(0.75),
-                                  "high": pytest.approx(0.75), "n": 6}  # fmt: skip
+  assert rows["fit"]["way"] == {
+    "mean": pytest.approx(0.75),
+    "low": pytest.approx(0.75),
+    "high": pytest.approx(0.75),
+    "n": 6,
+  }
   assert rows["fit"]["sets"]["other"]["n"] == 7
   assert rows["fit"]["separation"]["mean"] == pytest.approx(0.4)
   mixed = [record(str(i), 0.2 + 0.4 * (i % 2), 0.4, 0.3) for i in range(8)]
@@ -165,8 +169,9 @@ def test_distances_to_real_music_order_the_sets():
   assert adherence["model"] < 0.2
   both = [{**rows[row["set"]], **row} for row in found]
   assert find_telling(both) == {"FAD": True, "KAD": True, "APA": True}
-  upside_down = [{**row, "set": {"true": "chance", "chance": "true"}.get(row["set"], row["set"])}
-                 for row in both]  # fmt: skip
+  upside_down = [
+    {**row, "set": {"true": "chance", "chance": "true"}.get(row["set"], row["set"])} for row in both
+  ]
   assert not find_telling(upside_down)["FAD"]
 
 
@@ -196,8 +201,9 @@ def test_listen_prints_what_was_rated(tmp_path, capsys):
   assert run_cli(lambda: evaluate.main(words)) == 0
   rows = capsys.readouterr().out.splitlines()[2:]
   assert [row.split("|")[1:3] for row in rows] == [
-    [" the song's own stem ", " 4.50 "], [" the model's ", " 1.50 "]
-  ]  # fmt: skip
+    [" the song's own stem ", " 4.50 "],
+    [" the model's ", " 1.50 "],
+  ]
 
 
 def test_stems_without_pitch_count_where_the_true_one_has_it():

@@ -64,9 +64,12 @@ def test_the_kernel_distance_equals_the_equation_as_scikit_learn_computes_it():
 
 def test_too_few_embeddings_are_an_error():
   for distance, n, m in (
-    (frechet_distance, 1, 9), (frechet_distance, 9, 1), (frechet_infinity, 9, 2),
-    (kernel_distance, 1, 9), (kernel_distance, 9, 1),
-  ):  # fmt: skip
+    (frechet_distance, 1, 9),
+    (frechet_distance, 9, 1),
+    (frechet_infinity, 9, 2),
+    (kernel_distance, 1, 9),
+    (kernel_distance, 9, 1),
+  ):
     with pytest.raises(UserError, match=f"must have at least .* got {n} and {m}"):
       distance(draw(0, n), draw(1, m))
   with pytest.raises(UserError, match="reference embeddings must differ; got a median"):

@@ -161,9 +161,13 @@ def test_a_rating_is_on_disk_at_once_and_the_latest_counts(own):
     lines = (own / "ratings/anna.jsonl").read_text().splitlines()
     assert [json.loads(line) for line in lines] == [
       {
-        "rater": "anna", "example": example.name, "song": example.song, "set": sets[1], "rating": 2,
+        "rater": "anna",
+        "example": example.name,
+        "song": example.song,
+        "set": sets[1],
+        "rating": 2,
       }
-    ]  # fmt: skip
+    ]
     rate(ask, 0, "B", 5)
     rate(ask, 0, "B", 1, rater="ben")
     assert read_ratings(own, "anna")[example.name, sets[1]]["rating"] == 5
@@ -233,10 +237,17 @@ def test_only_the_page_itself_is_answered(own):
 def test_there_is_nothing_else_to_fetch(report):
   with serving(report) as (_, ask):
     for path in (
-      "/examples.json", "/examples/0000/true.wav", "/../examples.json", "/audio/anna/0/true.wav",
-      f"/audio/anna/{COUNT}/A.wav", "/audio/anna/0/D.wav", "/audio/../0/A.wav", "/rate", "/a/",
+      "/examples.json",
+      "/examples/0000/true.wav",
+      "/../examples.json",
+      "/audio/anna/0/true.wav",
+      f"/audio/anna/{COUNT}/A.wav",
+      "/audio/anna/0/D.wav",
+      "/audio/../0/A.wav",
+      "/rate",
+      "/a/",
       "/audio/anna/-1/A.wav",
-    ):  # fmt: skip
+    ):
       assert ask(path)[0] == 404, path
     assert ask("/", {})[0] == 404
     assert ask("/start")[0] == 404
@@ -280,11 +291,16 @@ def test_a_silent_context_and_a_silent_stem_can_be_heard_too(own):
   for name in ("context", "model"):
     soundfile.write(own / f"examples/0000/{name}.wav", np.zeros((2 * RATE_HZ, 1)), RATE_HZ)
   with serving(own) as (_, ask):
-    places = [(i, sets) for i, (one, sets) in enumerate(plan(read_examples(own), 0, "anna"))
-              if one.name == "0000"]  # fmt: skip
+    places = [
+      (i, sets)
+      for i, (one, sets) in enumerate(plan(read_examples(own), 0, "anna"))
+      if one.name == "0000"
+    ]
     ((trial, sets),) = places
-    sounds = {name: read_wav(ask(f"/audio/anna/{trial}/{label}.wav")[1])
-              for name, label in zip(sets, "ABC", strict=True)}  # fmt: skip
+    sounds = {
+      name: read_wav(ask(f"/audio/anna/{trial}/{label}.wav")[1])
+      for name, label in zip(sets, "ABC", strict=True)
+    }
   assert not sounds["model"].any()
   found = [loudness.measure_lufs(sounds[name], RATE_HZ) for name in ("true", "other")]
   assert abs(found[0] - found[1]) < 0.3
@@ -385,8 +401,14 @@ def test_mean_opinion_scores_are_of_latest_ratings_and_whole_songs(tmp_path):
   add_rating(tmp_path, "ben", "3", "z", "model", 3)
   true, model = mean_opinion_scores(tmp_path)
   assert true == {
-    "set": "true", "mos": 13 / 3, "low": 3, "high": 5, "ratings": 6, "raters": 2, "songs": 2,
-  }  # fmt: skip
+    "set": "true",
+    "mos": 13 / 3,
+    "low": 3,
+    "high": 5,
+    "ratings": 6,
+    "raters": 2,
+    "songs": 2,
+  }
   assert model["mos"] == pytest.approx(15 / 7)
   assert (model["ratings"], model["songs"]) == (7, 3)
   table = tabulate_opinions([true, model]).splitlines()
@@ -411,11 +433,18 @@ def browser(tmp_path):
   options = webdriver.ChromeOptions()
   options.binary_location = str(CHROMIUM)
   for flag in (
-    "headless", "no-sandbox", "disable-gpu", "disable-quic", "no-first-run",
-    "disable-background-networking", "disable-component-update", "disable-sync",
-    "autoplay-policy=no-user-gesture-required", "window-size=1100,900",
+    "headless",
+    "no-sandbox",
+    "disable-gpu",
+    "disable-quic",
+    "no-first-run",
+    "disable-background-networking",
+    "disable-component-update",
+    "disable-sync",
+    "autoplay-policy=no-user-gesture-required",
+    "window-size=1100,900",
     f"user-data-dir={tmp_path / 'profile'}",
-  ):  # fmt: skip
+  ):
     options.add_argument(f"--{flag}")
   service = webdriver.ChromeService(str(CHROMEDRIVER))
   driver = webdriver.Chrome(options=options, service=service)

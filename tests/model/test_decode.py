@@ -14,9 +14,13 @@ STEPS = jnp.array([12, 6, 1])
 
 def options(**changes):
   settings = {
-    "steps": STEPS, "w_conf": 1.0, "w_causal": 0.5, "w_noise": 0.5,
-    "temperature": 1.0, "top_p": 1.0,
-  }  # fmt: skip
+    "steps": STEPS,
+    "w_conf": 1.0,
+    "w_causal": 0.5,
+    "w_noise": 0.5,
+    "temperature": 1.0,
+    "top_p": 1.0,
+  }
   return DecodeOptions(**(settings | changes))
 
 
@@ -47,9 +51,14 @@ def record(answer, seen, level_law=None):
 
 @pytest.mark.parametrize(
   "changes",
-  [{}, {"w_causal": 0.0}, {"noise": "gumbel", "confidence": "log_prob"}, {"temperature": 0.0},
-   {"top_p": 0.9}],
-)  # fmt: skip
+  [
+    {},
+    {"w_causal": 0.0},
+    {"noise": "gumbel", "confidence": "log_prob"},
+    {"temperature": 0.0},
+    {"top_p": 0.9},
+  ],
+)
 def test_oracle_is_recovered_exactly(changes):
   answer = truth()
   nothing = jnp.zeros((B, T, Q), bool)

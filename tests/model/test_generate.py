@@ -90,10 +90,16 @@ def test_an_examples_branches_are_its_own(tiny_config):
   )
   jax.block_until_ready(
     generate(
-      params, context, conditions, context, nothing, take_keys(0, B), one,
+      params,
+      context,
+      conditions,
+      context,
+      nothing,
+      take_keys(0, B),
+      one,
       steering(scales, mode="nested"),
     )
-  )  # fmt: skip
+  )
   jax.effects_barrier()
   hidden = jnp.full((1, T, Q), V)
   weights = guidance.branch_weights(scales, [True] * 2, "nested")
@@ -142,9 +148,16 @@ def test_a_loop_is_shown_its_end_before_its_start(wrap):
   generate = build_generate(copying_model()._replace(apply=apply), V)
   context, none = music(), jnp.zeros((B, T, Q), bool)
   got = generate(
-    {}, context, jnp.zeros((B, 1), jnp.int32), context * 0, none, take_keys(0, B), options(),
-    steering([1.0, 1.0]), wrap=wrap,
-  )  # fmt: skip
+    {},
+    context,
+    jnp.zeros((B, 1), jnp.int32),
+    context * 0,
+    none,
+    take_keys(0, B),
+    options(),
+    steering([1.0, 1.0]),
+    wrap=wrap,
+  )
   want = np.roll(context, 3, axis=1)
   if not wrap:
     want[:, :3] = 0
@@ -161,9 +174,16 @@ def test_a_loop_hears_what_is_written_beyond_its_seam():
   generate = build_generate(copying_model()._replace(apply=apply), V)
   context, none = music(1), jnp.zeros((1, T, Q), bool)
   generate(
-    {}, context, jnp.zeros((1, 1), jnp.int32), context * 0, none, take_keys(0, 1), options(),
-    steering([1.0, 1.0], mode="joint"), wrap=4,
-  )  # fmt: skip
+    {},
+    context,
+    jnp.zeros((1, 1), jnp.int32),
+    context * 0,
+    none,
+    take_keys(0, 1),
+    options(),
+    steering([1.0, 1.0], mode="joint"),
+    wrap=4,
+  )
   jax.effects_barrier()
   for tokens in shown:
     assert tokens.shape[1] == T + 8

@@ -74,8 +74,9 @@ def test_the_papers_presets_are_its_numbers(stemgen):
   assert found.steps == (128, 64, 32, 32)
   assert (found.w_conf, found.w_causal, found.w_noise, found.temperature) == (0.1, 0.1, 1.0, 1.0)
   assert (found.guidance_mode, found.guidance) == (
-    "independent", {"context": 3.0, "instrument": 3.0},
-  )  # fmt: skip
+    "independent",
+    {"context": 3.0, "instrument": 3.0},
+  )
   naive = resolve_settings({"preset": "naive"}, stemgen.config)
   assert (naive.guidance, naive.w_causal, naive.steps) == ({}, 0.0, found.steps)
 

@@ -11,9 +11,15 @@ from stemgen_jax.config import OptimConfig
 from stemgen_jax.training.optim import build_optimizer
 
 SETTINGS = {
-  "steps": 10, "warmup_steps": 0, "learning_rate": 0.1, "final_lr_ratio": 1.0,
-  "b1": 0.9, "b2": 0.95, "weight_decay": 0.0, "clip_norm": 1e9,
-}  # fmt: skip
+  "steps": 10,
+  "warmup_steps": 0,
+  "learning_rate": 0.1,
+  "final_lr_ratio": 1.0,
+  "b1": 0.9,
+  "b2": 0.95,
+  "weight_decay": 0.0,
+  "clip_norm": 1e9,
+}
 RNG = np.random.default_rng(0)
 START = {"heads": RNG.normal(size=(1, 3, 2)), "norm": RNG.normal(size=(3,))}
 GRADS = [jax.tree.map(lambda x: RNG.normal(size=x.shape), START) for _ in range(3)]

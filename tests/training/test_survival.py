@@ -44,8 +44,12 @@ def start(environment, workdir, *flags, prefix=()):
     command = [str(word) for word in prefix]
   return subprocess.Popen(
     [*command, "--config", "tests/tiny_run.py", "--workdir", str(workdir), *flags],
-    cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-  )  # fmt: skip
+    cwd=ROOT,
+    env=environment,
+    stdout=subprocess.PIPE,
+    stderr=subprocess.STDOUT,
+    text=True,
+  )
 
 
 def finish(process):
@@ -285,8 +289,9 @@ def test_fine_tuning_starts_from_another_runs_average(tiny_config, tmp_path):
   state = train(config, tmp_path / "second", init_from=tmp_path / "first")
   jax.tree.map(
     lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6),
-    jax.device_get(state.params), average(tmp_path / "first")[0],
-  )  # fmt: skip
+    jax.device_get(state.params),
+    average(tmp_path / "first")[0],
+  )
   with pytest.raises(
     UserError, match=r"--init_from .* must hold the same model.*dim was 32, got 64"
   ):

@@ -66,16 +66,22 @@ def load_embedding(spec: str, codec: Codec) -> Embedding:
     hop, apply = musicnn.WINDOW_FRAMES * musicnn.HOP, musicnn.apply_musicnn
     network = functools.partial(apply, musicnn.load_musicnn(path))
     return Embedding(
-      name, musicnn.RATE_HZ, hop / musicnn.RATE_HZ, hop - musicnn.HOP,
+      name,
+      musicnn.RATE_HZ,
+      hop / musicnn.RATE_HZ,
+      hop - musicnn.HOP,
       lambda samples: in_batches(network, musicnn.cut_musicnn(samples)),
-    )  # fmt: skip
+    )
   if name == "vggish" and path is not None:
     hop, apply = vggish.WINDOW_FRAMES * vggish.HOP, vggish.apply_vggish
     network = functools.partial(apply, vggish.load_vggish(path))
     return Embedding(
-      name, vggish.RATE_HZ, hop / vggish.RATE_HZ, hop - vggish.HOP + vggish.FRAME,
+      name,
+      vggish.RATE_HZ,
+      hop / vggish.RATE_HZ,
+      hop - vggish.HOP + vggish.FRAME,
       lambda samples: in_batches(network, vggish.cut_vggish(samples)),
-    )  # fmt: skip
+    )
   raise UserError(
     f"an embedding must be encodec, musicnn, musicnn=PATH, vggish=FILE or NAME=FILE.onnx;"
     f" got {spec!r}. Choose one of them."

@@ -21,8 +21,14 @@ RATE_HZ, FRAME, HOP, FFT, BANDS = 16_000, 400, 160, 512, 64
 LOW_HZ, HIGH_HZ = 125.0, 7500.0
 WINDOW_FRAMES = 96  # 0.96 s
 OFFSET = 0.01  # of the logarithm
-CONVOLUTIONS = {0: (1, 64), 3: (64, 128), 6: (128, 256), 8: (256, 256), 11: (256, 512),
-                13: (512, 512)}  # fmt: skip
+CONVOLUTIONS = {
+  0: (1, 64),
+  3: (64, 128),
+  6: (128, 256),
+  8: (256, 256),
+  11: (256, 512),
+  13: (512, 512),
+}
 POOLED = (0, 3, 8, 13)  # the convolutions before a pooling by 2
 DENSE = {0: (512 * 6 * 4, 4096), 2: (4096, 4096), 4: (4096, 128)}
 SHAPES = {
@@ -96,9 +102,12 @@ def apply_vggish(params: Params, windows: Float[Array, "B frames bands"]) -> Flo
   x = windows[..., None]
   for i in CONVOLUTIONS:
     x = jax.lax.conv_general_dilated(
-      x, params[f"features.{i}.weight"], (1, 1), "SAME",
+      x,
+      params[f"features.{i}.weight"],
+      (1, 1),
+      "SAME",
       dimension_numbers=("NHWC", "OIHW", "NHWC"),
-    )  # fmt: skip
+    )
     x = jax.nn.relu(x + params[f"features.{i}.bias"].reshape(1, 1, 1, -1))
     if i in POOLED:
       x = jax.lax.reduce_window(x, -jnp.inf, jax.lax.max, (1, 2, 2, 1), (1, 2, 2, 1), "VALID")

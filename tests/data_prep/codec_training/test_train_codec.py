@@ -60,10 +60,17 @@ def config(music_folder):
     ),
     data=DataConfig(roots=(str(music_folder),), crop_s=0.32),
     train=TrainConfig(
-      steps=8, batch=2, warmup_steps=2, quantize_from_step=3, init_vectors=32,
-      bfloat16=False, checkpoint_every_s=1e9, eval_crops=4, eval_crop_s=0.64,
+      steps=8,
+      batch=2,
+      warmup_steps=2,
+      quantize_from_step=3,
+      init_vectors=32,
+      bfloat16=False,
+      checkpoint_every_s=1e9,
+      eval_crops=4,
+      eval_crop_s=0.64,
     ),
-  )  # fmt: skip
+  )
 
 
 @pytest.fixture
@@ -250,16 +257,25 @@ def test_reports_reach_tensorboard_and_the_ear(config, tmp_path):
   config.train = dataclasses.replace(config.train, log_every=2, eval_every=4, eval_clips=2)
   train_codec.train(config, tmp_path)
   assert sorted(path.name for path in (tmp_path / "listen").iterdir()) == [
-    "original_clip1.wav", "original_clip2.wav", "step_000004_clip1.wav", "step_000004_clip2.wav",
-    "step_000008_clip1.wav", "step_000008_clip2.wav",
-  ]  # fmt: skip
+    "original_clip1.wav",
+    "original_clip2.wav",
+    "step_000004_clip1.wav",
+    "step_000004_clip2.wav",
+    "step_000008_clip1.wav",
+    "step_000008_clip2.wav",
+  ]
   sound, rate_hz = soundfile.read(tmp_path / "listen" / "step_000008_clip1.wav")
   assert (len(sound), rate_hz) == (round(0.64 * RATE), RATE)
   written = b"".join(path.read_bytes() for path in (tmp_path / "tensorboard").iterdir())
   for tag in (
-    "train/mel", "train/restarts", "train/lr", "perplexity/level_2", "clip_2/original",
-    "clip_1/step", "held_out/si_sdr_db/levels_2",
-  ):  # fmt: skip
+    "train/mel",
+    "train/restarts",
+    "train/lr",
+    "perplexity/level_2",
+    "clip_2/original",
+    "clip_1/step",
+    "held_out/si_sdr_db/levels_2",
+  ):
     assert tag.encode() in written
 
 
@@ -287,8 +303,11 @@ def test_command_line_prints_the_table_and_refuses_typos(config, tmp_path, monke
   train_codec.main()
   table = capsys.readouterr().out.splitlines()
   assert [line.split()[0] for line in table[1:]] == [
-    "mel_distance_db", "si_sdr_db", "perplexity", "used_share",
-  ]  # fmt: skip
+    "mel_distance_db",
+    "si_sdr_db",
+    "perplexity",
+    "used_share",
+  ]
   monkeypatch.setattr("sys.argv", [*command, "--config.train.stepz=4"])
   with pytest.raises(UserError, match="stepz"):
     train_codec.main()

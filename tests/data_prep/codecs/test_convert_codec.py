@@ -108,16 +108,24 @@ def test_audiocraft(kind, tmp_path):
   if kind.startswith("stereo"):
     spec = dataclasses.replace(SMALL, channels=2, n_levels=16)
     text = edit(
-      (r'"?\$\{channels\}"?', "2"), ("channels: 1", "channels: 2"), ("n_q: 4", "n_q: 16"),
-      (r'"?\$\{sample_rate\}"?', "16000"), (r"\$\{encodec.causal\}", "false"), text=text,
-    )  # fmt: skip
+      (r'"?\$\{channels\}"?', "2"),
+      ("channels: 1", "channels: 2"),
+      ("n_q: 4", "n_q: 16"),
+      (r'"?\$\{sample_rate\}"?', "16000"),
+      (r"\$\{encodec.causal\}", "false"),
+      text=text,
+    )
   elif kind == "causal":
     spec = dataclasses.replace(SMALL, causal=True, lstm=1, true_skip=False, pad_mode="reflect")
     text = edit(
-      ("causal: false", "causal: true"), ("lstm: 2", "lstm: 1"), (" +true_skip: true\n", ""),
-      ("encoder: {}", "encoder: {true_skip: false}"), ("pad_mode: constant", "pad_mode: reflect"),
-      (r"decoder: \{", "decoder: {true_skip: false, "), text=text,
-    )  # fmt: skip
+      ("causal: false", "causal: true"),
+      ("lstm: 2", "lstm: 1"),
+      (" +true_skip: true\n", ""),
+      ("encoder: {}", "encoder: {true_skip: false}"),
+      ("pad_mode: constant", "pad_mode: reflect"),
+      (r"decoder: \{", "decoder: {true_skip: false, "),
+      text=text,
+    )
   model = export(tmp_path / "compression_state_dict.bin", spec, text, nested="nested" in kind)
   bundle = convert_codec(tmp_path, tmp_path / "b", licence="mine")
   assert bundle.spec == dataclasses.replace(spec, licence="mine", source=bundle.spec.source)

@@ -26,10 +26,17 @@ from stemgen_jax.errors import UserError
 pytestmark = pytest.mark.torch
 TEXT = edit(*SMALLER, ("sample_rate: 32000", "sample_rate: 16000"))
 HUGGINGFACE = {
-  "model_type": "encodec", "sampling_rate": 16_000, "hidden_size": 16, "num_filters": 4,
-  "upsampling_ratios": [5, 4, 2], "codebook_size": 64, "use_conv_shortcut": False,
-  "use_causal_conv": False, "pad_mode": "constant", "target_bandwidths": [9.6],
-}  # fmt: skip
+  "model_type": "encodec",
+  "sampling_rate": 16_000,
+  "hidden_size": 16,
+  "num_filters": 4,
+  "upsampling_ratios": [5, 4, 2],
+  "codebook_size": 64,
+  "use_conv_shortcut": False,
+  "use_causal_conv": False,
+  "pad_mode": "constant",
+  "target_bandwidths": [9.6],
+}
 
 
 @pytest.fixture

@@ -183,9 +183,11 @@ def test_the_command_leaves_its_files(root, tmp_path, capsys):
     (kind, codec, levels)
     for kind in (MIX, STEM)
     for codec, levels in (
-      *(("demo_bundle", i) for i in (1, 2, 3, 4)), ("Opus 6", None), ("Opus 12", None),
+      *(("demo_bundle", i) for i in (1, 2, 3, 4)),
+      ("Opus 6", None),
+      ("Opus 12", None),
     )
-  ]  # fmt: skip
+  ]
   assert [row["bits_per_s"] for row in rows[:4]] == [500, 1000, 1500, 2000]
   assert rows[0]["songs"] == rows[0]["clips"] == 2
   assert 0 < rows[0]["used_share"] < 1
@@ -258,8 +260,10 @@ def test_a_pair_is_of_a_bass_or_lead_and_one_of_drums_where_they_are_known(root)
   soundfile.write(root / "test/Track00000/stems/S01.flac", make_music(5, 9, 22_050), 22_050)
   pairs = choose_pairs(draw_clips([str(root)], "test", 2.0, 2, 0, 0))
   assert [(clip.instrument, clip.song[-1], clip.file) for clip in pairs] == [
-    (None, "0", "mix"), ("bass", "1", "S00"), ("drums", "0", "S01"),
-  ]  # fmt: skip
+    (None, "0", "mix"),
+    ("bass", "1", "S00"),
+    ("drums", "0", "S01"),
+  ]
 
 
 def test_a_codec_of_a_lower_rate_decides_the_comparison(root, tmp_path):

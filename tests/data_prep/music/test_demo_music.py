@@ -230,8 +230,10 @@ class TestMidi:
     )
     song = read_song(Score("x.mid", content), 60.0)
     assert [(part.program, part.is_drum) for part in song.parts] == [
-      (33, False), (81, False), (0, True)
-    ]  # fmt: skip
+      (33, False),
+      (81, False),
+      (0, True),
+    ]
     bass, lead, _ = song.parts
     # 240 beats a minute; the silence before the first note is cut.
     notes = [(t, m.type) for t, m in bass.events if m.type.startswith("note")]
@@ -294,15 +296,17 @@ class TestDoom:
       (70, "note_on", 0),  # after a delay of 70 ticks, at the volume given before
       (70, "note_on", 9),  # MUS channel 15 is MIDI's drum channel
       (70 + 140, "note_off", 0),  # two-byte delay: 1 * 128 + 12
-    ]  # fmt: skip
+    ]
     assert [m.velocity for _, m in events if m.type == "note_on"] == [100, 100, 127]
 
   def test_mus_controls(self):
     body = [0x49, 3, 99, 0x29, 192, 0x39, 11, 0x50, 0x60]
     messages = [m for _, m in doom.read_mus(mus(body))]
     assert [(m.type, m.channel) for m in messages] == [
-      ("control_change", 10), ("pitchwheel", 10), ("control_change", 10)
-    ]  # fmt: skip
+      ("control_change", 10),
+      ("pitchwheel", 10),
+      ("control_change", 10),
+    ]
     assert (messages[0].control, messages[0].value, messages[1].pitch) == (7, 99, 4096)
     assert messages[2].control == 123
 
@@ -444,13 +448,25 @@ class TestCommand:
     for track in tracks:
       metadata = yaml.safe_load((track / "metadata.yaml").read_text())
       assert set(metadata) == {
-        "UUID", "audio_dir", "lmd_midi_dir", "midi_dir", "normalization_factor", "normalized",
-        "overall_gain", "stems",
-      }  # fmt: skip
+        "UUID",
+        "audio_dir",
+        "lmd_midi_dir",
+        "midi_dir",
+        "normalization_factor",
+        "normalized",
+        "overall_gain",
+        "stems",
+      }
       assert set(metadata["stems"]["S00"]) == {
-        "audio_rendered", "inst_class", "integrated_loudness", "is_drum", "midi_program_name",
-        "midi_saved", "plugin_name", "program_num",
-      }  # fmt: skip
+        "audio_rendered",
+        "inst_class",
+        "integrated_loudness",
+        "is_drum",
+        "midi_program_name",
+        "midi_saved",
+        "plugin_name",
+        "program_num",
+      }
       assert metadata["stems"]["S00"]["program_num"] == 128
       mix, rate_hz = soundfile.read(track / "mix.flac", dtype="int16")
       assert rate_hz == RATE_HZ

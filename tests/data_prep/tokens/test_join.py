@@ -30,8 +30,10 @@ def test_joined_has_every_clip(pair, tmp_path, capsys):
   found = records.Dataset.open(tmp_path / "new")
   found.verify()
   assert found.metadata.settings == {"one": {"seed": 1}, "two": METADATA.settings}
-  wanted = {"train": [*(("one", c) for c in CLIPS[:4]), ("two", CLIPS[4])],
-            "test": [("two", c) for c in CLIPS[5:]]}  # fmt: skip
+  wanted = {
+    "train": [*(("one", c) for c in CLIPS[:4]), ("two", CLIPS[4])],
+    "test": [("two", c) for c in CLIPS[5:]],
+  }
   for split, clips in wanted.items():
     source = found.source(split)
     assert len(source) == len(clips)

@@ -30,10 +30,12 @@ def words_of(root, data, out):
 def windows_of(data):
   dataset = Dataset.open(data)
   loader = make_loader(
-    dataset, "train",
+    dataset,
+    "train",
     DataConfig(crop_frames=50, batch_size=8, silence_gate_db=-60.0, silence_prob=0.0),
-    seed=0, sources=["instrument"],
-  )  # fmt: skip
+    seed=0,
+    sources=["instrument"],
+  )
   windows = next(iter(loader))
   songs = np.array(dataset.source("train").songs)
   return windows | {"song": songs[windows["clip"]]}

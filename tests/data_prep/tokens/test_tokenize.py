@@ -289,8 +289,10 @@ def test_augmented_versions_are_further_training_songs(corpus, tmp_path):
   assert {name[: len("Track00000")] for name in names} == set(originals)
   for clip in source:
     assert (clip.song in originals) or clip.song[len("Track00000")] in "+-_"
-  lengths = {name: sum(source.frames[i] for i in range(len(source)) if source.songs[i] == name)
-             for name in names}  # fmt: skip
+  lengths = {
+    name: sum(source.frames[i] for i in range(len(source)) if source.songs[i] == name)
+    for name in names
+  }
   assert any(lengths[name] != lengths[name[: len("Track00000")]] for name in names)
 
 
