@@ -8,12 +8,8 @@ Writes context.wav, stem.wav, mix.wav, target.wav, codec/*.wav and report.html. 
 the public commands, shown as it is run; stopped and started again, the demo goes on where it was.
 """
 
-import json
-import resource
 import shutil
-import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +21,8 @@ from stemgen_jax.audio.files import Samples, write_audio
 from stemgen_jax.codec.bundle import DEMO_BUNDLE
 from stemgen_jax.errors import UserError, run_cli
 from stemgen_jax.shell.flags import build_parser
-from stemgen_jax.shell.folders import make_folder, write_text
+from stemgen_jax.shell.folders import make_folder
+from stemgen_jax.shell.stages import Stages
 
 SONG_S = 30  # many short songs teach more in the same time than few long ones
 SONGS_LEAST = 20  # so that validation has two songs or more
@@ -79,32 +76,6 @@ def run_demo(out: Path, songs: int, seed: int, instrument: str, overrides: list[
   shutil.copyfile(takes / "take_00_mix.wav", out / "mix.wav")
   stages.run("report", "data_prep.demo_page", "--demo", out, "--song", track.id)
   return out / "report.html"
-
-
-class Stages:
-  """Runs commands and keeps what each took, over as many starts of the demo as it needed."""
-
-  def __init__(self, path: Path):
-    """Reads what earlier starts took, if any."""
-    self.path = path
-    self.rows = json.loads(path.read_text()) if path.is_file() else {}
-
-  def run(self, name: str, module: str, *words: object) -> None:
-    """Runs `python -m module words...`; raises a UserError if it fails."""
-    command = ["-m", module, *map(str, words)]
-    print(f"\n== {name}: python {' '.join(command)}", file=sys.stderr, flush=True)
-    start_s = time.perf_counter()
-    code = subprocess.run([sys.executable, *command], check=False).returncode
-    if code:
-      raise UserError(f"stage '{name}' must succeed; got exit code {code}. Its message is above.")
-    spent_s = time.perf_counter() - start_s + self.rows.get(name, {}).get("seconds", 0.0)
-    peak_kb = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
-    self.rows[name] = {
-      "command": "python " + " ".join(command),
-      "seconds": spent_s,
-      "peak_gb_so_far": peak_kb / 2**20,  # of any one process up to here
-    }
-    write_text(self.path, json.dumps(self.rows, indent=1) + "\n")
 
 
 def choose_track(music: Path, instrument: str) -> Track:

@@ -1,0 +1,230 @@
+# SPDX-License-Identifier: Apache-2.0
+r"""Makes from nothing what lies in the package: the demo codec's decoder, and the shipped model.
+
+Examples:
+  python -m data_prep.make_shipped --workdir runs/shipped --minutes 120
+  python -m data_prep.make_shipped --workdir runs/shipped --minutes 10 --songs 1600 --device gpu \
+    --soundfont TimGM6mb.sf2 FluidR3Mono_GM.sf3
+  python -m data_prep.make_shipped --workdir runs/shipped --stage model   # one stage, and no other
+
+The stages, each one of the public commands, shown as it is run:
+  music      songs of the chorales, arrangements of their own for each SoundFont, at 32 kHz
+  decoder    a decoder of the Vocos kind on the demo codec's frozen tokens
+  tokens     the music as token shards of the codec with that decoder
+  model      configs/shipped.py on these, as many steps as its share of the minutes holds
+  evaluate   the report on held-out songs
+  ship       model/ and codec/ in WORKDIR/shipped, with the logs of both trainings
+
+The encoder and the codebooks stay those of the package, so that every shard and every model stays
+valid. Decoder and model share the minutes, 2 to 3; the other stages take what they take. The same
+command goes on after a stop; WORKDIR/stages.json says what each stage took.
+"""
+
+import argparse
+import dataclasses
+import json
+import shutil
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from data_prep.music.render import check_soundfont, default_soundfont
+from stemgen_jax.codec.bundle import DEMO_BUNDLE
+from stemgen_jax.errors import UserError, run_cli
+from stemgen_jax.shell.flags import build_parser
+from stemgen_jax.shell.folders import claim_folder
+from stemgen_jax.shell.stages import Stages
+
+SONG_S, RATE_HZ = 30, 32_000
+DECODER_SHARE = 0.4  # of the minutes
+PROBE_STEPS = 4  # the last two are timed
+CPU_BATCH = 24
+
+
+@dataclasses.dataclass(frozen=True)
+class Recipe:
+  """What is asked for, and where it goes.
+
+  Attributes:
+    workdir: the folder of everything.
+    soundfonts: SoundFont files; the songs are shared among them.
+    songs: how many songs in all.
+    minutes: how long decoder and model train, together.
+    device: cpu or gpu.
+    seed: of music, tokens and both trainings.
+  """
+
+  workdir: Path
+  soundfonts: tuple[Path, ...]
+  songs: int
+  minutes: float
+  device: str
+  seed: int
+
+  @property
+  def music(self) -> list[Path]:
+    """The folder of songs of each SoundFont."""
+    return [self.workdir / "music" / str(i) for i in range(len(self.soundfonts))]
+
+  @property
+  def bundle(self) -> Path:
+    """The codec with its new decoder."""
+    return self.workdir / "decoder/bundle"
+
+
+def make_music(recipe: Recipe, stages: Stages) -> None:
+  """Renders the songs of each SoundFont; no two have the same arrangement."""
+  songs = -(-recipe.songs // len(recipe.soundfonts))
+  for i, (folder, font) in enumerate(zip(recipe.music, recipe.soundfonts, strict=True)):
+    stages.run(
+      f"music {i}", "data_prep.demo", "--out", folder, "--songs", songs, "--seconds", SONG_S,
+      "--rate", RATE_HZ, "--soundfont", font, "--seed", recipe.seed + i,
+    )  # fmt: skip
+
+
+def train_decoder(recipe: Recipe, stages: Stages) -> None:
+  """Trains the decoder for its share of the minutes."""
+  stages.run(
+    "decoder", "data_prep.train_decoder", "--data", *recipe.music, "--codec", DEMO_BUNDLE,
+    "--workdir", recipe.workdir / "decoder", "--minutes", recipe.minutes * DECODER_SHARE,
+    "--device", "cuda" if recipe.device == "gpu" else "cpu", "--seed", recipe.seed,
+  )  # fmt: skip
+
+
+def make_tokens(recipe: Recipe, stages: Stages) -> None:
+  """Tokenises the songs of each SoundFont, and joins them."""
+  parts = recipe.workdir / "tokens/parts"
+  for i, folder in enumerate(recipe.music):
+    device = ("--device", "cuda") if recipe.device == "gpu" else ()
+    stages.run(
+      f"tokens {i}", "data_prep.tokenize", "--corpus", "slakh", "--root", folder,
+      "--codec", recipe.bundle, "--out", parts, "--name", f"part{i}", "--clip_s", SONG_S,
+      "--seed", recipe.seed, *device,
+    )  # fmt: skip
+  if not (recipe.workdir / "tokens/shipped").exists():
+    datasets = [parts / f"part{i}" for i in range(len(recipe.music))]
+    stages.run("tokens", "data_prep.join", *datasets, "--out", recipe.workdir / "tokens",
+               "--name", "shipped")  # fmt: skip
+
+
+def train_model(recipe: Recipe, stages: Stages) -> None:
+  """Trains the model for as many steps as its share of the minutes holds at the speed measured."""
+  words: list[object] = [
+    "--config", "configs/shipped.py", f"--config.data.path={recipe.workdir / 'tokens/shipped'}",
+    f"--config.data.codec={recipe.bundle}", f"--config.seed={recipe.seed}",
+  ]  # fmt: skip
+  if recipe.device == "gpu":
+    words += ["--config.model.compute_dtype=bfloat16", "--config.data.workers=4"]
+  else:
+    words += [f"--config.data.batch_size={CPU_BATCH}"]
+  probe = recipe.workdir / "probe"
+  short = {"optim.steps": PROBE_STEPS, "optim.warmup_steps": 1, "log_every_steps": 2,
+           "eval_batches": 0}  # fmt: skip
+  stages.run(
+    "speed", "stemgen_jax.train", "--workdir", probe, *words,
+    *(f"--config.{name}={value}" for name, value in short.items()),
+  )  # fmt: skip
+  steps = count_steps(probe, recipe.minutes * (1 - DECODER_SHARE))
+  stages.run(
+    "model", "stemgen_jax.train", "--workdir", recipe.workdir / "model", *words,
+    f"--config.optim.steps={steps}", f"--config.optim.warmup_steps={max(1, steps // 20)}",
+    f"--config.eval_every_steps={max(1, steps // 4)}",
+    f"--config.checkpoint_every_steps={max(1, steps // 8)}",
+  )  # fmt: skip
+
+
+def count_steps(probe: Path, minutes: float) -> int:
+  """Returns how many steps a number of minutes holds, at the speed of a short run's last steps."""
+  config = json.loads((probe / "config.json").read_text(encoding="utf-8"))
+  config = config.get("config", config)
+  rows = map(json.loads, (probe / "metrics.jsonl").read_text(encoding="utf-8").splitlines())
+  frames_per_s = [row["frames_per_s"] for row in rows if "frames_per_s" in row][-1]
+  step_s = config["data"]["batch_size"] * config["data"]["crop_frames"] / frames_per_s
+  return max(PROBE_STEPS, round(60 * minutes / step_s))
+
+
+def judge(recipe: Recipe, stages: Stages) -> None:
+  """Writes the report on held-out songs."""
+  stages.run(
+    "evaluate", "stemgen_jax.evaluate", "--checkpoint", recipe.workdir / "model",
+    "--codec", recipe.bundle, "--out", recipe.workdir / "evaluation",
+  )  # fmt: skip
+
+
+def ship(recipe: Recipe, stages: Stages) -> None:
+  """Collects what the package takes, and the logs of how it came about."""
+  out = recipe.workdir / "shipped"
+  shutil.rmtree(out, ignore_errors=True)
+  stages.run(
+    "ship", "stemgen_jax.export", "--checkpoint", recipe.workdir / "model", "--out", out / "model",
+    "--licence", "Apache-2.0", "--card", "--report", recipe.workdir / "evaluation",
+    "--codec", recipe.bundle,
+  )  # fmt: skip
+  shutil.copytree(recipe.bundle, out / "codec")
+  shutil.copyfile(recipe.workdir / "model/metrics.jsonl", out / "model/metrics.jsonl")
+  shutil.copyfile(recipe.workdir / "decoder/log.jsonl", out / "codec/log.jsonl")
+
+
+STAGES: dict[str, Callable[[Recipe, Stages], None]] = {
+  "music": make_music,
+  "decoder": train_decoder,
+  "tokens": make_tokens,
+  "model": train_model,
+  "evaluate": judge,
+  "ship": ship,
+}
+
+
+def make_shipped(recipe: Recipe, stage: str | None = None) -> Path:
+  """Runs one stage, or all of them, and returns the folder of what they come to.
+
+  Raises:
+    UserError: if a number is out of range, the workdir is of another recipe, or a stage fails.
+  """
+  if recipe.minutes <= 0 or recipe.songs < 1:
+    raise UserError(
+      f"--minutes and --songs must be positive; got {recipe.minutes:g} and {recipe.songs}."
+    )
+  for font in recipe.soundfonts:
+    check_soundfont(font)
+  plan = {
+    "songs": recipe.songs,
+    "soundfonts": [font.name for font in recipe.soundfonts],
+    "minutes": recipe.minutes,
+    "device": recipe.device,
+    "seed": recipe.seed,
+  }
+  claim_folder(recipe.workdir, "recipe.json", plan, "recipe")
+  stages = Stages(recipe.workdir / "stages.json")
+  for name, run in STAGES.items():
+    if stage in (None, name):
+      run(recipe, stages)
+  return recipe.workdir / "shipped"
+
+
+def main(argv: list[str] | None = None) -> None:
+  """Makes what the command line says, and prints where it lies."""
+  parser = build_parser(__doc__)
+  add = parser.add_argument
+  add("--workdir", type=Path, required=True, help="where everything is kept")
+  add("--stage", choices=[*STAGES], help="this stage alone; those before it must be done")
+  add("--minutes", type=float, default=120.0, help="of training, in all (default 120)")
+  add("--songs", type=int, default=400, help="how many songs to render (default 400)")
+  add("--soundfont", type=Path, nargs="+", default=[default_soundfont()], metavar="FILE",
+      help="General MIDI SoundFonts that share the songs (default: TimGM6mb)")  # fmt: skip
+  add("--device", choices=("cpu", "gpu"), default="cpu")
+  add("--seed", type=int, default=0)
+  arguments: argparse.Namespace = parser.parse_args(argv)
+  recipe = Recipe(
+    arguments.workdir,
+    tuple(arguments.soundfont),
+    arguments.songs,
+    arguments.minutes,
+    arguments.device,
+    arguments.seed,
+  )
+  print(make_shipped(recipe, arguments.stage))
+
+
+if __name__ == "__main__":
+  sys.exit(run_cli(main))

@@ -1,0 +1,38 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Commands run one after the other, each shown as it is run, and what each took."""
+
+import json
+import resource
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from stemgen_jax.errors import UserError
+from stemgen_jax.shell.folders import write_text
+
+
+class Stages:
+  """Runs commands and keeps what each took, over as many starts as it needed."""
+
+  def __init__(self, path: Path):
+    """Reads what earlier starts took, if any, from a JSON file."""
+    self.path = path
+    self.rows = json.loads(path.read_text()) if path.is_file() else {}
+
+  def run(self, name: str, module: str, *words: object) -> None:
+    """Runs `python -m module words...`; raises a UserError if it fails."""
+    command = ["-m", module, *map(str, words)]
+    print(f"\n== {name}: python {' '.join(command)}", file=sys.stderr, flush=True)
+    start_s = time.perf_counter()
+    code = subprocess.run([sys.executable, *command], check=False).returncode
+    if code:
+      raise UserError(f"stage '{name}' must succeed; got exit code {code}. Its message is above.")
+    spent_s = time.perf_counter() - start_s + self.rows.get(name, {}).get("seconds", 0.0)
+    peak_kb = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
+    self.rows[name] = {
+      "command": "python " + " ".join(command),
+      "seconds": spent_s,
+      "peak_gb_so_far": peak_kb / 2**20,  # of any one process up to here
+    }
+    write_text(self.path, json.dumps(self.rows, indent=1) + "\n")
