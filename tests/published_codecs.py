@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from data_prep.codecs.torch_codec import build_model, encodec
+from data_prep.codecs.torch_codec import EncodecModel, build_model
 from stemgen_jax.codec.architecture import CodecSpec
 
 SMALL = CodecSpec(
@@ -85,7 +85,7 @@ def published(name, audio=None):
   torch.manual_seed(0)
   with warnings.catch_warnings():
     warnings.simplefilter("ignore", FutureWarning)
-    model = getattr(encodec.EncodecModel, f"encodec_model_{name}")(pretrained=False)
+    model = getattr(EncodecModel, f"encodec_model_{name}")(pretrained=False)
   return model if audio is None else fill_package(model, audio)
 
 
