@@ -93,18 +93,19 @@ def train_decoder(recipe: Recipe, stages: Stages) -> None:
 
 def make_tokens(recipe: Recipe, stages: Stages) -> None:
   """Tokenises the songs of each SoundFont, and joins them."""
-  parts = recipe.workdir / "tokens/parts"
-  for i, folder in enumerate(recipe.music):
-    device = ("--device", "cuda") if recipe.device == "gpu" else ()
+  tokens, device = recipe.workdir / "tokens", ()
+  if recipe.device == "gpu":
+    device = ("--device", "cuda")
+  names = [f"part{i}" for i in range(len(recipe.music))] if len(recipe.music) > 1 else ["shipped"]
+  for name, folder in zip(names, recipe.music, strict=True):
     stages.run(
-      f"tokens {i}", "data_prep.tokenize", "--corpus", "slakh", "--root", folder,
-      "--codec", recipe.bundle, "--out", parts, "--name", f"part{i}", "--clip_s", SONG_S,
+      f"tokens {name}", "data_prep.tokenize", "--corpus", "slakh", "--root", folder,
+      "--codec", recipe.bundle, "--out", tokens, "--name", name, "--clip_s", SONG_S,
       "--seed", recipe.seed, *device,
     )  # fmt: skip
-  if not (recipe.workdir / "tokens/shipped").exists():
-    datasets = [parts / f"part{i}" for i in range(len(recipe.music))]
-    stages.run("tokens", "data_prep.join", *datasets, "--out", recipe.workdir / "tokens",
-               "--name", "shipped")  # fmt: skip
+  if not (tokens / "shipped").exists():
+    parts = [tokens / name for name in names]
+    stages.run("join", "data_prep.join", *parts, "--out", tokens, "--name", "shipped")
 
 
 def train_model(recipe: Recipe, stages: Stages) -> None:

@@ -69,5 +69,6 @@ def _set_up(make_worker: Callable[[], Callable[[Any], Any]]) -> None:
 def _work(item: Any) -> Any:
   if isinstance(_worker, UserError):
     raise _worker
-  assert _worker is not None  # `_set_up` comes before the first item
+  if _worker is None:
+    raise RuntimeError("a worker must be set up before its first item.")
   return _worker(item)

@@ -43,7 +43,7 @@ def fit_gaussian(embeddings: Float[np.ndarray, "n D"]) -> Gaussian:
   embeddings = embeddings.astype(np.float64)
   mean = embeddings.mean(axis=0)
   scaled = (embeddings - mean) / np.sqrt(len(embeddings) - 1)
-  return mean, np.linalg.qr(scaled).R
+  return mean, np.asarray(np.linalg.qr(scaled, mode="r"))
 
 
 def frechet_infinity(
