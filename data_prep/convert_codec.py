@@ -5,18 +5,37 @@ Turns published EnCodec weights into a codec bundle. Takes the encodec package's
 48 kHz), audiocraft's exports (compression_state_dict.bin), and Hugging Face folders such as
 facebook/encodec_32khz or facebook/musicgen-small, as a file, as the folder that holds it, or by the
 name OWNER/NAME or OWNER/NAME@REVISION at the Hugging Face hub. A folder of that name goes first.
+
+With --decoder the bundle decodes by a published Vocos instead of EnCodec's own decoder, for the
+same tokens: python -m data_prep.convert_codec --from encodec_24khz.th --levels 8 --licence TEXT
+--decoder charactr/vocos-encodec-24khz --out codecs/24khz
 """
 
 import argparse
 import dataclasses
 import os
 import sys
+from collections.abc import Mapping
 from pathlib import Path
+
+import numpy as np
 
 from data_prep.codecs.formats import LICENCES, find_licence, open_source
 from data_prep.codecs.named import fetch_codec
 from data_prep.codecs.source import take_weights
-from stemgen_jax.codec.bundle import SPEC_FILE, WEIGHTS_FILE, Bundle, load_bundle, save_bundle
+from data_prep.codecs.vocos_format import read_vocos
+from stemgen_jax.codec.architecture import CODEBOOK, CodecSpec
+from stemgen_jax.codec.bundle import (
+  DECODER_SPEC_FILE,
+  DECODER_WEIGHTS_FILE,
+  SPEC_FILE,
+  WEIGHTS_FILE,
+  Bundle,
+  add_decoder,
+  load_bundle,
+  save_bundle,
+)
+from stemgen_jax.codec.decoder import DecoderSpec
 from stemgen_jax.errors import UserError, run_cli
 from stemgen_jax.shell import hub
 from stemgen_jax.shell.flags import build_parser
@@ -26,7 +45,11 @@ CONTINUED = " \\\n    "
 
 
 def convert_codec(
-  path: str | os.PathLike, out: Path, levels: int | None = None, licence: str | None = None
+  path: str | os.PathLike,
+  out: Path,
+  levels: int | None = None,
+  licence: str | None = None,
+  decoder: str | os.PathLike | None = None,
 ) -> Bundle:
   """Writes the bundle of a published codec, and returns it.
 
@@ -36,6 +59,7 @@ def convert_codec(
     out: the bundle's folder; replaced if it is a bundle.
     levels: how many levels to keep, the coarsest first; None keeps all.
     licence: of the weights; None takes what is known of them.
+    decoder: a published Vocos that takes the place of EnCodec's own decoder, as `path`.
 
   Raises:
     UserError: if the codec cannot be fetched, read or expressed, its licence is not known, or `out`
@@ -43,11 +67,8 @@ def convert_codec(
   """
   out = out.absolute()
   _check_out(out)
-  name = os.fspath(path)
   try:
-    snapshot, file = None, Path(name)
-    if hub.is_name(name) and not file.exists():
-      snapshot, file = fetch_codec(name)
+    snapshot, file = _find(path, "--from")
     source = open_source(file)
   except OSError as error:
     raise UserError(f"--from must be readable; got --from={path} ({error}). Check it.") from error
@@ -68,9 +89,33 @@ def convert_codec(
     source=f"{origin}{source.path.name} ({source.format}), SHA-256 {source.sha256}",
   )
   weights = take_weights(source, spec.n_levels)
+  other = _read_decoder(decoder, spec, weights) if decoder else None
   make_folder(out.parent, "folder of --out")
   save_bundle(out, spec, weights)
+  if other:
+    add_decoder(out, out, *other)
   return load_bundle(out)
+
+
+def _find(path: str | os.PathLike, flag: str) -> tuple[hub.Snapshot | None, Path]:
+  """Returns the file or folder that a flag names, fetched first if it is a repository's name."""
+  name = os.fspath(path)
+  return (
+    fetch_codec(name, flag) if hub.is_name(name) and not Path(name).exists() else (None, Path(name))
+  )
+
+
+def _read_decoder(
+  path: str | os.PathLike, spec: CodecSpec, weights: Mapping[str, np.ndarray]
+) -> tuple[DecoderSpec, dict[str, np.ndarray]]:
+  """Returns a published decoder for these tokens; of a name, its commit stands in the source."""
+  snapshot, file = _find(path, "--decoder")
+  if not file.is_file():
+    raise UserError(f"--decoder must be a file of weights, or OWNER/NAME; got {path}. Check it.")
+  books = [weights[CODEBOOK.format(q)] for q in range(spec.n_levels)]
+  found, tensors = read_vocos(file, spec, books)
+  origin = f"{snapshot.name}@{snapshot.commit} " if snapshot else ""
+  return dataclasses.replace(found, source=origin + found.source), tensors
 
 
 def _check_out(out: Path) -> None:
@@ -78,7 +123,8 @@ def _check_out(out: Path) -> None:
   if not out.exists():
     return
   names = {entry.name for entry in out.iterdir()} if out.is_dir() else {out.name}
-  if names and (SPEC_FILE not in names or names - {SPEC_FILE, WEIGHTS_FILE}):
+  own = {SPEC_FILE, WEIGHTS_FILE, DECODER_SPEC_FILE, DECODER_WEIGHTS_FILE}
+  if names and (SPEC_FILE not in names or names - own):
     raise UserError(
       f"--out must be a new folder or a codec bundle; got --out={out}, which holds"
       f" {', '.join(sorted(names)[:5])}. Give another folder."
@@ -97,6 +143,8 @@ def describe(bundle: Bundle, out: Path) -> str:
     "licence": spec.licence,
     "source": spec.source,
   }
+  if bundle.decoder:
+    rows |= {"decoder": bundle.decoder.spec.source, "its licence": bundle.decoder.spec.licence}
   steps = (128, 64, 32, 32, *[16] * spec.n_levels)[: spec.n_levels]
   settings = {
     "data.path": "TOKENS",
@@ -126,13 +174,20 @@ def parser() -> argparse.ArgumentParser:
   parser.add_argument("--out", required=True, type=Path, metavar="BUNDLE", help="the new folder")
   parser.add_argument("--levels", type=int, help="how many to keep; all if not given")
   parser.add_argument("--licence", metavar="TEXT", help="of the weights, where it is not known")
+  parser.add_argument(
+    "--decoder",
+    metavar="PATH",
+    help="a Vocos for the same tokens, as charactr/vocos-encodec-24khz, that decodes them",
+  )
   return parser
 
 
 def main(argv: list[str] | None = None) -> None:
   """Runs the command line."""
   arguments = parser().parse_args(argv)
-  bundle = convert_codec(arguments.path, arguments.out, arguments.levels, arguments.licence)
+  bundle = convert_codec(
+    arguments.path, arguments.out, arguments.levels, arguments.licence, arguments.decoder
+  )
   print(describe(bundle, arguments.out))
 
 

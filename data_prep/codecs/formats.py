@@ -114,14 +114,20 @@ def find_licence(source: Source) -> str | None:
   Source: the model card (README.md) beside the weights; that of facebook/encodec_48khz (MIT);
   audiocraft's README and LICENSE_weights (CC BY-NC 4.0). The 24 kHz weights have none stated.
   """
-  if card := _licence_of_card(source.path.with_name("README.md")):
-    return f"{card} (model card beside the weights)"
+  if card := find_card_licence(source.path):
+    return card
   if source.sha256.startswith(SHA256_48KHZ):
     return "MIT (model card of facebook/encodec_48khz)"
   musicgen = all(getattr(source.spec, name) == value for name, value in MUSICGEN_32KHZ.items())
   if musicgen and source.format != PACKAGE:
     return "CC BY-NC 4.0 (audiocraft's LICENSE_weights)"
   return None
+
+
+def find_card_licence(weights: Path) -> str | None:
+  """Returns the licence that the model card beside a file of weights tells, if there is one."""
+  card = _licence_of_card(weights.with_name("README.md"))
+  return f"{card} (model card beside the weights)" if card else None
 
 
 def _licence_of_card(path: Path) -> str | None:

@@ -16,27 +16,28 @@ CHOICES = (
 )
 
 
-def fetch_codec(name: str) -> tuple[hub.Snapshot, Path]:
+def fetch_codec(name: str, flag: str = "--from") -> tuple[hub.Snapshot, Path]:
   """Returns a repository as it was fetched, and the file of weights in it, or their index.
 
   Args:
     name: OWNER/NAME or OWNER/NAME@REVISION.
+    flag: that names it, for messages.
 
   Raises:
     UserError: if it cannot be fetched, or holds no weights or several codecs.
   """
   for files in CHOICES:
-    snapshot = hub.fetch(name, (CONFIG, CARD, *files), "--from")
+    snapshot = hub.fetch(name, (CONFIG, CARD, *files), flag)
     whole = {path.name: path for pattern in files for path in snapshot.folder.glob(pattern)}
     parts = [path for file, path in whole.items() if file in WEIGHTS] or list(whole.values())
     if len(parts) > 1:
       raise UserError(
-        f"--from must hold one codec; got {len(parts)} in {name} ({', '.join(sorted(whole))})."
+        f"{flag} must hold one codec; got {len(parts)} in {name} ({', '.join(sorted(whole))})."
         " Download the file that is meant, and give that."
       )
     if parts:
       return snapshot, parts[0]
   raise UserError(
-    f"--from must name a model with weights; got {name}, which holds none of"
+    f"{flag} must name a model with weights; got {name}, which holds none of"
     f" {', '.join(file for files in CHOICES for file in files)}. Choose another."
   )

@@ -14,7 +14,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
-from stemgen_jax.codec.decoder import LAYER_NORM_EPS, DecoderSpec
+from stemgen_jax.codec.decoder import DecoderSpec
 from stemgen_jax.codec.vocos import LEAST_WEIGHT
 
 
@@ -28,7 +28,7 @@ class VocosBlock(nn.Module):
     super().__init__()
     pad = spec.kernel_size // 2
     self.depthwise = nn.Conv1d(spec.dim, spec.dim, spec.kernel_size, padding=pad, groups=spec.dim)
-    self.norm = nn.LayerNorm(spec.dim, LAYER_NORM_EPS)
+    self.norm = nn.LayerNorm(spec.dim, spec.norm_eps)
     self.up = nn.Linear(spec.dim, spec.mlp_dim)
     self.down = nn.Linear(spec.mlp_dim, spec.dim)
     self.scale = nn.Parameter(torch.full((spec.dim,), 1.0 / spec.n_layers))
@@ -50,9 +50,9 @@ class Vocos(nn.Module):
     self.spec = spec
     pad = spec.kernel_size // 2
     self.conv_in = nn.Conv1d(spec.dimension, spec.dim, spec.kernel_size, padding=pad)
-    self.norm_in = nn.LayerNorm(spec.dim, LAYER_NORM_EPS)
+    self.norm_in = nn.LayerNorm(spec.dim, spec.norm_eps)
     self.blocks = nn.ModuleList(VocosBlock(spec) for _ in range(spec.n_layers))
-    self.norm_out = nn.LayerNorm(spec.dim, LAYER_NORM_EPS)
+    self.norm_out = nn.LayerNorm(spec.dim, spec.norm_eps)
     self.out = nn.Linear(spec.dim, 2 * spec.bins)
     nn.init.zeros_(self.out.bias)
     self.register_buffer("window", torch.hann_window(spec.n_fft), persistent=False)

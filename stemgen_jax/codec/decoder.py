@@ -11,8 +11,6 @@ import math
 
 from stemgen_jax.errors import find_broken
 
-LAYER_NORM_EPS = 1e-5
-
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class DecoderSpec:
@@ -28,6 +26,7 @@ class DecoderSpec:
     n_layers: blocks.
     kernel_size: frames that a block's convolution sees, odd.
     max_magnitude: of a bin, so that a wild frame cannot overflow.
+    norm_eps: what a layer norm adds to the variance.
     licence: of the weights.
     source: who made them.
   """
@@ -41,6 +40,7 @@ class DecoderSpec:
   n_layers: int = 8
   kernel_size: int = 7
   max_magnitude: float = 400.0
+  norm_eps: float = 1e-5
   licence: str = ""
   source: str = ""
 
@@ -67,7 +67,8 @@ class DecoderSpec:
     hops = self.n_fft / max(self.hop_samples, 1)
     rules["n_fft"] = (hops == int(hops) >= 2, "be a whole number of hops, at least 2")
     rules["kernel_size"] = (self.kernel_size % 2 == 1, "be odd")
-    rules["max_magnitude"] = (self.max_magnitude > 0, "be positive")
+    for name in ("max_magnitude", "norm_eps"):
+      rules[name] = (getattr(self, name) > 0, "be positive")
     return find_broken(
       (kept, f"{name} must {rule}", getattr(self, name)) for name, (kept, rule) in rules.items()
     )

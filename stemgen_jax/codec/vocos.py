@@ -16,7 +16,7 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Bool, Complex, Float, Int
 
-from stemgen_jax.codec.decoder import LAYER_NORM_EPS, DecoderSpec
+from stemgen_jax.codec.decoder import DecoderSpec
 from stemgen_jax.types import Params
 
 LEAST_WEIGHT = 1e-3  # of the squared windows over a sample, which the sum is divided by
@@ -52,18 +52,18 @@ def run(
   real = (jnp.arange(vectors.shape[1]) < length)[None, :, None]
   x = jnp.where(real, vectors, 0)
   x = _conv_in(x, params["conv_in.weight"]) + params["conv_in.bias"][None, None]
-  x = _normalise(x, params["norm_in.weight"], params["norm_in.bias"])
+  x = _normalise(x, params["norm_in.weight"], params["norm_in.bias"], spec.norm_eps)
 
   def block(x: Float[Array, "B T D"], layer: Params) -> tuple[Float[Array, "B T D"], None]:
     y = _depthwise(jnp.where(real, x, 0), layer["depthwise.weight"])
     y = y + layer["depthwise.bias"][None, None]
-    y = _normalise(y, layer["norm.weight"], layer["norm.bias"])
+    y = _normalise(y, layer["norm.weight"], layer["norm.bias"], spec.norm_eps)
     y = jax.nn.gelu(_linear(y, layer["up.weight"], layer["up.bias"]), approximate=False)
     y = _linear(y, layer["down.weight"], layer["down.bias"])
     return x + layer["scale"][None, None] * y, None
 
   x, _ = lax.scan(block, x, params["blocks"])
-  x = _normalise(x, params["norm_out.weight"], params["norm_out.bias"])
+  x = _normalise(x, params["norm_out.weight"], params["norm_out.bias"], spec.norm_eps)
   log_magnitude, phase = jnp.split(_linear(x, params["out.weight"], params["out.bias"]), 2, axis=-1)
   magnitude = jnp.exp(jnp.minimum(log_magnitude, math.log(spec.max_magnitude)))
   spectrum = lax.complex(magnitude * jnp.cos(phase), magnitude * jnp.sin(phase))
@@ -116,9 +116,9 @@ def _linear(
 
 
 def _normalise(
-  x: Float[Array, "B T D"], weight: Float[Array, " D"], bias: Float[Array, " D"]
+  x: Float[Array, "B T D"], weight: Float[Array, " D"], bias: Float[Array, " D"], eps: float
 ) -> Float[Array, "B T D"]:
   """Applies a layer norm."""
   x = x - x.mean(axis=-1, keepdims=True)
-  x = x * lax.rsqrt(jnp.square(x).mean(axis=-1, keepdims=True) + LAYER_NORM_EPS)
+  x = x * lax.rsqrt(jnp.square(x).mean(axis=-1, keepdims=True) + eps)
   return x * weight[None, None] + bias[None, None]
