@@ -20,6 +20,7 @@ from stemgen_jax.errors import UserError
 from stemgen_jax.evaluate.examples import Example
 from stemgen_jax.evaluate.metrics.descriptors import Descriptors, describe
 from stemgen_jax.evaluate.metrics.fit import WEIGHTS, align, distances, mean_fit
+from stemgen_jax.evaluate.metrics.haze import measure_haze
 from stemgen_jax.evaluate.metrics.intervals import EDGES, draw_songs
 from stemgen_jax.sampling.stemgen import StemGen
 from stemgen_jax.shell.folders import write_text
@@ -55,6 +56,7 @@ METRICS = (
   Metric("category", True, "chance"),
   Metric("sounds", True, "chance"),
   Metric("pitched", True, "chance"),
+  Metric("haze_db", False, "chance"),
 )
 
 
@@ -103,6 +105,7 @@ def measure(
     samples, rate_hz = example.read(name)
     found = compare(describe(samples, rate_hz), heard)
     found["sounds"] = float(measure_lufs(samples, rate_hz) > STEM_LUFS)
+    found["haze_db"] = measure_haze(samples, rate_hz)
     found["category"] = float(classify(example, name) == example.category)
     if name in WITH_CODES:
       (score,) = model.score(codes["context"][None], codes[name][None], conditions)

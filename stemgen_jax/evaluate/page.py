@@ -18,7 +18,7 @@ HEADINGS = {
   "true": "true stem",
   "original": "before the codec",
 }
-UNITS = {"onset_offset_ms": "ms", "listening_score": "nats"}
+UNITS = {"onset_offset_ms": "ms", "listening_score": "nats", "haze_db": "dB"}
 MOST_PLAYED = 24  # windows on the page
 WAY_SHOWN = (-1.5, 2.0)  # of the picture
 
