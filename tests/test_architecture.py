@@ -21,7 +21,15 @@ ROOMS = {
   "data_prep": (
     *("__init__", "corpora", "music", "tokens", "codecs", "checks", "codec_training", "yardsticks"),
     *("convert_codec", "fetch", "demo", "tokenize", "join", "originals", "inspect"),
-    *("train_codec", "train_decoder", "evaluate_codec", "demo_page", "run_demo", "make_shipped"),
+    *(
+      "train_codec",
+      "train_decoder",
+      "evaluate_codec",
+      "demo_page",
+      "run_demo",
+      "listen_page",
+      "make_shipped",
+    ),
   ),
 }
 
