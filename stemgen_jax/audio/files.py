@@ -4,8 +4,8 @@
 Samples are float32 in [-1, 1], laid out [channels, samples].
 """
 
+import contextlib
 import os
-import struct
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -14,11 +14,13 @@ import soundfile
 import soxr
 from jaxtyping import Float
 
+from stemgen_jax.audio.headers import mend
 from stemgen_jax.errors import UserError
 from stemgen_jax.shell.folders import appearing
 
 Samples = Float[np.ndarray, "_channels _samples"]  # of no set number, so each array its own
 BLOCK_S = 10.0  # of what `read_blocks` holds at once
+NO_LENGTH = 2**62  # libsndfile says more of a FLAC that was written to a pipe
 
 
 def read_audio(path: str | os.PathLike) -> tuple[Samples, int]:
@@ -28,7 +30,7 @@ def read_audio(path: str | os.PathLike) -> tuple[Samples, int]:
     UserError: if the file is missing, empty, not audio, cut short, or holds NaN or infinite
       samples.
   """
-  with _open(path) as file:
+  with open_audio(path) as file:
     samples = _read(file, path, file.frames)
     return np.ascontiguousarray(samples.T), file.samplerate
 
@@ -39,16 +41,17 @@ def read_blocks(path: str | os.PathLike, to_rate_hz: int, to_channels: int) -> I
   Raises:
     UserError: as `read_audio`.
   """
-  with _open(path) as file:
+  with open_audio(path) as file:
     resampler = None
     if file.samplerate != to_rate_hz:
       resampler = soxr.ResampleStream(file.samplerate, to_rate_hz, to_channels, quality="HQ")
-    size = round(BLOCK_S * file.samplerate)
-    while file.tell() < file.frames:
-      block = _read(file, path, min(size, file.frames - file.tell()))
+    size, done, frames = round(BLOCK_S * file.samplerate), 0, file.frames
+    while done < frames:
+      block = _read(file, path, min(size, frames - done))
+      done = done + len(block) if len(block) else frames
       samples = convert_audio(block.T, to_rate_hz, to_rate_hz, to_channels)
       if resampler is not None:
-        samples = resampler.resample_chunk(samples.T, last=file.tell() == file.frames).T
+        samples = resampler.resample_chunk(samples.T, last=done >= frames).T
       yield np.ascontiguousarray(samples)
 
 
@@ -58,36 +61,47 @@ def measure_duration(path: str | os.PathLike) -> float:
 
 
 def measure_audio(path: str | os.PathLike) -> tuple[float, int, int]:
-  """Returns a file's seconds, rate in Hz and channels, from its header alone.
+  """Returns a file's seconds, rate in Hz and channels, mostly from its header alone.
 
   Raises:
     UserError: as `read_audio`, but for what only the samples tell.
   """
-  with _open(path) as file:
+  with open_audio(path) as file:
     return file.frames / file.samplerate, file.samplerate, file.channels
 
 
-def _open(path: str | os.PathLike) -> soundfile.SoundFile:
-  """Returns an audio file, open, with at least one sample and all that its header says."""
+@contextlib.contextmanager
+def open_audio(path: str | os.PathLike) -> Iterator[soundfile.SoundFile]:
+  """Yields an audio file, open, whose `frames` are true whatever its header says.
+
+  Raises:
+    UserError: if it is missing, no audio, empty, or lacks sound that its header promises.
+  """
   path = Path(path)
   if not path.is_file():
     found = "a folder" if path.is_dir() else "none"
     raise UserError(f"audio file must exist; got path={path}, {found}. Check the path.")
   try:
-    file = soundfile.SoundFile(path)
-  except soundfile.LibsndfileError as error:
+    mended = mend(path)
+    file = soundfile.SoundFile(mended.view or path)
+  except OSError as error:
+    raise UserError(
+      f"audio file must be readable; got path={path} ({error.strerror}). Check its permissions."
+    ) from error
+  except (soundfile.LibsndfileError, TypeError) as error:  # a TypeError for .raw
+    reason = getattr(error, "error_string", "a format without a header")
     raise UserError(
       f"audio file must be one that libsndfile reads (wav, flac, ogg, mp3); got path={path}"
-      f" ({error.error_string}). Convert it to wav first."
+      f" ({reason}). Convert it to wav first."
     ) from error
-  if not file.frames:
-    file.close()
-    raise UserError(f"audio file must hold at least one sample; got path={path} with none.")
-  missing = _missing_bytes(path)
-  if missing > 0:
-    file.close()
-    raise _cut(path, f"its end lacks {missing} bytes")
-  return file
+  with file:
+    if mended.missing_bytes > 0:
+      raise _cut(path, f"its end lacks {mended.missing_bytes} bytes")
+    if file.frames >= NO_LENGTH:
+      raise _cut(path, "it neither says its length nor ends with a whole frame")
+    if not file.frames:
+      raise UserError(f"audio file must hold at least one sample; got path={path} with none.")
+    yield file
 
 
 def _read(
@@ -98,41 +112,14 @@ def _read(
     samples = file.read(count, dtype="float32", always_2d=True)
   except soundfile.LibsndfileError as error:  # a cut FLAC
     raise _cut(path, f"it cannot be read to the end of its {file.frames} samples") from error
-  if len(samples) < count:
-    if file.format != "MP3":  # whose header may only guess its length
-      raise _cut(path, f"it lacks {count - len(samples)} of its {file.frames} samples")
-    file.seek(0, soundfile.SEEK_END)
+  if len(samples) < count and file.format != "MP3":  # whose first and last frames hold less
+    raise _cut(path, f"it lacks {count - len(samples)} of its {file.frames} samples")
   check_finite(samples, path)
   return samples
 
 
 def _cut(path: str | os.PathLike, how: str) -> UserError:
   return UserError(f"audio file must be whole; got path={path}: {how}. Copy the file again.")
-
-
-def _missing_bytes(path: Path) -> int:
-  """Returns how many bytes of samples a WAV or AIFF file lacks of what its header says.
-
-  libsndfile reads such a file as far as it goes and calls that its length. A header that leaves
-  the size open (all ones, or 0), as written to a pipe, lacks nothing.
-  """
-  with path.open("rb") as file:
-    kind = file.read(12)[:4]
-    order, wanted = (">", b"SSND") if kind == b"FORM" else ("<", b"data")
-    if kind not in (b"RIFF", b"RF64", b"FORM"):
-      return 0
-    size_64 = 0
-    while len(header := file.read(8)) == 8:
-      name, size = header[:4], struct.unpack(f"{order}I", header[4:])[0]
-      start = file.tell()
-      if name == wanted:
-        size = size_64 if kind == b"RF64" else size
-        open_ended = size in (0, 2**32 - 1)
-        return 0 if open_ended else start + size - file.seek(0, os.SEEK_END)
-      if name == b"ds64":  # RF64 (EBU Tech 3306): 64-bit sizes of the file, then of the samples
-        size_64 = struct.unpack("<QQ", file.read(16))[1]
-      file.seek(start + size + size % 2)
-  return 0
 
 
 def check_finite(samples: Float[np.ndarray, "_samples _channels"], path: str | os.PathLike) -> None:

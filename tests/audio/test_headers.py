@@ -1,0 +1,141 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Sound files whose headers lie are read to their end; what is really cut is said."""
+
+import struct
+
+import numpy as np
+import pytest
+import soundfile
+
+from stemgen_jax.audio.files import measure_duration, read_audio, read_blocks
+from stemgen_jax.errors import UserError
+
+RATE_HZ = 22_050
+
+
+def tone(seconds, channels=1, rate_hz=RATE_HZ):
+  t = np.arange(round(seconds * rate_hz)) / rate_hz
+  pitches_hz = 220 * (1 + np.arange(channels))
+  return (0.3 * np.sin(2 * np.pi * t[:, None] * pitches_hz)).astype(np.float32)
+
+
+def make(path, sound, rate_hz=RATE_HZ, **options):
+  soundfile.write(path, sound, rate_hz, **options)
+  return bytearray(path.read_bytes())
+
+
+def check(path, sound, rate_hz=RATE_HZ, atol=1e-4):
+  """All ways to read a file agree, and give the sound."""
+  samples, found_hz = read_audio(path)
+  assert (found_hz, samples.shape) == (rate_hz, sound.T.shape)
+  np.testing.assert_allclose(samples, sound.T, atol=atol)
+  assert measure_duration(path) == pytest.approx(len(sound) / rate_hz)
+  blocks = np.concatenate(list(read_blocks(path, rate_hz, sound.shape[1])), axis=1)
+  np.testing.assert_array_equal(blocks, samples)
+
+
+SIZES = (0, 1, 36, 4096, 0x7FFFF000, 0x7FFFFFFF, 0x7FFFFFDB, 0x80000000, 0xFFFFFFFF, 0xFFFFFFDB)
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("subtype", ["PCM_16", "PCM_24", "FLOAT"])
+def test_a_wav_whose_size_nobody_knew(tmp_path, size, subtype):
+  sound = tone(0.5, channels=2)
+  content = make(tmp_path / "a.wav", sound, subtype=subtype, format="WAV")
+  at = content.index(b"data") + 4
+  content[at : at + 4] = struct.pack("<I", size)
+  content[4:8] = struct.pack("<I", min(size + 36, 2**32 - 1))
+  (tmp_path / "a.wav").write_bytes(content)
+  check(tmp_path / "a.wav", sound)
+
+
+def test_chunks_behind_the_sound_are_no_sound(tmp_path):
+  sound = tone(0.2)
+  content = make(tmp_path / "a.wav", sound, format="WAV")
+  for more in (
+    b"LIST\x04\0\0\0INFO",
+    b"id3 \x03\0\0\0abc\0",
+    b"\0",
+    b"bext\x02\0\0\0xxLIST\0\0\0\0",
+  ):
+    (tmp_path / "a.wav").write_bytes(content + more)
+    check(tmp_path / "a.wav", sound)
+
+
+@pytest.mark.parametrize("lost", [1, 1000])
+def test_what_is_cut_is_said(tmp_path, lost):
+  content = make(tmp_path / "a.wav", tone(0.2), format="WAV")
+  (tmp_path / "a.wav").write_bytes(content[:-lost])
+  with pytest.raises(UserError, match=f"must be whole; .* its end lacks {lost} bytes"):
+    read_audio(tmp_path / "a.wav")
+
+
+@pytest.mark.parametrize("name", [b"RF64", b"BW64"])
+@pytest.mark.parametrize("known", [True, False])
+def test_sixty_four_bit_sizes(tmp_path, name, known):
+  sound = tone(0.3)
+  content = make(tmp_path / "a.wav", sound, format="RF64")
+  content[:4] = name
+  if not known:  # as a recorder leaves it that lost power
+    at = content.index(b"ds64") + 8
+    content[at : at + 16] = bytes(16)
+  (tmp_path / "a.wav").write_bytes(content)
+  check(tmp_path / "a.wav", sound)
+
+
+@pytest.mark.parametrize("seconds", [0.1, 0.5, 12.3])
+@pytest.mark.parametrize(("channels", "rate_hz"), [(1, 22_050), (2, 48_000), (1, 11_111)])
+def test_a_flac_that_does_not_say_its_length(tmp_path, seconds, channels, rate_hz):
+  sound = tone(seconds, channels, rate_hz)
+  content = make(tmp_path / "a.flac", sound, rate_hz)
+  packed = int.from_bytes(content[18:26], "big")
+  assert packed & (1 << 36) - 1 == len(sound)
+  content[18:26] = (packed >> 36 << 36).to_bytes(8, "big")
+  (tmp_path / "a.flac").write_bytes(content)
+  check(tmp_path / "a.flac", sound, rate_hz)
+  (tmp_path / "a.flac").write_bytes(content[:-9])
+  with pytest.raises(UserError, match="neither says its length nor ends with a whole frame"):
+    read_audio(tmp_path / "a.flac")
+
+
+@pytest.fixture(scope="module")
+def mp3(tmp_path_factory):
+  """An MP3 of variable bit rate: its bytes without a Xing frame, and how long it sounds."""
+  path = tmp_path_factory.mktemp("mp3") / "a.mp3"
+  rng = np.random.default_rng(0)
+  sound = np.concatenate([0.3 * rng.normal(size=(RATE_HZ, 1)), tone(4.0), tone(1.0)])
+  content = make(
+    path, np.clip(sound, -1, 1), format="MP3", bitrate_mode="VARIABLE", compression_level=0.3
+  )
+  first = content.index(b"Xing") - 4 - 9  # MPEG 2, mono: nine bytes of side information
+  following = content.index(content[first : first + 2], first + 4)
+  return bytes(content[following:]), len(sound)
+
+
+@pytest.mark.parametrize("tag", [b"", b"ID3\x03\0\0\0\0\0\x0a" + bytes(10)])
+def test_an_mp3_without_its_length(tmp_path, mp3, tag):
+  content, length = mp3
+  (tmp_path / "a.mp3").write_bytes(tag + content)
+  samples, _ = read_audio(tmp_path / "a.mp3")
+  assert abs(samples.shape[1] - length) < 3 * 1152
+  assert np.abs(samples[0, -RATE_HZ // 2 :]).max() > 0.2  # the last note
+
+
+def test_joined_mp3s(tmp_path, mp3):
+  content, length = mp3
+  whole = make(tmp_path / "b.mp3", tone(2.0), format="MP3")
+  (tmp_path / "a.mp3").write_bytes(bytes(whole) + bytes(whole) + b"TAG" + bytes(125))
+  samples, _ = read_audio(tmp_path / "a.mp3")
+  assert abs(samples.shape[1] - 4 * RATE_HZ) < 6 * 1152
+  (tmp_path / "a.mp3").write_bytes(content + content)
+  samples, _ = read_audio(tmp_path / "a.mp3")
+  assert abs(samples.shape[1] - 2 * length) < 6 * 1152
+
+
+@pytest.mark.parametrize("kind", ["WAV", "FLAC", "MP3", "AIFF", "RF64"])
+def test_a_header_that_ends_in_the_middle_is_one_line(tmp_path, kind):
+  content = make(tmp_path / "whole", tone(0.1), format=kind)
+  for length in (3, 11, 13, 21, 30, 40):
+    (tmp_path / "a.wav").write_bytes(content[:length])
+    with pytest.raises(UserError, match="audio file must"):
+      read_audio(tmp_path / "a.wav")
