@@ -155,10 +155,11 @@ def judge(recipe: Recipe, stages: Stages) -> None:
 def ship(recipe: Recipe, stages: Stages) -> None:
   """Collects what the package takes, and the logs of how it came about."""
   out = recipe.workdir / "shipped"
+  about = f"{recipe.songs} arrangements of Bach chorales, rendered by data_prep.demo"
   shutil.rmtree(out, ignore_errors=True)
   stages.run(
     "ship", "stemgen_jax.export", "--checkpoint", recipe.workdir / "model", "--out", out / "model",
-    "--licence", "Apache-2.0", "--card", "--report", recipe.workdir / "evaluation",
+    "--licence", "Apache-2.0", "--about", about, "--card", "--report", recipe.workdir / "evaluation",
     "--codec", recipe.bundle,
   )  # fmt: skip
   shutil.copytree(recipe.bundle, out / "codec")
