@@ -26,7 +26,7 @@ from stemgen_jax.audio.files import Samples, convert_audio, read_audio
 from stemgen_jax.errors import UserError, run_cli
 from stemgen_jax.pages.page import pyplot, render
 from stemgen_jax.shell.flags import build_parser
-from stemgen_jax.shell.folders import appearing, write_text
+from stemgen_jax.shell.folders import appearing, keep_what_is_read, write_text
 
 QUALITY = 0.5  # of Vorbis, as soundfile's compression level has it: 0 is the best
 PEAK = 0.95
@@ -155,8 +155,11 @@ def main(argv: list[str] | None = None) -> None:
   arguments = parser.parse_args(argv)
   if arguments.examples < 1:
     raise UserError(f"--examples must be at least 1; got {arguments.examples}.")
-  if arguments.out.exists() and not (arguments.out / "index.html").is_file():
+  if arguments.out.exists() and not (arguments.out / "01_context.ogg").is_file():
     raise UserError(f"--out must be a new folder, or such a page; got {arguments.out}.")
+  read = {"--report": arguments.report / "examples.json"}
+  read |= {f"--takes {folder}": folder / "settings.json" for folder in arguments.takes}
+  keep_what_is_read(read, arguments.out.rglob("*"))
   examples = list(read_report(arguments.report, arguments.examples))
   first = len(examples) + 1
   examples += [read_takes(first + i, folder) for i, folder in enumerate(arguments.takes)]

@@ -159,8 +159,8 @@ def ship(recipe: Recipe, stages: Stages) -> None:
   shutil.rmtree(out, ignore_errors=True)
   stages.run(
     "ship", "stemgen_jax.export", "--checkpoint", recipe.workdir / "model", "--out", out / "model",
-    "--licence", "Apache-2.0", "--about", about, "--card", "--report", recipe.workdir / "evaluation",
-    "--codec", recipe.bundle,
+    "--licence", "Apache-2.0", "--about", about, "--card",
+    "--report", recipe.workdir / "evaluation", "--codec", recipe.bundle,
   )  # fmt: skip
   shutil.copytree(recipe.bundle, out / "codec")
   shutil.copyfile(recipe.workdir / "model/metrics.jsonl", out / "model/metrics.jsonl")

@@ -35,7 +35,7 @@ from stemgen_jax.sampling.request import Request
 from stemgen_jax.sampling.request_files import PARTS, SETTINGS, build_request
 from stemgen_jax.sampling.stemgen import StemGen
 from stemgen_jax.shell.flags import build_parser
-from stemgen_jax.shell.folders import claim_folder, make_folder, write_text
+from stemgen_jax.shell.folders import claim_folder, keep_what_is_read, make_folder, write_text
 from stemgen_jax.training.model_bundle import EXAMPLE
 
 PLAN, LAYER = "layers.json", "layer.json"
@@ -62,6 +62,8 @@ def layer(arguments: argparse.Namespace) -> Path:
     "flags": {k: v for k, v in given.items() if k != "context"},
   }
   out = arguments.out
+  if "context" in given:
+    keep_what_is_read({"--start": Path(given["context"])}, out.rglob("*"))
   model.plan(first)  # which refuses what cannot be, before anything is written
   claim_folder(out, PLAN, plan, "arrangement")
   if not (out / "00_start.wav").is_file():

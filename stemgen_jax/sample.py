@@ -32,11 +32,12 @@ from stemgen_jax.audio.files import write_audio
 from stemgen_jax.config import GUIDANCE_MODES
 from stemgen_jax.data.clips import ACTIVITY_VALUES
 from stemgen_jax.errors import run_cli
+from stemgen_jax.sampling.job import Job
 from stemgen_jax.sampling.request import PRESETS
 from stemgen_jax.sampling.request_files import PARTS, SETTINGS, plan_jobs
 from stemgen_jax.sampling.stemgen import Result, StemGen
 from stemgen_jax.shell.flags import build_parser
-from stemgen_jax.shell.folders import make_folder, write_text
+from stemgen_jax.shell.folders import keep_what_is_read, make_folder, write_text
 from stemgen_jax.training.model_bundle import EXAMPLE
 
 SETTINGS_FILE = "settings.json"
@@ -49,13 +50,15 @@ def sample(arguments: argparse.Namespace) -> Iterator[Path]:
   given = {name: value for name, value in flags.items() if value is not None}
   named = list(plan_jobs(given, arguments.batch, model.plan))
   out = arguments.out
+  for read in (planned.read for planned in named):
+    keep_what_is_read(read, (path for one in named for path in list_files(out / one.name, one.job)))
   with Console(stderr=True).status("") as status:
-    results = model.run([job for _, _, job in named], arguments.rows, status.update)
+    results = model.run([planned.job for planned in named], arguments.rows, status.update)
     make_folder(out, "--out")
-    for (name, source, _), result in zip(named, results, strict=True):
-      folder = out / name if name else out
+    for planned, result in zip(named, results, strict=True):
+      folder = out / planned.name
       make_folder(folder, "--out")
-      record = write_result(result, folder, source)
+      record = write_result(result, folder, planned.source)
       for take in record["takes"]:
         yield from (folder / file for file in take["files"])
       yield folder / SETTINGS_FILE
@@ -68,7 +71,7 @@ def write_result(result: Result, folder: Path, source: str) -> dict[str, Any]:
   """
   earlier, takes = read_files(folder), []
   for i, (stem, mix) in enumerate(zip(result.stems, result.mixes, strict=True)):
-    files = [f"take_{i:02d}.wav", f"take_{i:02d}_mix.wav"]
+    files = name_take(i)
     for file, samples in zip(files, (stem, mix), strict=True):
       write_audio(folder / file, samples, result.sample_rate)
     takes.append({"files": files, **result.metadata["takes"][i]})
@@ -78,6 +81,17 @@ def write_result(result: Result, folder: Path, source: str) -> dict[str, Any]:
   write_text(folder / SETTINGS_FILE, json.dumps(record, indent=1, allow_nan=False) + "\n")
   tell(record)
   return record
+
+
+def name_take(number: int) -> list[str]:
+  """Returns the names of a take's stem and mix."""
+  return [f"take_{number:02d}.wav", f"take_{number:02d}_mix.wav"]
+
+
+def list_files(folder: Path, job: Job) -> Iterator[Path]:
+  """Yields the files that a job's result takes the place of, or makes, in its folder."""
+  made = [file for i in range(job.request.takes) for file in name_take(i)]
+  yield from (folder / file for file in {*made, *read_files(folder), SETTINGS_FILE})
 
 
 def read_files(folder: Path) -> set[str]:

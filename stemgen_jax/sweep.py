@@ -68,7 +68,7 @@ from stemgen_jax.sampling.request import resolve_settings
 from stemgen_jax.sampling.request_files import read_lines
 from stemgen_jax.sampling.stemgen import StemGen
 from stemgen_jax.shell.flags import build_parser
-from stemgen_jax.shell.folders import claim_folder, write_text
+from stemgen_jax.shell.folders import claim_folder, keep_what_is_read, write_text
 
 PLAN, ROWS = "plan.json", "rows.jsonl"
 TRUE, OTHER = "true stems", "other songs' stems"
@@ -92,6 +92,7 @@ def sweep(arguments: argparse.Namespace) -> Path:
   batch, pool = draw_with_pool(model, dataset, arguments.split, count, arguments.seed)
   batch["foreign"] = find_others(batch, pool)
   out = arguments.out
+  keep_what_is_read({"--settings": arguments.settings}, [out / PLAN, out / ROWS])
   plan = {
     "model": model.describe(), "data": str(dataset.path.resolve()), "split": arguments.split,
     "examples": count, "seed": arguments.seed,

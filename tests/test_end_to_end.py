@@ -349,6 +349,25 @@ def test_takes_of_an_earlier_command_are_replaced(chain, tmp_path):
   assert found == ["mine.wav", "settings.json", "take_00.wav", "take_00_mix.wav"]
 
 
+def test_what_is_read_is_never_written_over(chain, tmp_path, capsys):
+  out = tmp_path / "out"
+  sample.main(words_of(chain, out, takes=2))
+  (tmp_path / "batch.jsonl").write_text(
+    f'{{"name": "out", "context": "{chain}/loop.wav"}}\n{{"context": "out/take_00.wav"}}\n'
+  )
+  before = {path.name: path.read_bytes() for path in out.iterdir()}
+  mix, stem, batch = out / "take_00_mix.wav", out / "take_01.wav", tmp_path / "batch.jsonl"
+  for words, flag in (
+    (words_of(chain, out, context=mix, takes=1), "--context"),
+    ([*words_of(chain, out, stem=stem, takes=1), "--vary", "0.5"], "--stem"),
+    (words_of(chain, tmp_path, context=None, batch=batch, takes=1), "--context"),
+  ):
+    assert run_cli(lambda words=words: sample.main(words)) == 2
+    assert f"{flag} must not be a file that this command writes" in capsys.readouterr().err
+  assert before == {path.name: path.read_bytes() for path in out.iterdir()}
+  sample.main(words_of(chain, tmp_path / "other", context=mix, takes=1))
+
+
 def test_an_out_folder_that_is_a_file_is_refused(chain, tmp_path, capsys):
   (tmp_path / "out").write_text("mine")
   assert run_cli(lambda: sample.main(words_of(chain, tmp_path / "out"))) == 2

@@ -121,5 +121,8 @@ def test_mistakes_are_one_line(run, tmp_path, capsys):
   ):
     assert run_cli(lambda words=words: run(tmp_path / "song", *words)) == 2
     assert complaint in capsys.readouterr().err
+  mix = tmp_path / "song/mix.wav"
+  assert run_cli(lambda: run(tmp_path / "song", begin=("--start", str(mix)))) == 2
+  assert "--start must not be a file that this command writes" in capsys.readouterr().err
   assert run_cli(lambda: run(tmp_path / "new", "--top_p", "7")) == 2
   assert not (tmp_path / "new").exists()

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Requests as a person gives them: flags, and lines of a JSONL file, which name audio files."""
 
+import dataclasses
 import json
 import math
 from collections.abc import Callable, Iterator
@@ -27,10 +28,27 @@ PARTS = (
 )  # fmt: skip
 
 
+@dataclasses.dataclass(frozen=True)
+class Planned:
+  """A job, and what a person calls it.
+
+  Attributes:
+    name: of its folder; "" if it is the only one.
+    source: the name of its context.
+    read: flag -> the file that it names.
+    job: what the model is to do.
+  """
+
+  name: str
+  source: str
+  read: dict[str, Path]
+  job: Job
+
+
 def plan_jobs(
   given: dict[str, Any], batch: Path | None, plan: Callable[[Request], Job]
-) -> Iterator[tuple[str, str, Job]]:
-  """Yields jobs, each with the name of its folder ("" if it is the only one) and its context's.
+) -> Iterator[Planned]:
+  """Yields the jobs that flags, or flags and the lines of a file, come to.
 
   Args:
     given: what the flags say, by the names of PARTS and SETTINGS.
@@ -42,7 +60,7 @@ def plan_jobs(
   """
   if batch is None:
     source, request = build_request(given)
-    yield "", source, plan(request)
+    yield Planned("", source, _name_files(given), plan(request))
     return
   names: set[str] = set()
   for number, line in read_lines(batch, "--batch"):
@@ -59,11 +77,16 @@ def plan_jobs(
         raise UserError(f"its fields must be among {fields}; got {unknown}.")
       for file in {"context", "stem"} & set(line):
         line[file] = batch.parent / str(line[file])
-      source, request = build_request({**given, **line})
+      whole = {**given, **line}
+      source, request = build_request(whole)
       job = plan(request)
     except UserError as error:
       raise UserError(f"{where}: {error}") from error
-    yield name, source, job
+    yield Planned(name, source, _name_files(whole) | {"--batch": batch}, job)
+
+
+def _name_files(given: dict[str, Any]) -> dict[str, Path]:
+  return {f"--{name}": Path(given[name]) for name in ("context", "stem") if name in given}
 
 
 def read_lines(path: Path, flag: str) -> Iterator[tuple[int, Any]]:

@@ -6,7 +6,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +36,37 @@ def make_folder(path: Path, what: str) -> None:
     ) from error
   if not writable:
     raise UserError(f"{what} must be a folder that can be written; got {path}, which cannot.")
+
+
+def keep_what_is_read(read: Mapping[str, Path], written: Iterable[Path]) -> None:
+  """Refuses to write, or to remove, what a command reads: by any name, through any link.
+
+  Args:
+    read: flag -> the file that it names.
+    written: the files that the command would write or remove.
+
+  Raises:
+    UserError: if one of them is among those read.
+  """
+  places = {os.path.realpath(path): path for path in written}
+  inodes = {
+    (found.st_dev, found.st_ino): path for path in places.values() if (found := _stat(path))
+  }
+  for flag, path in read.items():
+    found = _stat(path)
+    hit = places.get(os.path.realpath(path)) or (found and inodes.get((found.st_dev, found.st_ino)))
+    if hit:
+      raise UserError(
+        f"{flag} must not be a file that this command writes; got {path}, which is {hit}. Choose"
+        " another --out."
+      )
+
+
+def _stat(path: Path) -> os.stat_result | None:
+  try:
+    return path.stat()
+  except OSError:
+    return None
 
 
 def write_text(path: Path, text: str) -> None:

@@ -60,6 +60,7 @@ def test_users_mistakes(recording, tmp_path):
     (["--out", "a.mp9"], "--out must end like an audio file"),
     (["--out", str(tmp_path / "no/a.wav")], "--out must lie in a folder that exists"),
     (["--out", "a.wav", "--codec", str(tmp_path)], "codec bundle must be a folder"),
+    (["--out", str(recording)], "recording must not be a file that this command writes"),
   ):
     with pytest.raises(UserError, match=text):
       main([str(recording), *words])

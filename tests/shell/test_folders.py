@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from stemgen_jax.errors import UserError
-from stemgen_jax.shell.folders import appearing, make_folder
+from stemgen_jax.shell.folders import appearing, keep_what_is_read, make_folder
 
 
 def write_folder(path, text):
@@ -47,3 +47,26 @@ def test_a_buckets_address_makes_no_folder_of_that_name_here(tmp_path, monkeypat
   with pytest.raises(UserError, match=r"--workdir must be a path of this machine; got gs:/bucket/"):
     make_folder(Path("gs://bucket/run"), "--workdir")
   assert not list(tmp_path.iterdir())
+
+
+def test_a_file_that_is_read_is_never_written(tmp_path):
+  loop, other = tmp_path / "takes/loop.wav", tmp_path / "takes/other.wav"
+  loop.parent.mkdir()
+  for path in (loop, other):
+    path.write_bytes(b"x")
+  (tmp_path / "link.wav").symlink_to(loop)
+  (tmp_path / "hard.wav").hardlink_to(loop)
+  (tmp_path / "linked").symlink_to(loop.parent, target_is_directory=True)
+  written = [loop, tmp_path / "takes/new.wav"]
+  for name in (
+    "takes/loop.wav",
+    "takes/../takes/loop.wav",
+    "link.wav",
+    "hard.wav",
+    "linked/loop.wav",
+  ):
+    with pytest.raises(UserError, match=r"--context must not be a file that this command writes"):
+      keep_what_is_read({"--stem": other, "--context": tmp_path / name}, written)
+  with pytest.raises(UserError, match="--context"):  # not there yet, but by another name
+    keep_what_is_read({"--context": tmp_path / "linked/new.wav"}, written)
+  keep_what_is_read({"--stem": other, "--context": tmp_path / "none.wav"}, written)
