@@ -77,6 +77,7 @@ setup(
       "py.typed",
       "codec/demo_bundle/*",
       "shipped/*",
+      "shipped/songs/*/*",
       "pages/templates/*",
     ],
     "data_prep": ["chorale_splits.yaml", "corpora/*.yaml"],

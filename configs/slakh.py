@@ -1,15 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
-r"""StemGen's `slakh` model by the paper's recipe: 252M parameters, 20 s of 32 kHz EnCodec at 50 Hz.
+r"""StemGen's `slakh` model by the paper's recipe: 246M parameters, 20 s of 32 kHz EnCodec at 50 Hz.
 
 Reproduces: StemGen (arXiv:2312.08723) section 3 on Slakh2100 (redux split). The paper leaves open,
             and we chose: the MLP's width ("about 250M parameters"), the rate at which sources are
             dropped, betas, weight decay, and how far the exponential falls.
 Hardware:   one GPU of 40 GB or more (the paper: one A100 of 80 GB), or 2, 4, 5, 8, 10, 20 or 40
-            devices; on a TPU pod take slakh_pod.py. Compiled for a CPU, a step of 40 windows takes
-            3.9 GB of state and 18.7 GB beside it; without recomputing the attention, 92.6 GB.
+            devices, or with --config.data.batch_size=48 also 3 or 16; on a TPU pod take
+            slakh_pod.py. Compiled for a CPU, a step of 40 windows takes 3.9 GB of state and 18.7 GB
+            beside it; without recomputing the attention, 92.6 GB.
 Time:       not yet run. The paper took 4 days; 1.0e19 FLOP are 7 hours at 40 % of an H100.
 Scores:     the paper's own, by its extractors: FAD 3.12 and MIRDD 0.14 (table 3, Slakh).
-Categories: 18, as the paper counts; which it means is not spelled out. We take Slakh's classes.
+Categories: 18, as the paper counts; which it means is not spelled out. We take Slakh's 17 classes,
+            and `other` for what is of none.
 Commands:   (the codec's weights are CC BY-NC 4.0)
   python -m data_prep.convert_codec --from facebook/encodec_32khz --out codecs/32khz
   python -m data_prep.tokenize --corpus slakh --root SLAKH2100 --codec codecs/32khz \
@@ -57,9 +59,9 @@ def get_config() -> Config:
     patience_steps=20_000,
     sample=SampleConfig(
       steps=(128, 64, 32, 32),
-      w_conf=0.1,
-      w_causal=0.1,
-      w_noise=1.0,
+      w_c=0.1,
+      w_s=0.1,
+      w_r=1.0,
       guidance_mode="independent",
       guidance={"context": 3.0, "instrument": 3.0},
       guided_levels=4,

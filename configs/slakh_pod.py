@@ -7,8 +7,9 @@ Reproduces: the model of slakh.py with 8 heads (one 128 wide fills a TPU's matri
             most steps on level 1. Slakh bears about 30k steps of 384 windows: 11.5
             million, 70 epochs of every stem, with dropout and two augmented versions of each song.
 Hardware:   16 chips of TPU v5e or a multiple, 24 windows each, by the compiler's figures in
-            README.md; not yet run at this size. For others look there, set --config.mesh.fsdp and
-            --config.data.batch_size; --config.optim.accumulate makes up for fewer chips.
+            configs/README.md; not yet run at this size. For others look there, set
+            --config.mesh.fsdp and --config.data.batch_size; --config.optim.accumulate makes up for
+            fewer chips.
 Expects:    shards of `python -m data_prep.tokenize --corpus slakh --augment 2 --mixes 24` made with
             the 32 kHz EnCodec (4 levels of 2048 codes; its weights are CC BY-NC 4.0).
 Command:    python -m stemgen_jax.train --config configs/slakh_pod.py --workdir DIR

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Trains a decoder of the Vocos kind on the frozen tokens of a codec, for so many minutes.
+"""Trains a decoder of the Vocos kind on the frozen tokens of a codec, for some minutes.
 
 Example:
   python -m data_prep.demo --out runs/decoder_music --rate 32000 --songs 200

@@ -1,8 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Every setting of a training run and its default, and the rules they must keep.
 
-A file in `configs/` returns a `Config`; the command line may override any field
-(`--config.model.dim=96`); `validate` then reports every broken rule at once.
+A file of `configs/` returns a `Config`; `validate` reports every broken rule at once.
 """
 
 import dataclasses
@@ -13,6 +12,7 @@ from typing import Any
 
 from stemgen_jax.errors import Rule, UserError, find_broken
 
+_OLD_NAMES = {"w_conf": "w_c", "w_causal": "w_s", "w_noise": "w_r"}  # in old checkpoints
 GUIDANCE_MODES = ("independent", "nested", "leave_one_out", "joint")
 
 
@@ -83,7 +83,7 @@ class OptimConfig:
   clip_norm: float = 1.0
   ema_decay: float = 0.999
   accumulate: int = 1  # parts a batch is computed in; the gradient is the whole batch's
-  max_skipped: int = 10  # a run of so many steps without a finite loss and gradient ends training
+  max_skipped: int = 10  # a run of that many steps without a finite loss and gradient is the end
 
 
 @dataclasses.dataclass(kw_only=True)
@@ -109,9 +109,9 @@ class SampleConfig:
   """Decoding defaults a checkpoint carries; those of StemGen (PAPER.md) section 3."""
 
   steps: tuple[int, ...] = (128, 64, 32, 32)  # iterations N_q of each level
-  w_conf: float = 0.1
-  w_causal: float = 0.1
-  w_noise: float = 1.0
+  w_c: float = 0.1  # weight of confidence, eq. 1
+  w_s: float = 0.1  # of earliness: the causal bias
+  w_r: float = 1.0  # of chance
   confidence: str = "prob"  # or "log_prob"
   noise: str = "uniform"  # or "gumbel", annealed linearly to zero
   temperature: float = 1.0
@@ -119,14 +119,14 @@ class SampleConfig:
   guidance_mode: str = "independent"  # of GUIDANCE_MODES; "joint" is one branch, scales unused
   # The scale of each source that is guided; the others are heard by every branch.
   guidance: dict[str, float] = dataclasses.field(default_factory=lambda: {"context": 3.0})
-  guided_levels: int = 4  # the first so many levels; at the others one branch hears all
+  guided_levels: int = 4  # from the first on; at the other levels one branch hears all
   # The value of a categorical source where a request leaves it out; others are then unknown.
   assumed: dict[str, str] = dataclasses.field(default_factory=dict)
 
   def rules(self, model: ModelConfig, prefix: str = "") -> list[Rule]:
     """Returns (kept, what the rule is, value) for everything that a model asks of its settings."""
     numbers = {
-      **{name: getattr(self, name) for name in ("w_conf", "w_causal", "w_noise", "temperature")},
+      **{name: getattr(self, name) for name in ("w_c", "w_s", "w_r", "temperature")},
       **{f"guidance of '{name}'": scale for name, scale in self.guidance.items()},
     }
     return [
@@ -189,8 +189,7 @@ class Config:
       "checkpoint_every_steps": self.checkpoint_every_steps, "optim.accumulate": o.accumulate,
       "optim.max_skipped": o.max_skipped, "model.unroll": m.unroll,
     }  # fmt: skip
-    rules = [(size > 0, f"{name} must be positive", size) for name, size in sizes.items()]
-    self._raise_broken(rules)
+    self._raise_broken([(n > 0, f"{name} must be positive", n) for name, n in sizes.items()])
     counts = {
       "seed": self.seed, "eval_batches": self.eval_batches, "data.workers": d.workers,
       "train.audio_examples": self.train.audio_examples, "optim.decay_steps": o.decay_steps,
@@ -275,6 +274,8 @@ def from_dict(values: dict[str, Any], kind: type = Config) -> Any:
     UserError: if a field is unknown or missing, as in a checkpoint of another version.
   """
   hints = typing.get_type_hints(kind)
+  renamed = _OLD_NAMES if kind is SampleConfig else {}
+  values = {renamed.get(name, name): value for name, value in values.items()}
   unknown = sorted(set(values) - set(hints))
   if unknown:
     raise UserError(

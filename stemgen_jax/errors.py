@@ -2,7 +2,7 @@
 """The one kind of error a user can mend, and how a command reports it: one line, exit code 2."""
 
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 Rule = tuple[bool, str, Any]
@@ -10,7 +10,15 @@ Rule = tuple[bool, str, Any]
 
 
 class UserError(Exception):
-  """A mistake in what the user gave: `<what> must <rule>; got <name>=<value>. <what to do>.`"""
+  """A mistake in what the user gave: `<what> must <rule>; got <name>=<value>. <what to do>.`
+
+  Attributes:
+    commands: that mend it; each is printed on a line of its own.
+  """
+
+  def __init__(self, message: str, commands: Sequence[str] = ()):
+    super().__init__(message)
+    self.commands = tuple(commands)
 
 
 def find_broken(rules: Iterable[Rule]) -> list[str]:
@@ -23,7 +31,7 @@ def run_cli(main: Callable[[], int | None]) -> int:
   try:
     return main() or 0
   except UserError as error:
-    print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+    print("\n  ".join([f"error: {' '.join(str(error).split())}", *error.commands]), file=sys.stderr)
     return 2
   except KeyboardInterrupt:
     print("interrupted", file=sys.stderr)

@@ -2,8 +2,7 @@
 r"""Compares sampler settings on held-out songs: what they cost, and what they are worth.
 
 Example:
-  python -m stemgen_jax.sweep --checkpoint runs/shipped --data runs/tokens/shipped/3.0.0 \
-    --settings configs/ablations.jsonl --out runs/sweep --examples 32
+  python -m stemgen_jax.sweep --data runs/demo/tokens --settings configs/ablations.jsonl --out sweep
 
 A line of --settings is an object of settings (`config.SampleConfig`) and a "name"; the model's own
 stand for what it leaves out. "paper": {"FAD": ..., "MIRDD": ...} are the figures of the paper, by
@@ -23,8 +22,8 @@ same windows of held-out songs, with the same seeds. The table has
   FAD, MIRDD     by the paper's protocol: FAD-encodec of the stems to the true ones of the same
                  windows, MIRDD of both over their contexts (`evaluate/metrics/mirdd.py`)
 
-beside the true stems (the most there is) and stems of other songs (what not listening gives).
-Writes rows.jsonl, table.md and pareto.png; started again, it keeps the rows of the same settings.
+beside true stems (the most there is) and those of other songs (what not listening gives). Writes
+rows.jsonl, table.md and pareto.png; started again, it keeps the rows of the same settings.
 """
 
 import argparse
@@ -62,6 +61,7 @@ from stemgen_jax.evaluate.metrics.frechet import frechet_distance
 from stemgen_jax.evaluate.metrics.intervals import bootstrap
 from stemgen_jax.evaluate.metrics.mirdd import Counts, count_bins, measure_mirdd
 from stemgen_jax.evaluate.metrics.mix_bins import describe_mix
+from stemgen_jax.evaluate.metrics.notes import require_parts
 from stemgen_jax.model.generate import take_keys
 from stemgen_jax.pages.markdown import table
 from stemgen_jax.sampling.request import resolve_settings
@@ -86,6 +86,7 @@ def sweep(arguments: argparse.Namespace) -> Path:
     UserError: if a setting, the checkpoint or the dataset cannot be used.
   """
   check_windows(arguments.examples, arguments.seed)
+  require_parts()  # now, and not after hours of writing stems
   model = StemGen.from_checkpoint(arguments.checkpoint, arguments.codec)
   settings, paper = read_settings(arguments.settings, model)
   dataset, count = Dataset.open(arguments.data), arguments.examples

@@ -22,6 +22,7 @@ from pathlib import Path
 import jax
 from jax.sharding import Mesh
 
+from stemgen_jax.categories import SLAKH_CLASSES
 from stemgen_jax.config import Config, to_dict
 from stemgen_jax.data.loader import make_loader
 from stemgen_jax.data.records import Dataset
@@ -135,18 +136,29 @@ def train(config: Config, workdir: Path, init_from: str | os.PathLike | None = N
 def check_data(config: Config) -> None:
   """Says how a dataset is made, where there is none yet."""
   path = Path(config.data.path)
-  if not path.exists():
+  if path.exists():
+    return
+  what = f"data.path must be a folder of token shards; got {path}, which is missing."
+  name = re.sub(r"[^a-z0-9_]", "_", path.name.lower())
+  words = f"--out {path.parent} --name {name}"
+  if config.data.codec:
     raise UserError(
-      f"data.path must be a folder of token shards; got {path}, which is missing. Make a codec"
-      " bundle with python -m data_prep.convert_codec, and shards of MUSIC (Slakh2100, redux split,"
-      " or your own stems) with python -m data_prep.tokenize --root MUSIC --codec BUNDLE --out"
-      f" {path.parent} --name {re.sub(r'[^a-z0-9_]', '_', path.name.lower())}, where the head of"
-      " the config asks for no more; or give --config.data.path."
+      f"{what} Make it of MUSIC, folders of stems, with python -m data_prep.tokenize --root MUSIC"
+      f" --codec {config.data.codec} {words}; or give --config.data.path."
     )
+  if config.model.sources.get("instrument") == SLAKH_CLASSES:
+    words += " --corpus slakh --categories data_prep/corpora/slakh_classes.yaml"
+  raise UserError(
+    f"{what} Make it with these two commands, or give --config.data.path:",
+    commands=(
+      "python -m data_prep.convert_codec --from facebook/encodec_32khz --out codecs/32khz",
+      f"python -m data_prep.tokenize --root SLAKH2100 --codec codecs/32khz {words}",
+    ),
+  )
 
 
 def due(step: int, every: int, steps: int) -> bool:
-  """Whether what happens every so many steps, and at the end, happens after this one."""
+  """Whether what happens each `every` steps, and at the end, happens after this one."""
   return step % every == 0 or step == steps
 
 

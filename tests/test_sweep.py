@@ -120,11 +120,11 @@ def test_the_papers_tables_are_its_grids(stemgen):
     made = {name: options for name, options in settings.items() if options is not None}
     assert made.keys() == paper.keys()
     assert {options.steps for options in made.values()} == {(128, 64, 32, 32)}
-    assert {(options.w_conf, options.w_noise) for options in made.values()} == {(0.1, 1.0)}
+    assert {(options.w_c, options.w_r) for options in made.values()} == {(0.1, 1.0)}
   scales = [options.guidance for options in tables[1][0].values() if options is not None]
   assert {tuple(scale.values()) for scale in scales} == {
     *((1.0, 1.0), (1.0, 2.0), (1.0, 3.0), (1.0, 4.0), (2.0, 1.0), (3.0, 1.0), (4.0, 1.0)),
     *((2.0, 2.0), (3.0, 3.0), (4.0, 4.0)),
   }
-  own = [options.w_causal for options in tables[2][0].values() if options is not None]
+  own = [options.w_s for options in tables[2][0].values() if options is not None]
   assert own == [0.0, 0.1, 0.2, 0.5]

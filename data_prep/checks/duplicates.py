@@ -41,7 +41,7 @@ class Pair:
 
 
 def choose_limit(frames: int) -> int:
-  """Returns the limit below which hashes are kept, for so many frames of stems in all."""
+  """Returns the limit below which hashes are kept, for a number of frames of stems in all."""
   return 2**64 * MOST // max(frames, MOST) - 1
 
 

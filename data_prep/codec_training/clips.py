@@ -31,7 +31,7 @@ class Clip:
   instrument: str | None = None  # a stem's category, None if it is not known
 
   def convert(self, rate_hz: int, channels: int, seconds: float) -> Samples:
-    """Returns exactly so many seconds, silent past the clip's end."""
+    """Returns exactly as many seconds, silent past the clip's end."""
     audio = convert_audio(self.samples, self.rate_hz, rate_hz, channels)
     length = round(seconds * rate_hz)
     return np.pad(audio[:, :length], ((0, 0), (0, max(length - audio.shape[1], 0))))

@@ -39,7 +39,7 @@ def mel_loss(
     estimate: the reconstruction.
     audio: what it should be.
     rate_hz: of both.
-    l2_weight: adds so many times the mean over frames of the difference's RMS over bands.
+    l2_weight: adds this many times the mean over frames of the difference's RMS over bands.
 
   Source: EnCodec (arXiv:2210.13438) section 3.4, eq. 1, whose weights are 1 and 1; means instead of
   norms, and fewer bands for short windows, because 64 bands do not fit into 33 bins.

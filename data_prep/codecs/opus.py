@@ -126,7 +126,7 @@ def find_shift(estimates: Clips, clips: Clips, most: int) -> int:
 
 
 def move(clips: Clips, samples: int) -> Clips:
-  """Returns clips moved later by so many samples (earlier if negative), filled with silence."""
+  """Returns clips moved later by a number of samples (earlier if negative), filled with silence."""
   moved = np.zeros_like(clips)
   if samples >= 0:
     moved[:, samples:] = clips[:, : clips.shape[1] - samples]

@@ -117,7 +117,7 @@ def decode(
     conditions: value of each categorical source [B, C].
     steps: iterations of each level.
     scales: guidance of the context, then of each condition; none of them: one branch hears all.
-    weights: w_conf, w_causal, w_noise.
+    weights: w_c, w_s, w_r.
     temperature: 1 draws tokens as likely as they are, 0 takes the likeliest.
   """
   mask = network.codebooks.shape[1] - 1

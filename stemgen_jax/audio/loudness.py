@@ -54,5 +54,5 @@ def guard(samples: Samples, rate_hz: int) -> float:
 
 
 def amplify(samples: Samples, gain_db: float) -> Samples:
-  """Returns the samples, louder by so many dB."""
+  """Returns the samples, louder by a gain in dB."""
   return samples * np.float32(10 ** (gain_db / 20))

@@ -8,7 +8,7 @@ Without --data it reads random codes at the paper's size. Cold: the system is to
 shards, and no clip is read twice, so a small dataset has no cold row; warm: they are in memory. The
 first batches, during which workers start, are not timed.
 
-"x H100" is how many times as fast as one H100 could train `configs/slakh.py` (252M parameters) on
+"x H100" is how many times as fast as one H100 could train `configs/slakh.py` (246M parameters) on
 20 s windows: an example takes 6 FLOP for each frame and weight of a matrix product, and 12 L T^2 D
 for attention, at 40 % of the 989 TFLOP/s that NVIDIA states for dense bfloat16.
 """

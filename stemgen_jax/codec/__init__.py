@@ -72,7 +72,7 @@ class Codec:
     return self.spec.sample_rate if self.decoder is None else self.decoder.sample_rate
 
   def decoded_samples(self, frames: int) -> int:
-    """Returns how many samples so many frames decode to: up to the last segment's end."""
+    """Returns how many samples a number of frames decodes to: up to the last segment's end."""
     if self.decoder is None:
       return self.spec.decoded_samples(frames)
     return frames * self.decoder.hop_samples

@@ -77,7 +77,7 @@ def build_arguments() -> argparse.ArgumentParser:
   parser.add_argument("recording", type=Path, help="wav, flac, ogg or mp3 of any rate and length")
   parser.add_argument("--out", required=True, type=Path, help="the audio file to write")
   parser.add_argument("--codec", default=DEMO_BUNDLE, type=Path, help="a codec bundle")
-  parser.add_argument("--levels", type=int, help="decode only the first so many levels")
+  parser.add_argument("--levels", type=int, help="decode only this many levels, the first ones")
   return parser
 
 

@@ -86,11 +86,11 @@ class CodecSpec:
     return [(start, min(start + self.segment_samples, samples)) for start in starts]
 
   def frames(self, samples: int) -> int:
-    """Returns how many frames so many samples give: each segment's, one after the other."""
+    """Returns how many frames a number of samples gives: each segment's, one after the other."""
     return sum(-(-(end - start) // self.hop_samples) for start, end in self.segments(samples))
 
   def segment_counts(self, frames: int) -> list[int]:
-    """Returns how many of so many frames belong to each segment.
+    """Returns how many of a number of frames belong to each segment.
 
     Raises:
       ValueError: if no audio gives that many frames.
@@ -105,13 +105,13 @@ class CodecSpec:
     return counts
 
   def decoded_samples(self, frames: int) -> int:
-    """Returns how many samples so many frames decode to: up to the last segment's end."""
+    """Returns how many samples a number of frames decodes to: up to the last segment's end."""
     *others, last = self.segment_counts(frames)
     stride = self.segment_stride_samples if others else 0
     return len(others) * stride + last * self.hop_samples
 
   def frame_starts(self, frames: int) -> list[int]:
-    """Returns the sample at which each of so many frames begins."""
+    """Returns the sample at which each of a number of frames begins."""
     counts = self.segment_counts(frames)
     stride = self.segment_stride_samples if len(counts) > 1 else 0
     return [

@@ -15,6 +15,8 @@ from stemgen_jax.data.records import ClipSource
 from stemgen_jax.errors import UserError
 
 WINDOWS = 4  # that compete for an example
+DRAWS = 8  # of a target, where no context of the window sounds, before another clip is taken
+CLIPS = 4  # that are tried so
 
 
 class PairTarget:
@@ -44,9 +46,9 @@ class PairTarget:
     self._songs = np.unique(names, return_inverse=True)[1]
     if foreign and (self._songs == self._songs[0]).all():
       raise UserError(
-        f"a foreign context must have another song to come from; got '{names[0]}' alone in its"
-        f" split, with crop_frames={config.crop_frames}. Use a split of two songs or more, or train"
-        " with --config.eval_batches=0."
+        f"a split must have two songs or more, so that a context can come from another; got"
+        f" '{names[0]}' alone, of those with {config.crop_frames} frames or more. Tokenise more"
+        " songs, or name another split."
       )
 
   def __call__(self, index: int, rng: np.random.Generator) -> dict[str, np.ndarray]:
@@ -54,13 +56,9 @@ class PairTarget:
 
     `stem` is the target's row in the clip, `start_frame` where the window begins in the song.
     """
-    clip, crop_frames = int(self.usable[index]), self.config.crop_frames
-    row = self._read(clip, 0)
-    level_db = row.stem_level_db.astype(np.float32)
-    weight = self._rarity[list(self.source.categories[clip])] * row.targets
-    start, target = choose_target(
-      rng, level_db, weight, len(row.codes), self.level_frames, self.config
-    )
+    crop_frames = self.config.crop_frames
+    index, row, start, target, heard = self._draw_window(index, rng)
+    clip, level_db = int(self.usable[index]), row.stem_level_db.astype(np.float32)
     row = self._read(clip, target, row)
     cells = touched_cells(start, crop_frames, self.level_frames)
     activity = classify_activity(level_db[target, cells], self.config.sounding_db)
@@ -72,7 +70,8 @@ class PairTarget:
     if self.foreign:
       context = self._draw_foreign(index, known, silent, rng)
     else:
-      mix = choose_mix(rng, row.mix_members, np.arange(row.n_stems) == target, silent)
+      excluded = np.arange(row.n_stems) == target
+      mix = choose_mix(rng, row.mix_members, excluded, silent, heard)
       context = self._read(clip, row.n_stems + mix).codes[start : start + crop_frames]
     return {
       "target": row.codes[start : start + crop_frames].astype(np.int32),
@@ -82,6 +81,33 @@ class PairTarget:
       "stem": np.array(target, np.int32),
       "start_frame": np.array(row.start_frame + start, np.int32),
     }
+
+  def _draw_window(
+    self, index: int, rng: np.random.Generator
+  ) -> tuple[int, Row, int, int, Bool[np.ndarray, " M"]]:
+    """Returns the clip's index, its first row, a window's start, a target, and what mixes sound.
+
+    A window in which no mix without the target sounds is discarded; a clip of such windows, too.
+    """
+    found = None
+    for _ in range(CLIPS):
+      clip = int(self.usable[index])
+      row = self._read(clip, 0)
+      level_db = row.stem_level_db.astype(np.float32)
+      weight = self._rarity[list(self.source.categories[clip])] * row.targets
+      for _ in range(DRAWS):
+        start, target = choose_target(
+          rng, level_db, weight, len(row.codes), self.level_frames, self.config
+        )
+        cells = touched_cells(start, self.config.crop_frames, self.level_frames)
+        heard = find_heard(level_db[:, cells], row.mix_gain_db, self.config.silence_gate_db)
+        found = index, row, start, target, heard
+        if row.n_stems == 1 or (heard & ~row.mix_members[:, target]).any():
+          return found  # a song of one stem can only teach how to begin
+      index = int(rng.integers(len(self.usable)))
+    if found is None:
+      raise ValueError("CLIPS and DRAWS must be positive.")
+    return found
 
   def _read(self, clip: int, row: int, have: Row | None = None) -> Row:
     """Returns a row; the one at hand if it is just that."""
@@ -95,8 +121,12 @@ class PairTarget:
     clip = int(self.usable[others[rng.integers(len(others))]])
     first = int(self.source.stems[clip])
     row = self._read(clip, first + int(rng.integers(self.source.mixes[clip])))
-    mix = choose_mix(rng, row.mix_members, (row.stem_conditions == conditions).all(1), silent)
     start = int(rng.integers(len(row.codes) - self.config.crop_frames + 1))
+    cells = touched_cells(start, self.config.crop_frames, self.level_frames)
+    level_db = row.stem_level_db.astype(np.float32)[:, cells]
+    heard = find_heard(level_db, row.mix_gain_db, self.config.silence_gate_db)
+    same = (row.stem_conditions == conditions).all(1)
+    mix = choose_mix(rng, row.mix_members, same, silent, heard)
     return self._read(clip, first + mix, row).codes[start : start + self.config.crop_frames]
 
 
@@ -124,7 +154,7 @@ def choose_target(
     level_frames: frames of a cell.
     config: crop_frames, silence_gate_db and sounding_db.
 
-  Source: StemGen (PAPER.md) section 2 discards silent examples; the rest is ours.
+  Source: StemGen (PAPER.md) section 2 discards silent targets; the rest is ours.
   """
   crop_frames = config.crop_frames
   power = np.where(weight[:, None] > 0, 10.0 ** (level_db / 10.0), 0.0)
@@ -171,22 +201,34 @@ def weigh_categories(categories: Sequence[Sequence[int]]) -> Float[np.ndarray, "
   return weight / (np.sum(weight * counts) / max(1, counts.sum()))
 
 
+def find_heard(
+  level_db: Float[np.ndarray, "S cells"], gain_db: Float[np.ndarray, "M S"], gate_db: float
+) -> Bool[np.ndarray, " M"]:
+  """Returns whether each mix sounds: its stems' mean power in a window, added up, at the gate.
+
+  Source: StemGen (PAPER.md) section 2 discards silent contexts.
+  """
+  power = (10.0 ** (level_db / 10.0)).mean(axis=1)
+  return 10.0 ** (gain_db.astype(np.float64) / 10.0) @ power >= 10.0 ** (gate_db / 10.0)
+
+
 def choose_mix(
   rng: np.random.Generator,
   members: Bool[np.ndarray, "M S"],
   excluded: Bool[np.ndarray, " S"],
   silent: bool,
+  heard: Bool[np.ndarray, " M"],
 ) -> int:
-  """Returns a random mix that holds no excluded stem: a silent one if asked, else one that sounds.
+  """Returns a random mix that holds no excluded stem: the silent one if asked, else one of `heard`.
 
   Where there is none of the kind asked for, the other kind serves (a song of one stem has only
   silence); where every mix holds an excluded stem, any mix that sounds.
 
   Source: StemGen (PAPER.md) Fig. 1. Silence, so that a model can begin a song, is ours.
   """
-  clean, sounding = ~(members & excluded).any(1), members.any(1)
-  wanted, other = (~sounding, clean & sounding) if silent else (clean & sounding, ~sounding)
-  for choice in (wanted, other, sounding):
+  clean, none = ~(members & excluded).any(1), ~members.any(1)
+  wanted, other = (none, clean & heard) if silent else (clean & heard, none)
+  for choice in (wanted, other, ~none):
     rows = np.flatnonzero(choice)
     if len(rows):
       return int(rows[rng.integers(len(rows))])

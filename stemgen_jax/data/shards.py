@@ -68,7 +68,7 @@ COLUMNS = tuple(f.name for f in dataclasses.fields(Shard))[3:]  # after file, si
 
 
 def list_clip(clip: Header, frames: int) -> dict[str, Any]:
-  """Returns what the manifest tells of a clip of so many frames: column of `Shard` -> value."""
+  """Returns what the manifest tells of a clip of `frames` frames: column of `Shard` -> value."""
   conditions = clip.stem_conditions
   known = conditions[:, 0] if conditions.shape[1] else np.full(clip.n_stems, UNKNOWN)
   return {

@@ -35,6 +35,7 @@ from rich.progress import Progress
 from stemgen_jax.data.records import Dataset
 from stemgen_jax.errors import UserError, run_cli
 from stemgen_jax.evaluate import page
+from stemgen_jax.evaluate.classifier import build_classifier
 from stemgen_jax.evaluate.distributions import (
   cached,
   embed,
@@ -45,7 +46,6 @@ from stemgen_jax.evaluate.distributions import (
   measure_quality,
 )
 from stemgen_jax.evaluate.examples import (
-  AT_ONCE,
   Example,
   check_windows,
   decode_stems,
@@ -55,9 +55,9 @@ from stemgen_jax.evaluate.examples import (
 from stemgen_jax.evaluate.listening_test.opinions import mean_opinion_scores, tabulate_opinions
 from stemgen_jax.evaluate.listening_test.server import listen
 from stemgen_jax.evaluate.measures import measure_examples, summarise, summarise_gain
-from stemgen_jax.evaluate.metrics.category import describe_timbre, train_classifier
 from stemgen_jax.evaluate.metrics.coherence import load_matrix
 from stemgen_jax.evaluate.metrics.embeddings import Embedding, load_embedding, load_onnx
+from stemgen_jax.evaluate.metrics.notes import require_parts
 from stemgen_jax.evaluate.protocol import measure_protocol, tabulate_protocol
 from stemgen_jax.sample import add_model_flags
 from stemgen_jax.sampling.request import resolve_settings
@@ -66,6 +66,7 @@ from stemgen_jax.sampling.stemgen import StemGen
 from stemgen_jax.shell.flags import build_parser
 from stemgen_jax.shell.folders import claim_folder, write_text
 from stemgen_jax.shell.progress import make_bars
+from stemgen_jax.training.model_bundle import SONGS
 
 PLAN = "plan.json"
 EXAMPLES = {"full": 48, "paper": 400}  # windows, by protocol
@@ -83,13 +84,9 @@ def evaluate(arguments: argparse.Namespace) -> Path:
     count = EXAMPLES[arguments.protocol]
   check_windows(count, seed)
   model = StemGen.from_checkpoint(arguments.checkpoint, arguments.codec)
-  data = arguments.data or model.config.data.path
-  if not data:
-    raise UserError(
-      "--data must be given: the model does not say what it was trained on. Make token shards with"
-      " python -m data_prep.tokenize, or take those of make demo, runs/demo/tokens."
-    )
-  dataset = Dataset.open(data)
+  if arguments.protocol == "paper":
+    require_parts()  # now, and not after hours of writing stems
+  dataset = open_data(arguments.data, model)
   given = {name: getattr(arguments, name) for name in SETTINGS}
   settings = resolve_settings({k: v for k, v in given.items() if v is not None}, model.config)
   embeddings = [load_embedding(spec, model.codec) for spec in arguments.embedding or ["encodec"]]
@@ -202,39 +199,23 @@ def measure_distances(
   return {"seconds": embedding.seconds, "reference": sum(map(len, far)), "rows": rows}
 
 
-def build_classifier(
-  model: StemGen,
-  dataset: Dataset,
-  audio: np.ndarray,
-  conditions: np.ndarray,
-  examples: list[Example],
-):
-  """Returns a function that names the category of a set's stem of an example, and its accuracy.
+def open_data(given: str | None, model: StemGen) -> Dataset:
+  """Returns the dataset that is given, the one of the model's training, or that of the package.
 
-  The accuracy is that on the true stems of the windows, none of which it was trained on.
+  Raises:
+    UserError: if none of them is there, or the package's is of another codec.
   """
-  names = next(iter(dataset.metadata.sources.values()), ("stem",))
-  labels = [names[row[0]] if len(row) else "stem" for row in conditions]
-  if len(set(labels)) < 2:
+  own = model.config.data.path
+  if given or (own and Path(own).exists()):
+    return Dataset.open(given or own)
+  dataset = Dataset.open(SONGS)
+  if dataset.metadata.codec_fingerprint != model.codec.fingerprint:
     raise UserError(
-      f"training stems must be of two categories or more; got {sorted(set(labels))}."
-      " Give a dataset of more instruments."
+      f"--data must be given: the model was trained on {own or 'shards that it does not name'},"
+      " which are not here, and the songs of this package are of another codec. Make token shards"
+      " with python -m data_prep.tokenize."
     )
-  features = [
-    describe_timbre(model.codec, audio[i : i + AT_ONCE]) for i in range(0, len(audio), AT_ONCE)
-  ]
-  classifier = train_classifier(np.concatenate(features), labels)
-
-  def classify(example: Example, name: str) -> str:
-    samples, _ = example.read(name)
-    return str(classifier.predict(describe_timbre(model.codec, samples[None]))[0])
-
-  right = [classify(example, "true") == example.category for example in examples]
-  return classify, {
-    "accuracy": float(np.mean(right)),
-    "categories": len(set(labels)),
-    "stems": len(labels),
-  }
+  return dataset
 
 
 def read_cocola(word: str) -> tuple[Embedding, np.ndarray]:
@@ -252,13 +233,17 @@ def track(bar: Progress, name: str, total: int):
 
 
 def main(argv: list[str] | None = None) -> None:
-  """The command."""
+  """Writes the report that the command line asks for, or serves the listening test."""
   words = sys.argv[1:] if argv is None else argv
   if words[:1] == ["listen"]:
     return main_listen(words[1:])
   parser = build_parser(__doc__)
   add = parser.add_argument
-  add("--data", help="a dataset of token shards (default: the one that the model was trained on)")
+  add(
+    "--data",
+    help="a dataset of token shards (default: the one that the model was trained on, or"
+    " where that is not here, the songs of this package)",
+  )
   add("--split", default="test", help="the songs judged (default test)")
   add("--protocol", choices=tuple(EXAMPLES), default="full", help="what is measured (default full)")
   add("--examples", type=int, help="windows (default 48, with --protocol paper 400)")

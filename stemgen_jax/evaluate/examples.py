@@ -73,7 +73,7 @@ class Example:
 
 
 def check_windows(count: int, seed: int) -> None:
-  """Raises a UserError if so many windows, or that seed, cannot be."""
+  """Raises a UserError if that number of windows, or that seed, cannot be."""
   if count < 2:
     raise UserError(f"--examples must be at least 2; got {count}.")
   if not 0 <= seed < 2**32:

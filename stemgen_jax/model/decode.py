@@ -25,9 +25,9 @@ class DecodeOptions:
   """How to decode. Numbers are traced, so a new value does not recompile; strings are static."""
 
   steps: Int[Array, " Q"]  # iterations N_q of each level
-  w_conf: Scalar
-  w_causal: Scalar  # 0 gives plain MaskGIT order
-  w_noise: Scalar
+  w_c: Scalar
+  w_s: Scalar  # 0 gives plain MaskGIT order
+  w_r: Scalar
   temperature: Scalar  # 0 takes the likeliest token
   top_p: Scalar  # 1 keeps every token
   confidence: str = struct.field(pytree_node=False, default="prob")  # or "log_prob"
@@ -36,7 +36,7 @@ class DecodeOptions:
 
 def options_of(settings: SampleConfig) -> DecodeOptions:
   """Returns the options that settings hold."""
-  numbers = ("w_conf", "w_causal", "w_noise", "temperature", "top_p")
+  numbers = ("w_c", "w_s", "w_r", "temperature", "top_p")
   return DecodeOptions(
     steps=jnp.array(settings.steps, jnp.int32),
     **{name: jnp.float32(getattr(settings, name)) for name in numbers},
@@ -105,7 +105,7 @@ def decode(
 def _rank(
   keys: Keys, prob: Float[Array, "B T"], done: Scalar, options: DecodeOptions
 ) -> Float[Array, "B T"]:
-  """rank_t = w_conf p_t + w_causal (1 - t/T) + w_noise u_t; the highest are kept.
+  """rho(x_t) = w_c c(x_t) + w_s (1 - t/T) + w_r X, X ~ U(0, 1); the highest are kept (eq. 1).
 
   `done` is k/N: Gumbel noise is annealed linearly to 0 with it. `log_prob` ranks by log p_t.
   """
@@ -124,4 +124,4 @@ def _rank(
   else:
     raise ValueError(f"noise must be 'uniform' or 'gumbel'; got {options.noise!r}.")
   earliness = 1 - jnp.arange(frames)[None, :] / frames
-  return options.w_conf * confidence + options.w_causal * earliness + options.w_noise * noise
+  return options.w_c * confidence + options.w_s * earliness + options.w_r * noise

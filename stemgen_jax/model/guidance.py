@@ -3,7 +3,7 @@
 
 Each branch g hears some of the sources (`keep[g]`); the guided logits are sum_g w_g l_g, and the
 weights add up to 1. Source 0 is the context mix, the others the categorical conditions. A source
-that is not guided is heard by every branch.
+that is not guided is heard by every branch. A source's scale g_i is the paper's lambda_i.
 """
 
 from collections.abc import Sequence

@@ -33,7 +33,7 @@ def _take_papers(config: Config) -> SampleConfig:
 
 def _take_naive(config: Config) -> SampleConfig:
   """The paper's comparison: no guidance, and an order of decoding without the causal bias."""
-  return dataclasses.replace(_take_papers(config), w_causal=0.0, guidance={}, guidance_mode="joint")
+  return dataclasses.replace(_take_papers(config), w_s=0.0, guidance={}, guidance_mode="joint")
 
 
 # By name: what becomes of a model's own settings, before those of a request take their place.
@@ -143,6 +143,11 @@ def resolve_settings(settings: Mapping[str, Any], config: Config) -> SampleConfi
     raise UserError(f"settings must be among {names}; got {unknown}. Check the spelling.")
   own = PRESETS[preset](config) if preset else config.sample
   try:
+    if "guidance" in settings and settings.get("guidance_mode", own.guidance_mode) == "joint":
+      raise UserError(
+        f"guidance must be left out where guidance_mode is joint, one branch that hears all; got"
+        f" {dict(settings['guidance'])}. Give another --guidance_mode."
+      )
     chosen = {name: _convert(getattr(own, name), value) for name, value in settings.items()}
     chosen["guidance"] = {**own.guidance, **chosen.get("guidance", {})}
     resolved = dataclasses.replace(own, **chosen)

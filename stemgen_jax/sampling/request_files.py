@@ -18,7 +18,7 @@ from stemgen_jax.sampling.request import Request
 
 SILENCE_HZ = 44_100
 SETTINGS = (
-  "steps", "w_conf", "w_causal", "w_noise", "confidence", "noise", "temperature", "top_p",
+  "steps", "w_c", "w_s", "w_r", "confidence", "noise", "temperature", "top_p",
   "guidance_mode", "guided_levels", "guidance", "preset",
 )  # fmt: skip
 # What a request takes besides settings; each is a flag, and may stand in a line of --batch.

@@ -17,7 +17,7 @@ Fill = Callable[
 ]
 """(context, given, known, number of the window, wrap) -> tokens: `given` where `known`.
 
-A window that wraps is a whole loop, of which so many frames are shown again at either end.
+A window that wraps is a whole loop, of which some frames are shown again at either end.
 """
 
 
@@ -34,7 +34,7 @@ class Window:
 
 
 def plan_windows(frames: int, most: int) -> list[Window]:
-  """Windows of at most so many frames that overlap by half and cover all; the last ends at the end.
+  """Windows of at most `most` frames that overlap by half and cover all; the last ends at the end.
 
   A window settles its first three quarters: whatever is written has heard a quarter of a window of
   what comes after it, and the next window hears a quarter of what is written.

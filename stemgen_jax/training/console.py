@@ -53,12 +53,16 @@ class TrainConsole:
 
   def tell_validation(self, step: int, scalars: dict[str, float]) -> None:
     """Prints what hearing the context is worth."""
-    self.say(
-      f"step {step}/{self._steps}  validation: true context {scalars['listening/true/mean']:.3f},"
-      f" another song's {scalars['listening/foreign/mean']:.3f},"
-      f" none {scalars['listening/none/mean']:.3f} nats;"
-      f" listening gain {scalars['listening/gain/mean']:+.3f}"
-    )
+    names = {"true": "true context", "foreign": "another song's", "none": "none"}
+    losses = [
+      f"{words} {scalars[key]:.3f}"
+      for name, words in names.items()
+      if (key := f"listening/{name}/mean") in scalars
+    ]
+    text = f"step {step}/{self._steps}  validation: {', '.join(losses)} nats"
+    if "listening/gain/mean" in scalars:
+      text += f"; listening gain {scalars['listening/gain/mean']:+.3f}"
+    self.say(text)
 
   def tell_end(self, step: int, workdir: Path, log: dict[str, float], seconds: float) -> None:
     """Prints where a run has got to, and what to do next."""

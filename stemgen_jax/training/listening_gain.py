@@ -31,11 +31,16 @@ def build_listening(
   """Returns a function of the parameters that gives the losses and gains as named scalars.
 
   `listening/CONTEXT/level_q` is in nats a token (q from 1), `listening/CONTEXT/mean` the mean over
-  levels, `listening/gain/...` foreign minus true. Every call measures the same examples.
+  levels, `listening/gain/...` foreign minus true. Every call measures the same examples. A split of
+  one song has no foreign contexts, and so no gain.
   """
+  source, crop_frames = dataset.source(split), config.data.crop_frames
+  long = [song for song, n in zip(source.songs, source.frames, strict=True) if n >= crop_frames]
+  contexts = CONTEXTS if len(set(long)) > 1 else ("true", "none")
   batches = {
     name: read_batches(config, dataset, mesh, split, n_batches, name == "foreign")
-    for name in ("true", "foreign")
+    for name in contexts
+    if name != "none"
   }
   measure = jax.jit(
     lambda params, batch, heard: level_nll(config, model, params, batch, heard),
@@ -44,13 +49,14 @@ def build_listening(
 
   def listen(params: Params) -> dict[str, float]:
     scalars = {}
-    for name in CONTEXTS:
+    for name in contexts:
       rows = [
         measure(params, put_batch(batch, mesh), jnp.bool_(name != "none"))
         for batch in batches["foreign" if name == "foreign" else "true"]
       ]
       scalars |= _name_levels(f"listening/{name}", np.mean(jax.device_get(rows), axis=0))
-    for level in (*(f"level_{q + 1}" for q in range(config.model.n_levels)), "mean"):
+    levels = (*(f"level_{q + 1}" for q in range(config.model.n_levels)), "mean")
+    for level in levels if "foreign" in contexts else ():
       gain = scalars[f"listening/foreign/{level}"] - scalars[f"listening/true/{level}"]
       scalars[f"listening/gain/{level}"] = gain
     return scalars

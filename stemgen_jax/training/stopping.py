@@ -48,7 +48,7 @@ class SkipWatch:
   """Ends a run whose steps keep being skipped, as its loss or gradient is not finite."""
 
   def __init__(self, most: int):
-    """`most`: a run of so many skipped steps is the end."""
+    """`most`: a run of that many skipped steps is the end."""
     self._most, self._run = most, 0
 
   def see(self, step: int, skipped: bool, songs: Sequence[str]) -> None:
@@ -68,7 +68,7 @@ class SkipWatch:
 
 
 class Patience:
-  """Ends a run whose validation accuracy has not risen for so many steps; 0 never ends one.
+  """Ends a run whose validation accuracy has not risen for a number of steps; 0 never ends one.
 
   Source: StemGen (PAPER.md) section 3 trains until it has been flat for 20,000 steps.
   """

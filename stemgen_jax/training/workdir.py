@@ -2,6 +2,7 @@
 """What a run is and may become: its settings beside its checkpoints, and what must not change."""
 
 import json
+import math
 import os
 import subprocess
 import sys
@@ -35,7 +36,10 @@ def check_fit(config: Config, dataset: Dataset, mesh: Mesh) -> None:
     pairs[f"model.sources[{ACTIVITY!r}]"] = (wanted.sources[ACTIVITY], ACTIVITY_VALUES)
   wrong = [f"{name} must be {b!r}, got {a!r}" for name, (a, b) in pairs.items() if a != b]
   if wrong:
-    raise UserError(f"config '{config.name}' must fit the shards at {dataset.path}: {wrong}.")
+    raise UserError(
+      f"config '{config.name}' must fit the shards at {dataset.path}: {wrong}. Tokenise with the"
+      " codec and the --categories that the head of the config names, or choose another config."
+    )
   if config.eval_batches and config.data.eval_split not in dataset.shards:
     raise UserError(
       f"held-out songs must be there to evaluate on; got no split {config.data.eval_split!r} in"
@@ -43,9 +47,12 @@ def check_fit(config: Config, dataset: Dataset, mesh: Mesh) -> None:
     )
   shares = mesh.shape["data"] * mesh.shape["fsdp"]
   if config.data.batch_size % shares:
+    step = math.lcm(shares, config.model.n_levels * config.optim.accumulate)
+    fitting = -(-config.data.batch_size // step) * step
     raise UserError(
       f"data.batch_size must be a multiple of {shares}, the devices that share it;"
-      f" got {config.data.batch_size}. Change it, or give devices to --config.mesh.tensor."
+      f" got {config.data.batch_size}. Give --config.data.batch_size={fitting}, or devices to"
+      " --config.mesh.tensor."
     )
 
 

@@ -204,11 +204,44 @@ def test_cells_touched_in_part_count():
 def test_choose_mix_falls_back():
   rng = np.random.default_rng(0)
   silence = np.zeros((2, 1), bool)
-  assert choose_mix(rng, silence, np.array([True]), False) in (0, 1)
+  first = np.array([True, False])
+  assert choose_mix(rng, silence, np.array([True]), False, np.zeros(2, bool)) in (0, 1)
   full = np.ones((1, 2), bool)
-  assert choose_mix(rng, full, np.array([True, False]), True) == 0
+  assert choose_mix(rng, full, first, True, np.ones(1, bool)) == 0
   sparse = np.array([[1, 0], [0, 1]], bool)
-  assert choose_mix(rng, sparse, np.array([True, False]), True) == 1
+  assert choose_mix(rng, sparse, first, True, np.ones(2, bool)) == 1
+  three = np.array([[0, 0], [0, 1], [0, 1]], bool)
+  heard = np.array([False, False, True])
+  assert {choose_mix(rng, three, first, False, heard) for _ in range(20)} == {2}
+
+
+def test_a_context_that_rests_in_the_window_is_discarded(tmp_path):
+  """Of two stems that never sound together, neither can be the other's context."""
+  frames, cell = 80, METADATA.level_frames
+  level_db = np.full((3, frames // cell), -120, np.float16)
+  level_db[0, : level_db.shape[1] // 2] = level_db[1, level_db.shape[1] // 2 :] = -20
+  level_db[2] = -20
+
+  def clip(song, stems):
+    members = np.concatenate([np.zeros((1, stems)), 1 - np.eye(stems), np.eye(stems)])
+    codes = np.random.default_rng(0).integers(0, 9, (len(members), frames, METADATA.n_levels))
+    return Clip(
+      song=song, clip=0, start_frame=0, stem_codes=codes[1 : 1 + stems].astype(np.uint16),
+      stem_conditions=np.arange(stems, dtype=np.int32)[:, None],
+      stem_level_db=level_db[:stems],
+      mix_codes=codes.astype(np.uint16),
+      mix_gain_db=np.where(members, 0, -np.inf).astype(np.float16),
+      mix_lufs=np.where(members.any(1), -20, -np.inf).astype(np.float16),
+    )  # fmt: skip
+
+  splits = {"train": [[clip("apart", 2), clip("together", 3)]]}
+  dataset = records.Dataset.open(records.write_dataset(tmp_path, "rests", METADATA, splits))
+  rows = take(load(dataset, crop_frames=frames // 4, batch_size=4, silence_prob=0.0), 20)
+  found = [pair for row in rows for pair in zip(row["clip"], row["start_frame"], strict=True)]
+  apart = [start for clip_index, start in found if clip_index == 0]
+  assert 0 < len(apart) < len(found)
+  middle, reach = frames // 2, frames // 4 + cell  # both touch a window around the middle
+  assert all(middle - reach < start < middle + cell for start in apart)
 
 
 def test_same_seed_same_stream(dataset):
@@ -312,7 +345,7 @@ def test_short_clips_are_counted_and_refused(dataset, caplog):
 
 def test_foreign_needs_two_songs(tmp_path):
   records.write_dataset(tmp_path, "one", METADATA, {"train": [[make_clip(0, "a", 40)] * 2]})
-  with pytest.raises(UserError, match="another song"):
+  with pytest.raises(UserError, match="two songs or more"):
     load(records.Dataset.open(tmp_path), foreign=True)
 
 

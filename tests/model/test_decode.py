@@ -15,9 +15,9 @@ STEPS = jnp.array([12, 6, 1])
 def options(**changes):
   settings = {
     "steps": STEPS,
-    "w_conf": 1.0,
-    "w_causal": 0.5,
-    "w_noise": 0.5,
+    "w_c": 1.0,
+    "w_s": 0.5,
+    "w_r": 0.5,
     "temperature": 1.0,
     "top_p": 1.0,
   }
@@ -53,7 +53,7 @@ def record(answer, seen, level_law=None):
   "changes",
   [
     {},
-    {"w_causal": 0.0},
+    {"w_s": 0.0},
     {"noise": "gumbel", "confidence": "log_prob"},
     {"temperature": 0.0},
     {"top_p": 0.9},
@@ -109,11 +109,11 @@ def test_the_network_sees_what_training_shows_it():
 
 
 def test_causal_bias_keeps_early_tokens_first():
-  def mean_kept_position(w_causal):
+  def mean_kept_position(w_s):
     seen = []
     flat = record(truth(), seen, lambda *_: jnp.zeros((B, T, V)))
     none = jnp.zeros((B, T, Q), bool)
-    jax.block_until_ready(decode(flat, truth(), none, keys(), options(w_causal=w_causal), V))
+    jax.block_until_ready(decode(flat, truth(), none, keys(), options(w_s=w_s), V))
     jax.effects_barrier()
     _, tokens = seen[6]  # halfway through level 0
     return np.mean([t for row in tokens[:, :, 0] for t in np.flatnonzero(row != V)])
@@ -128,7 +128,7 @@ def test_a_large_causal_weight_decodes_strictly_left_to_right():
   seen = []
   flat = record(truth(), seen, lambda *_: jnp.zeros((B, T, V)))
   none = jnp.zeros((B, T, Q), bool)
-  jax.block_until_ready(decode(flat, truth(), none, keys(), options(w_causal=1e4), V))
+  jax.block_until_ready(decode(flat, truth(), none, keys(), options(w_s=1e4), V))
   jax.effects_barrier()
   for q, tokens in seen:
     hidden = tokens[:, :, q] == V
@@ -138,7 +138,7 @@ def test_a_large_causal_weight_decodes_strictly_left_to_right():
 def test_of_equal_ranks_the_earlier_frame_is_kept():
   seen = []
   flat = record(truth(), seen, lambda *_: jnp.zeros((B, T, V)))
-  none, equal = jnp.zeros((B, T, Q), bool), options(w_conf=0.0, w_causal=0.0, w_noise=0.0)
+  none, equal = jnp.zeros((B, T, Q), bool), options(w_c=0.0, w_s=0.0, w_r=0.0)
   jax.block_until_ready(decode(flat, truth(), none, keys(), equal, V))
   jax.effects_barrier()
   for q, tokens in seen:
@@ -209,7 +209,7 @@ def test_new_settings_do_not_compile_again():
     return decode(oracle(truth()), truth(), none, keys(), opts, V)
 
   run(options())
-  run(options(steps=STEPS + 1, w_causal=2.0, temperature=0.7, top_p=0.5))
+  run(options(steps=STEPS + 1, w_s=2.0, temperature=0.7, top_p=0.5))
   assert count == 1
 
 

@@ -72,13 +72,13 @@ def test_the_fast_preset_takes_a_quarter_of_the_steps(stemgen, loop):
 def test_the_papers_presets_are_its_numbers(stemgen):
   found = resolve_settings({"preset": "paper"}, stemgen.config)
   assert found.steps == (128, 64, 32, 32)
-  assert (found.w_conf, found.w_causal, found.w_noise, found.temperature) == (0.1, 0.1, 1.0, 1.0)
+  assert (found.w_c, found.w_s, found.w_r, found.temperature) == (0.1, 0.1, 1.0, 1.0)
   assert (found.guidance_mode, found.guidance) == (
     "independent",
     {"context": 3.0, "instrument": 3.0},
   )
   naive = resolve_settings({"preset": "naive"}, stemgen.config)
-  assert (naive.guidance, naive.w_causal, naive.steps) == ({}, 0.0, found.steps)
+  assert (naive.guidance, naive.w_s, naive.steps) == ({}, 0.0, found.steps)
 
 
 def test_a_loop_closes(stemgen, loop):

@@ -200,7 +200,7 @@ class Handler(BaseHTTPRequestHandler):
       return
     size = len(sound)
     start, stop = int(found[1] or 0), min(size, int(found[2] or size) + 1)
-    if not found[1]:  # the last so many bytes
+    if not found[1]:  # that many bytes at the end
       start, stop = max(0, size - int(found[2])), size
     if start >= stop:
       self.reply(416, b"", "audio/wav", {"Content-Range": f"bytes */{size}"})

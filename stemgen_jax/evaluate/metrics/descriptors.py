@@ -130,7 +130,7 @@ def correlate(
 
 
 def smooth(x: Float[np.ndarray, "*a n"], deviation: float, axis: int = -1) -> np.ndarray:
-  """Returns an array smoothed by a Gaussian of so many steps."""
+  """Returns an array smoothed by a Gaussian of a deviation in steps."""
   return ndimage.gaussian_filter1d(x, deviation, axis=axis)
 
 

@@ -66,8 +66,8 @@ def measure_mirdd(true: Counts, other: Counts, songs: Shaped[np.ndarray, " n"]) 
     found[name] = (float(figures[0][0]), figures[1])
   mean = np.mean([value for value, _ in found.values()])
   means = np.mean([values for _, values in found.values()], axis=0)
-  return {"MIRDD": interval_around(float(mean), means)} | {
-    name: interval_around(value, values) for name, (value, values) in found.items()
+  return {"MIRDD": _interval(float(mean), means)} | {
+    name: _interval(value, values) for name, (value, values) in found.items()
   }
 
 
@@ -86,3 +86,9 @@ def measure_floor(true: Counts, splits: int = SPLITS) -> dict[str, float]:
       found[name].append(float(divergence(counts[one].sum(axis=0), counts[two].sum(axis=0))))
   floors = {name: float(np.mean(values)) for name, values in found.items()}
   return {"MIRDD": float(np.mean(list(floors.values())))} | floors
+
+
+def _interval(value: float, drawn: np.ndarray) -> dict[str, float]:
+  """Returns the interval around a divergence, which cannot be negative."""
+  found = interval_around(value, drawn)
+  return found | {"low": max(0.0, found["low"])}

@@ -53,17 +53,22 @@ def missing_part() -> str | None:
   return None
 
 
+def require_parts() -> None:
+  """Raises a UserError if something is missing to find notes."""
+  if missing := missing_part():
+    raise UserError(f"finding notes must have its network; got none: {missing}")
+
+
 def find_notes(mono: Float[np.ndarray, " samples"]) -> Notes:
   """Returns the notes of a sound at RATE_HZ.
 
   Raises:
-    UserError: if `missing_part`.
+    UserError: as `require_parts`.
 
   Source: Bittner et al., arXiv:2203.09893; windows overlap here by whole frames, so that no time
   is lost at their seams.
   """
-  if missing := missing_part():
-    raise UserError(f"finding notes must have its network; got none: {missing}")
+  require_parts()
   frames, kept = 1 + len(mono) // HOP_SAMPLES, WINDOW_FRAMES - 2 * MARGIN_FRAMES
   starts = HOP_SAMPLES * np.arange(0, frames, kept)
   padded = np.pad(mono, (MARGIN_FRAMES * HOP_SAMPLES, kept * HOP_SAMPLES + WINDOW_SAMPLES))
