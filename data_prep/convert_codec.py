@@ -14,6 +14,7 @@ same tokens: python -m data_prep.convert_codec --from encodec_24khz.th --levels 
 import argparse
 import dataclasses
 import os
+import re
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -39,7 +40,7 @@ from stemgen_jax.codec.decoder import DecoderSpec
 from stemgen_jax.errors import UserError, run_cli
 from stemgen_jax.shell import hub
 from stemgen_jax.shell.flags import build_parser
-from stemgen_jax.shell.folders import make_folder
+from stemgen_jax.shell.folders import cache_folder, make_folder
 
 CONTINUED = " \\\n    "
 
@@ -95,6 +96,29 @@ def convert_codec(
   if other:
     add_decoder(out, out, *other)
   return load_bundle(out)
+
+
+def find_codec(codec: str) -> str:
+  """Returns the bundle that a command's --codec means: a folder, or a published codec by its name.
+
+  What a name means is converted once, into the user's cache, and its licence is said then.
+
+  Raises:
+    UserError: if it cannot be fetched or converted, or there is no cache.
+  """
+  if not hub.is_name(codec) or Path(codec).exists():
+    return codec
+  folder = cache_folder("codecs")
+  if folder is None:
+    raise UserError(
+      f"a codec's name needs a cache folder that can be written; got {codec} without one. Set"
+      " XDG_CACHE_HOME, or give the folder of a bundle."
+    )
+  out = folder / re.sub(r"[^\w.-]", "--", codec.removeprefix(hub.SCHEME), flags=re.ASCII)
+  if not (out / SPEC_FILE).is_file():
+    bundle = convert_codec(codec, out)
+    print(f"{codec}, licence {bundle.spec.licence}, is kept as {out}", file=sys.stderr)
+  return os.fspath(out)
 
 
 def _find(path: str | os.PathLike, flag: str) -> tuple[hub.Snapshot | None, Path]:

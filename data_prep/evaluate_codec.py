@@ -22,6 +22,7 @@ from rich.table import Table
 from data_prep.codec_training.clips import MIX, STEM, Clip, draw_clips
 from data_prep.codecs import opus
 from data_prep.codecs.torch_codec import TorchCodec
+from data_prep.convert_codec import find_codec
 from stemgen_jax.audio.files import Samples, write_audio
 from stemgen_jax.codec.fidelity import evaluate, mel_distance_db, si_sdr_db
 from stemgen_jax.errors import UserError, find_broken, run_cli
@@ -146,8 +147,9 @@ def _distances(row: dict) -> tuple[str, str]:
   def name(value: float, low: float, high: float) -> str:
     return f"{value:.2f} ({low:.2f} to {high:.2f})"
 
-  # SI-SDR has far outliers.
-  return name(*row["mel_distance_db"]["mean"]), name(*row["si_sdr_db"]["median"])
+  return name(*row["mel_distance_db"]["mean"]), name(
+    *row["si_sdr_db"]["median"]
+  )  # which has far outliers
 
 
 def _name_rate(row: dict) -> str:
@@ -257,7 +259,7 @@ def _check(arguments) -> None:
 def main(argv: list[str] | None = None) -> None:
   """Measures the codecs of the command line, and prints the table and its notes."""
   parser = build_parser(__doc__)
-  parser.add_argument("--codec", required=True, nargs="+", type=Path, help="bundles")
+  parser.add_argument("--codec", required=True, nargs="+", help="bundles, or OWNER/NAME")
   parser.add_argument("--roots", required=True, nargs="+", help="folders of songs, Slakh's layout")
   parser.add_argument("--split", default="test")
   parser.add_argument("--out", required=True, type=Path)
@@ -268,7 +270,7 @@ def main(argv: list[str] | None = None) -> None:
   parser.add_argument("--seed", type=int, default=0, help="of the choice of clips")
   arguments = parser.parse_args(argv)
   _check(arguments)
-  codecs = load_codecs(arguments.codec)
+  codecs = load_codecs([Path(find_codec(codec)) for codec in arguments.codec])
   rate_hz = min(arguments.rate, *(codec.decoded_rate_hz for codec in codecs.values()))
   seconds = arguments.seconds
   clips = draw_clips(

@@ -24,6 +24,7 @@ from rich.logging import RichHandler
 
 from data_prep.checks.tables import FIRST
 from data_prep.codecs.backends import load_codec
+from data_prep.convert_codec import find_codec
 from data_prep.corpora import CORPORA, open_corpus
 from data_prep.corpora.types import Corpus
 from data_prep.tokens.augment import draw_augmentation
@@ -188,7 +189,7 @@ def main(argv: list[str] | None = None) -> int:
   accelerated = args.device != "cpu" or args.backend == "jax"
   directory, failed = tokenize_corpus(
     open_corpus(args.corpus, args.root, args.categories),
-    functools.partial(load_codec, args.codec, args.backend, args.device),
+    functools.partial(load_codec, find_codec(args.codec), args.backend, args.device),
     args.out,
     name=args.name,
     settings=TokenSettings(
@@ -233,7 +234,7 @@ def build_arguments() -> argparse.ArgumentParser:
   add = parser.add_argument
   add("--corpus", default="auto", help=f"auto, or one of {', '.join(CORPORA)}")
   add("--root", required=True, metavar="DIR", help="the folder of the corpus")
-  add("--codec", required=True, metavar="BUNDLE", help="a codec bundle")
+  add("--codec", required=True, metavar="BUNDLE", help="a codec bundle, or OWNER/NAME")
   add("--out", required=True, metavar="DIR", help="where datasets go")
   add("--name", help="of the dataset; the corpus' name if not given")
   add("--categories", metavar="FILE", help="a table in the place of corpora/categories.yaml")

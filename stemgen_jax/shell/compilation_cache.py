@@ -1,10 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Compiled functions on disk, so that the second process starts fast."""
 
-import os
-from pathlib import Path
-
 import jax
+
+from stemgen_jax.shell.folders import cache_folder
 
 
 def enable() -> None:
@@ -15,11 +14,8 @@ def enable() -> None:
   """
   if jax.config.values["jax_compilation_cache_dir"] is not None:
     return
-  base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-  folder = base / "stemgen_jax" / "xla"
-  try:
-    folder.mkdir(parents=True, exist_ok=True)
-  except OSError:
+  folder = cache_folder("xla")
+  if folder is None:
     return
   jax.config.update("jax_compilation_cache_dir", str(folder))
   jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)

@@ -3,6 +3,7 @@
 
 import argparse
 import sys
+from pathlib import Path
 from typing import Any, NoReturn
 
 from absl import flags
@@ -31,6 +32,8 @@ def parse_config(parser: argparse.ArgumentParser, kind: type, argv: list[str] | 
       f"flags must be known, and settings given as --config.field=value; got {' '.join(stray)}."
       " See --help."
     )
+  if not Path(arguments.config.partition(":")[0]).is_file():
+    raise UserError(f"--config must be a file of configs/; got {arguments.config}, none.")
   values = flags.FlagValues()
   config_flags.DEFINE_config_file("config", lock_config=True, flag_values=values)
   words = ["", f"--config={arguments.config}", *rest]

@@ -38,6 +38,21 @@ def make_folder(path: Path, what: str) -> None:
     raise UserError(f"{what} must be a folder that can be written; got {path}, which cannot.")
 
 
+def cache_folder(name: str) -> Path | None:
+  """Returns a folder of this project's in the user's cache, made if it is missing.
+
+  That is XDG_CACHE_HOME, or `~/.cache`. None where there is no such place: no home, or one that
+  cannot be written.
+  """
+  try:
+    base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    folder = base / "stemgen_jax" / name
+    folder.mkdir(parents=True, exist_ok=True)
+  except (OSError, RuntimeError):  # a RuntimeError where there is no home
+    return None
+  return folder if os.access(folder, os.W_OK) else None
+
+
 def keep_what_is_read(read: Mapping[str, Path], written: Iterable[Path]) -> None:
   """Refuses to write, or to remove, what a command reads: by any name, through any link.
 

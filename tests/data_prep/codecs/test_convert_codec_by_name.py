@@ -17,7 +17,7 @@ import torch
 from file_server import HubServer, point_at, serving
 from published_codecs import SMALL, SMALLER, edit, export, huggingface
 
-from data_prep.convert_codec import convert_codec
+from data_prep.convert_codec import convert_codec, find_codec
 from stemgen_jax.codec.bundle import load_bundle
 from stemgen_jax.errors import UserError
 
@@ -74,6 +74,24 @@ def test_the_weights_are_those_of_the_folder_whatever_file_holds_them(server, fo
     server.commit = "1" * 40  # which holds PyTorch's file alone
     server.repository.pop("model.safetensors", None)
   assert "pytorch_model.bin" in fetched(server)
+
+
+def test_a_name_is_converted_once_wherever_a_codec_is_asked_for(
+  server, monkeypatch, tmp_path, capsys
+):
+  monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "own"))
+  found = find_codec(NAME)
+  assert load_bundle(found).spec.licence.startswith("cc-by-nc-4.0")
+  assert "cc-by-nc-4.0" in capsys.readouterr().err
+  before = len(server.log)
+  assert find_codec(NAME) == found
+  assert len(server.log) == before
+  assert capsys.readouterr().err == ""
+  assert find_codec(str(tmp_path)) == str(tmp_path)
+  (tmp_path / "file").touch()
+  monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+  with pytest.raises(UserError, match="needs a cache folder that can be written"):
+    find_codec(NAME)
 
 
 def test_a_folder_of_that_name_goes_first(server, folder, monkeypatch, tmp_path):
