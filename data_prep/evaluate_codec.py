@@ -144,12 +144,10 @@ def tabulate(rows: list[dict]) -> list[list[str]]:
 
 
 def _distances(row: dict) -> tuple[str, str]:
-  def name(value: float, low: float, high: float) -> str:
-    return f"{value:.2f} ({low:.2f} to {high:.2f})"
-
-  return name(*row["mel_distance_db"]["mean"]), name(
+  form = "{:.2f} ({:.2f} to {:.2f})".format
+  return form(*row["mel_distance_db"]["mean"]), form(
     *row["si_sdr_db"]["median"]
-  )  # which has far outliers
+  )  # has far outliers
 
 
 def _name_rate(row: dict) -> str:
