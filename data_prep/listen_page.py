@@ -125,7 +125,7 @@ def write_example(example: Sounds, out: Path) -> None:
     axes.specgram(mono, NFFT=2048, noverlap=1536, Fs=example.rate_hz, vmin=-130, vmax=-40)
     axes.set(ylim=(0, min(MOST_HZ, example.rate_hz / 2)), ylabel=kind)
   rows[-1, 0].set(xlabel="s")
-  figure.savefig(out / f"{example.name}.png", dpi=70)
+  figure.savefig(out / f"{example.name}.jpg", dpi=70, pil_kwargs={"quality": 80})
   pyplot.close(figure)
 
 
