@@ -82,6 +82,12 @@ def tokenize_corpus(
     _log.warning("%s: %s", problem.where, problem.what)
   if more := len(corpus.problems[FIRST:]):
     _log.warning("... and %d problems more: data_prep.inspect lists them", more)
+  if not any(stem.category for track in tracks for stem in track.stems):
+    names = sorted({stem.name for track in tracks for stem in track.stems})[:5]
+    raise UserError(
+      f"some stem must be of a known instrument; got none among {', '.join(names)}. Name the files"
+      " after what plays in them, or give --categories; python -m data_prep.inspect lists all."
+    )
   codec = make_codec()
   metadata = describe_dataset(codec, corpus, settings)
 

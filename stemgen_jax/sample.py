@@ -28,7 +28,7 @@ from typing import Any
 
 from rich.console import Console
 
-from stemgen_jax.audio.files import write_audio
+from stemgen_jax.audio.files import find_subtype, write_audio
 from stemgen_jax.config import GUIDANCE_MODES
 from stemgen_jax.data.clips import ACTIVITY_VALUES
 from stemgen_jax.errors import run_cli
@@ -58,13 +58,17 @@ def sample(arguments: argparse.Namespace) -> Iterator[Path]:
     for planned, result in zip(named, results, strict=True):
       folder = out / planned.name
       make_folder(folder, "--out")
-      record = write_result(result, folder, planned.source)
+      stem = planned.read.get("--stem")
+      subtype = find_subtype(stem) if stem else "PCM_16"  # whose samples stay as they are
+      record = write_result(result, folder, planned.source, subtype)
       for take in record["takes"]:
         yield from (folder / file for file in take["files"])
       yield folder / SETTINGS_FILE
 
 
-def write_result(result: Result, folder: Path, source: str) -> dict[str, Any]:
+def write_result(
+  result: Result, folder: Path, source: str, subtype: str = "PCM_16"
+) -> dict[str, Any]:
   """Writes the takes of one context and their settings, which it returns, and says how they are.
 
   The files of an earlier command that are of no take now are removed.
@@ -72,8 +76,8 @@ def write_result(result: Result, folder: Path, source: str) -> dict[str, Any]:
   earlier, takes = read_files(folder), []
   for i, (stem, mix) in enumerate(zip(result.stems, result.mixes, strict=True)):
     files = name_take(i)
-    for file, samples in zip(files, (stem, mix), strict=True):
-      write_audio(folder / file, samples, result.sample_rate)
+    write_audio(folder / files[0], stem, result.sample_rate, subtype)
+    write_audio(folder / files[1], mix, result.sample_rate)
     takes.append({"files": files, **result.metadata["takes"][i]})
   record = {"context": source, **result.metadata, "takes": takes}
   for file in earlier - {file for take in takes for file in take["files"]}:

@@ -30,6 +30,7 @@ from stemgen_jax.errors import UserError, run_cli
 from stemgen_jax.model import sharding
 from stemgen_jax.model.network import Model, build
 from stemgen_jax.shell.flags import build_parser, parse_config
+from stemgen_jax.shell.folders import refuse_patterns
 from stemgen_jax.training.audition import build_audition
 from stemgen_jax.training.checkpoint import abstract_like, hush_closed_loops
 from stemgen_jax.training.codebook_init import read_codebooks
@@ -56,6 +57,7 @@ def train(config: Config, workdir: Path, init_from: str | os.PathLike | None = N
       another model or cannot be written, or the loss stays not finite.
   """
   config.validate()
+  refuse_patterns(workdir, "--workdir")
   check_data(config)
   dataset = Dataset.open(config.data.path)
   mesh = sharding.build_mesh(config.mesh)

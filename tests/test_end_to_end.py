@@ -347,6 +347,27 @@ def test_takes_of_an_earlier_command_are_replaced(chain, tmp_path):
   assert found == ["mine.wav", "settings.json", "take_00.wav", "take_00_mix.wav"]
 
 
+@pytest.mark.parametrize(
+  ("subtype", "channels", "peak"),
+  [("PCM_16", 1, 1.0), ("PCM_24", 2, 1.0), ("FLOAT", 2, 4.0), ("FLOAT", 1, 0.1)],
+)
+def test_samples_that_are_kept_stay_as_they_are(chain, tmp_path, subtype, channels, peak):
+  rng = np.random.default_rng(0)
+  frames = soundfile.info(chain / "loop.wav").frames
+  noise = np.clip(rng.normal(0, peak / 2, (frames, channels)), -peak, peak * (1 - 2**-15))
+  soundfile.write(tmp_path / "stem.wav", noise, RATE_HZ, subtype=subtype)
+  words = words_of(chain, tmp_path / "out", stem=tmp_path / "stem.wav", takes=1)
+  sample.main([*words, "--keep", "0:00-0:01"])
+  info = soundfile.info(tmp_path / "out/take_00.wav")
+  assert (info.subtype, info.channels) == (subtype, channels)
+  (old, _), (new, _) = (soundfile.read(tmp_path / name) for name in ("stem.wav", "out/take_00.wav"))
+  old, new = (np.atleast_2d(x.T) for x in (old, new))
+  np.testing.assert_array_equal(new[:, :RATE_HZ], old[:, :RATE_HZ])
+  assert np.abs(new[:, 2 * RATE_HZ :]).max() <= 1.0
+  mix, _ = soundfile.read(tmp_path / "out/take_00_mix.wav")
+  assert np.abs(mix).max() < 1.0
+
+
 def test_what_is_read_is_never_written_over(chain, tmp_path, capsys):
   out = tmp_path / "out"
   sample.main(words_of(chain, out, takes=2))

@@ -52,7 +52,7 @@ class Folder(Reader):
     """
     self.problems = []
     tracks = []
-    has_splits = any(path.name.lower() in _SPLIT_NAMES for path in list_folders(self._root))
+    has_splits = any(_is_split(path) for path in list_folders(self._root))
     for folder, files in _find_songs(self._root):
       parts = folder.relative_to(self._root).parts
       split = _SPLIT_NAMES.get(parts[0].lower()) if has_splits and parts else None
@@ -134,6 +134,12 @@ class Folder(Reader):
       if len(names) > 1:
         told = f"{', '.join(sorted(names))} are read as songs, put a song's files in one folder"
         self._report(parent, f"folders of instruments: {told}")
+
+
+def _is_split(folder: Path) -> bool:
+  """Returns whether a folder is a split: named so, and without audio of its own, as a song has."""
+  own = (path.suffix.lower() in AUDIO_SUFFIXES for path in list_folder(folder))
+  return folder.name.lower() in _SPLIT_NAMES and not any(own)
 
 
 def _is_mix(words: Sequence[str]) -> bool:

@@ -9,7 +9,14 @@ from typing import Any
 import yaml
 
 from data_prep.corpora.category_map import CategoryMap
-from data_prep.corpora.layout import Reader, drop_repeats, find_audio, list_folders, require_songs
+from data_prep.corpora.layout import (
+  Reader,
+  drop_repeats,
+  find_audio,
+  hash_split,
+  list_folders,
+  require_songs,
+)
 from data_prep.corpora.types import INSTRUMENT, SPLITS, AudioFile, Problem, Stem, Track
 from stemgen_jax.errors import UserError
 
@@ -22,6 +29,7 @@ _MD5 = re.compile(r"[0-9a-f]{32}")
 class Slakh(Reader):
   """Slakh2100 and all that is laid out like it: `SPLIT/TrackNNNNN/{metadata.yaml, stems/*.flac}`.
 
+  BabySlakh has no folders of splits: there a song's split is a hash of its name, 80 % train.
   Folders other than the three splits are left out: `omitted` holds songs that repeat others and
   would leak between splits. So are a song's copies in other splits, known by the MD5 of its MIDI
   file, stems that the metadata says were not rendered or that have no file, and known bad ones.
@@ -43,8 +51,7 @@ class Slakh(Reader):
   @staticmethod
   def recognises(root: Path) -> bool:
     """Returns whether a folder is laid out so."""
-    folders = (folder for split in SPLITS for folder in list_folders(root / split))
-    return any((folder / "metadata.yaml").is_file() for folder in folders if _is_track(folder))
+    return any((folder / "metadata.yaml").is_file() for _, folder in _list_tracks(root))
 
   def tracks(self) -> list[Track]:
     """Returns the songs, sorted by split and id.
@@ -54,22 +61,21 @@ class Slakh(Reader):
     """
     self.problems = []
     tracks, hashes, counts = [], {}, dict.fromkeys(SPLITS, 0)
-    for split in SPLITS:
-      for folder in filter(_is_track, list_folders(self._root / split)):
-        counts[split] += 1
-        try:
-          metadata = read_slakh_metadata(folder / "metadata.yaml")
-        except UserError as error:
-          self._report(folder, f"metadata cannot be read: {error} The song is left out.")
-          continue
-        if stems := self._read_stems(folder, metadata):
-          if _MD5.fullmatch(str(metadata.get("UUID"))):
-            hashes[len(tracks)] = [metadata["UUID"]]
-          # The id is the folder's name: Track00616's `audio_dir` names another track
-          # (github.com/ethman/slakh-utils/issues/25).
-          tracks.append(Track(folder.name, split, stems))
-        else:
-          self._report(folder, "no stems: the song is left out")
+    for split, folder in _list_tracks(self._root):
+      counts[split] += 1
+      try:
+        metadata = read_slakh_metadata(folder / "metadata.yaml")
+      except UserError as error:
+        self._report(folder, f"metadata cannot be read: {error} The song is left out.")
+        continue
+      if stems := self._read_stems(folder, metadata):
+        if _MD5.fullmatch(str(metadata.get("UUID"))):
+          hashes[len(tracks)] = [metadata["UUID"]]
+        # The id is the folder's name: Track00616's `audio_dir` names another track
+        # (github.com/ethman/slakh-utils/issues/25).
+        tracks.append(Track(folder.name, split, stems))
+      else:
+        self._report(folder, "no stems: the song is left out")
     if counts == _ORIGINAL and not (self._root / "omitted").exists():
       what = "original split: songs leak between its splits, take the redux split"
       self.problems.append(Problem(".", what))
@@ -100,6 +106,15 @@ class Slakh(Reader):
       known = {} if category is None else {INSTRUMENT: category}
       stems.append(Stem(str(name), (AudioFile(path),), known))
     return tuple(stems)
+
+
+def _list_tracks(root: Path) -> list[tuple[str, Path]]:
+  """Returns the folders of songs and their splits: without folders of splits, by a hash."""
+  placed = [(split, folder) for split in SPLITS for folder in list_folders(root / split)]
+  placed = [(split, folder) for split, folder in placed if _is_track(folder)]
+  if placed:
+    return placed
+  return [(hash_split(folder.name), folder) for folder in list_folders(root) if _is_track(folder)]
 
 
 def _is_track(folder: Path) -> bool:

@@ -20,6 +20,8 @@ from stemgen_jax.shell.folders import appearing
 
 Samples = Float[np.ndarray, "_channels _samples"]  # of no set number, so each array its own
 BLOCK_S = 10.0  # of what `read_blocks` holds at once
+CANCELLED = 1e-3  # of the channels' power: less of it in their mean is 30 dB lost
+SUBTYPES = {"PCM_16": (16, np.int16), "PCM_24": (24, np.int32), "FLOAT": (32, np.float32)}
 NO_LENGTH = 2**62  # libsndfile says more of a FLAC that was written to a pipe
 
 
@@ -133,28 +135,74 @@ def check_finite(samples: Float[np.ndarray, "_samples _channels"], path: str | o
 
 
 def convert_audio(samples: Samples, rate_hz: int, to_rate_hz: int, to_channels: int) -> Samples:
-  """Returns the samples at another rate and channel count (mean to mono, copies to stereo)."""
+  """Returns the samples at another rate and channel count, to that by way of `to_mono`."""
   if len(samples) != to_channels:
-    samples = np.repeat(samples.mean(axis=0, keepdims=True), to_channels, axis=0)
+    samples = np.repeat(to_mono(samples), to_channels, axis=0)
   if rate_hz != to_rate_hz:
     samples = soxr.resample(samples.T, rate_hz, to_rate_hz, quality="HQ").T
   return np.ascontiguousarray(samples, dtype=np.float32)
 
 
-def write_audio(path: str | os.PathLike, samples: Samples, rate_hz: int) -> None:
-  """Writes samples as 16-bit PCM; the file appears whole or not at all (format by suffix)."""
-  write_blocks(path, [samples], rate_hz, len(samples))
+def to_mono(samples: Samples) -> Samples:
+  """Returns the mean of the channels, [1, samples]; of channels that cancel, the first.
+
+  A side of opposite sign, as some microphones and wideners leave it, is heard in stereo, and would
+  be silence in its mean.
+  """
+  mean = samples.mean(axis=0, keepdims=True)
+  heard, left = (float(np.square(x, dtype=np.float64).mean()) for x in (samples, mean))
+  return samples[:1] if left < CANCELLED * heard else mean
+
+
+def write_audio(
+  path: str | os.PathLike, samples: Samples, rate_hz: int, subtype: str = "PCM_16"
+) -> None:
+  """Writes samples; the file appears whole or not at all (format by suffix).
+
+  Args:
+    path: the file.
+    samples: what to write.
+    rate_hz: their rate.
+    subtype: of SUBTYPES; a WAV with samples above full scale is FLOAT, so that none is clipped.
+  """
+  if Path(path).suffix == ".wav" and samples.size and np.abs(samples).max() > 1.0:
+    subtype = "FLOAT"
+  write_blocks(path, [samples], rate_hz, len(samples), subtype)
+
+
+def find_subtype(path: str | os.PathLike) -> str:
+  """Returns the one of SUBTYPES that keeps the samples of a file as `read_audio` gives them."""
+  with open_audio(path) as file:
+    if file.subtype in ("PCM_24", "PCM_32", "FLOAT", "DOUBLE"):
+      return "PCM_24" if file.subtype == "PCM_24" else "FLOAT"
+    return "PCM_16"
 
 
 def write_blocks(
-  path: str | os.PathLike, blocks: Iterable[Samples], rate_hz: int, channels: int
+  path: str | os.PathLike,
+  blocks: Iterable[Samples],
+  rate_hz: int,
+  channels: int,
+  subtype: str = "PCM_16",
 ) -> None:
-  """Writes blocks of samples, one after the other, as `write_audio`."""
+  """Writes blocks of samples, one after the other, as `write_audio`; PCM is clipped."""
   path = Path(path)
   with (
     appearing(path) as partial,
-    soundfile.SoundFile(partial, "w", rate_hz, channels, "PCM_16") as file,
+    soundfile.SoundFile(partial, "w", rate_hz, channels, subtype) as file,
   ):
     for samples in blocks:
-      # Rounded here: libsndfile rounds down, and what was read would not be written again.
-      file.write(np.clip(np.rint(samples.T * 2.0**15), -(2**15), 2**15 - 1).astype(np.int16))
+      file.write(_to_stored(samples.T, subtype))
+
+
+def _to_stored(samples: np.ndarray, subtype: str) -> np.ndarray:
+  """Returns samples as libsndfile is to store them.
+
+  Rounded here: libsndfile rounds down, and what was read would not be written again.
+  """
+  if subtype == "FLOAT":
+    return samples
+  bits, kind = SUBTYPES[subtype]
+  top = 2.0 ** (bits - 1)
+  whole = np.clip(np.rint(samples.astype(np.float64) * top), -top, top - 1).astype(kind)
+  return whole << 8 if bits == 24 else whole  # in the upper bits of 32

@@ -40,20 +40,20 @@ class Context:
 
 
 def place_stem(
-  stem: Samples, context: Context, level_lu: float | None
+  stem: Samples, context: Context, level_lu: float | None, kept: bool = False
 ) -> tuple[Samples, dict[str, float | None]]:
   """Returns the stem at `level_lu` over the context's loudness, and what was done to it.
 
   Loudness is that of the stem as `mix_stem` lets it be heard: in two channels a mono stem is 3 LU
-  louder than alone. None leaves its level; true peaks are held in either case. Silence has no
-  loudness: None.
+  louder than alone. None leaves its level. True peaks are held, but where samples of it are `kept`,
+  which stay as they are. Silence has no loudness: None.
   """
   gain_db, rate_hz = 0.0, context.rate_hz
   if level_lu is not None:
     heard_lufs = loudness.measure_lufs(spread(stem, len(context.samples)), rate_hz)
     gain_db = loudness.place(heard_lufs, context.lufs + level_lu)
   placed = loudness.amplify(stem, gain_db)
-  held_db = loudness.guard(placed, rate_hz)
+  held_db = 0.0 if kept else loudness.guard(placed, rate_hz)
   placed = loudness.amplify(placed, held_db)
   return placed, {
     "gain_db": gain_db + held_db,
@@ -84,11 +84,13 @@ def spread(stem: Samples, channels: int) -> Samples:
 def splice(new: Samples, old: Samples, keep_s: list[tuple[float, float]], rate_hz: int) -> Samples:
   """Returns `new` with the samples of `old` in the stretches to keep, all of them as they are.
 
-  Old and new fade into each other outside of the stretches. `old` is brought to the channels of
-  `new`; beyond its end its last sample is held for the length of the fade.
+  Old and new fade into each other outside of the stretches. `new` is held below full scale, and
+  brought to the channels of `old`; beyond its end its last sample is held for the length of the
+  fade.
   """
+  new = loudness.amplify(new, loudness.guard(new, rate_hz))
   if len(old) != len(new):
-    old = np.repeat(old.mean(axis=0, keepdims=True), len(new), axis=0)
+    new = np.repeat(new.mean(axis=0, keepdims=True), len(old), axis=0)
   length = min(old.shape[1], new.shape[1])
   share = np.zeros(new.shape[1], np.float32)  # of the old
   fade = max(1, round(FADE_S * rate_hz))

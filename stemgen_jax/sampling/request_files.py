@@ -92,7 +92,7 @@ def _name_files(given: dict[str, Any]) -> dict[str, Path]:
 def read_lines(path: Path, flag: str) -> Iterator[tuple[int, Any]]:
   """Yields the number and the value of every line of a JSONL file, a flag's, that is not empty."""
   try:
-    lines = path.read_text(encoding="utf-8").splitlines()
+    lines = path.read_text(encoding="utf-8-sig").splitlines()  # some editors begin with a mark
   except (OSError, UnicodeDecodeError) as error:
     raise UserError(f"{flag} must be a text file of JSON lines; got {path} ({error}).") from error
   found = [(number, line) for number, line in enumerate(lines, 1) if line.strip()]

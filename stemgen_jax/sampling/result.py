@@ -22,7 +22,7 @@ class Result:
   """Stems for one context, at its rate and of its length.
 
   Attributes:
-    stems: the stem of each take, true peaks at -1 dBTP or below.
+    stems: the stem of each take, true peaks at -1 dBTP or below but for samples that are kept.
     mixes: each over the context, likewise.
     codes: the tokens of each.
     sample_rate: in Hz.
@@ -61,7 +61,7 @@ def finish(
     stem = transcode.decode(codec, own, heard)
     if request.stem is not None:
       stem = mixing.splice(stem, request.stem, list(request.keep_s), rate_hz)
-    stem, placed = mixing.place_stem(stem, context, request.level_lu)
+    stem, placed = mixing.place_stem(stem, context, request.level_lu, kept=request.stem is not None)
     mix, mixed = mixing.mix_stem(stem, context)
     told = {"context_gain_db": heard.gain_db, "listening_score_nats": float(score)}
     takes.append({**placed, **mixed, **told, **mixing.describe(stem, context, request.loop)})

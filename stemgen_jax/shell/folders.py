@@ -12,6 +12,7 @@ from typing import Any
 
 from stemgen_jax.errors import UserError
 
+_GLOB = re.compile(r"[\[\]*?]")  # signs by which libraries match names
 _ADDRESS = re.compile(r"[a-z0-9]{2,}:/")  # a Path has lost one slash of gs://
 
 
@@ -82,6 +83,19 @@ def _stat(path: Path) -> os.stat_result | None:
     return path.stat()
   except OSError:
     return None
+
+
+def refuse_patterns(path: Path, what: str) -> None:
+  """Raises a UserError if a path, or a folder above it, has a sign that names are matched by.
+
+  The checkpoint library looks its files up so, finds none, and says nothing.
+  """
+  whole = os.path.abspath(path)
+  if signs := sorted(set(_GLOB.findall(whole))):
+    raise UserError(
+      f"{what} must have no {' or '.join(signs)} in its path, which the checkpoint library cannot"
+      f" take; got {whole}. Choose or rename the folder."
+    )
 
 
 def write_text(path: Path, text: str) -> None:

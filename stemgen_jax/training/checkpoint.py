@@ -23,6 +23,7 @@ from stemgen_jax.config import Config, from_dict
 from stemgen_jax.errors import UserError
 from stemgen_jax.model import sharding
 from stemgen_jax.model.network import build
+from stemgen_jax.shell.folders import refuse_patterns
 from stemgen_jax.training.digests import find_damage, set_aside, write_digest
 from stemgen_jax.training.model_bundle import is_model, load_model, locate
 from stemgen_jax.training.step import TrainState
@@ -176,6 +177,7 @@ def load_average(workdir: str | os.PathLike, mesh: Mesh) -> tuple[Config, Params
   if is_model(place):
     config, params, meta = load_model(place, mesh)
     return config, params, {**meta, "checkpoint": name}
+  refuse_patterns(place, "--checkpoint")
   folder = place.resolve() / "checkpoints"
   manager = None
   if folder.is_dir():

@@ -32,7 +32,7 @@ class TrainConsole:
   def say(self, text: str) -> None:
     """Prints a line above the bar."""
     if self._enabled:
-      self._bar.console.print(text, soft_wrap=True, highlight=False)
+      self._bar.console.print(text, soft_wrap=True, highlight=False, markup=False)
 
   def tell_step(self, step: int, scalars: dict[str, float]) -> None:
     """Prints how training stands."""

@@ -9,6 +9,8 @@ from typing import BinaryIO
 from stemgen_jax.audio.headers.view import UNKNOWN_SIZE, Mended, view
 
 FORMATS = (b"RIFF", b"RF64", b"BW64")
+_NAMES = (b"LIST", b"JUNK", b"junk", b"FLLR", b"PAD ", b"bext", b"cue ", b"smpl", b"id3 ", b"ID3 ",
+          b"fact", b"PEAK", b"iXML", b"acid", b"inst", b"axml", b"_PMX")  # fmt: skip
 
 
 def mend_wav(path: Path, file: BinaryIO, kind: bytes) -> Mended:
@@ -44,14 +46,19 @@ def mend_wav(path: Path, file: BinaryIO, kind: bytes) -> Mended:
 
 
 def _are_chunks(file: BinaryIO, at: int, end: int) -> bool:
-  """Whether all that follows the sound, up to the end, can be chunks: a name and a size each."""
+  """Whether all that follows the sound, up to the end, can be chunks: a name and a size each.
+
+  One with a usual name may be cut short.
+  """
   while at < end:
     file.seek(at)
     header = file.read(8)
     if len(header) < 8:
       return at > end - 2 or not header.strip(b"\0")  # what pads the last chunk
     name, size = struct.unpack("<4sI", header)
-    if not all(32 <= byte < 127 for byte in name) or at + 8 + size > end + 1:
+    if name not in _NAMES and (
+      not all(32 <= byte < 127 for byte in name) or at + 8 + size > end + 1
+    ):
       return False
     at += 8 + size + size % 2
   return True

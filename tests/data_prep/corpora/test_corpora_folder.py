@@ -156,3 +156,13 @@ def test_nothing_to_use(tmp_path):
     UserError, match=r"folder root must hold folders of audio.*song/mix.wav: a mi"
   ):
     open_corpus("folder", tmp_path).tracks()
+
+
+def test_a_song_that_is_called_as_a_split_is_a_song(tmp_path):
+  write_songs(tmp_path, Test="bass.wav, drums.wav", other="bass.wav, piano.wav", val="keys.wav")
+  assert sorted(track.id for track in open_corpus("folder", tmp_path).tracks()) == [
+    "Test", "other", "val"
+  ]  # fmt: skip
+  write_songs(tmp_path / "train", song="bass.wav")  # now there are splits
+  tracks = open_corpus("folder", tmp_path).tracks()
+  assert ("song", "train") in [(track.id, track.split) for track in tracks]

@@ -7,7 +7,8 @@ import pytest
 from small_trees import edit_metadata, edit_stems, tell
 from small_trees import write_slakh_song as write_song
 
-from data_prep.corpora import open_corpus
+from data_prep.corpora import open_corpus, recognise_corpus
+from data_prep.corpora.layout import hash_split
 from data_prep.corpora.slakh import read_slakh_metadata
 from stemgen_jax.errors import UserError
 
@@ -174,3 +175,16 @@ def test_bad_roots_are_named(tmp_path):
   (folder / "metadata.yaml").unlink()
   with pytest.raises(UserError, match=f"no track that can be used, as train/Track00000:.*{folder}"):
     open_corpus("slakh", tmp_path).tracks()
+
+
+def test_a_corpus_without_folders_of_splits_is_slakh_too(tmp_path):
+  """As BabySlakh is: twenty songs side by side."""
+  for i in range(1, 21):
+    write_song(tmp_path, "", f"Track{i:05d}")
+  assert recognise_corpus(tmp_path) == "slakh"
+  tracks = open_corpus("auto", tmp_path).tracks()
+  assert len(tracks) == 20
+  assert {track.id: track.split for track in tracks} == {
+    f"Track{i:05d}": hash_split(f"Track{i:05d}") for i in range(1, 21)
+  }
+  assert {"train"} < {track.split for track in tracks}

@@ -34,7 +34,7 @@ from stemgen_jax.codec.bundle import DEMO_BUNDLE
 from stemgen_jax.config import DataConfig
 from stemgen_jax.data.loader import make_loader
 from stemgen_jax.data.records import Dataset
-from stemgen_jax.errors import UserError
+from stemgen_jax.errors import UserError, run_cli
 
 
 def test_corpus_to_shards(corpus, tmp_path):
@@ -376,3 +376,14 @@ def test_help_opens_with_an_example(capsys):
   assert "\n\nexample: python -m data_prep.tokenize --corpus" in capsys.readouterr().out
   with pytest.raises(UserError, match="--batch: must be a whole number above 0; got '0'"):
     tokenize.main(["--corpus=a", "--root=b", "--codec=c", "--out=d", "--batch=0"])
+
+
+def test_a_corpus_of_unknown_instruments_is_refused_before_it_is_encoded(tmp_path, capsys):
+  for song in ("one", "two"):
+    (tmp_path / "music" / song).mkdir(parents=True)
+    soundfile.write(tmp_path / f"music/{song}/Audio 1.wav", np.zeros(8000), 8000)
+  words = ["--root", tmp_path / "music", "--codec", DEMO_BUNDLE, "--out", tmp_path / "shards"]
+  assert run_cli(lambda: tokenize.main([str(word) for word in words])) == 2
+  complaint = capsys.readouterr().err
+  assert "some stem must be of a known instrument; got none among Audio 1" in complaint
+  assert not (tmp_path / "shards").exists()
