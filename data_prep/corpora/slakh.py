@@ -110,11 +110,12 @@ class Slakh(Reader):
 
 def _list_tracks(root: Path) -> list[tuple[str, Path]]:
   """Returns the folders of songs and their splits: without folders of splits, by a hash."""
-  placed = [(split, folder) for split in SPLITS for folder in list_folders(root / split)]
-  placed = [(split, folder) for split, folder in placed if _is_track(folder)]
-  if placed:
-    return placed
-  return [(hash_split(folder.name), folder) for folder in list_folders(root) if _is_track(folder)]
+  found: list[tuple[str, Path]] = []
+  for split in SPLITS:
+    found += [(split, folder) for folder in list_folders(root / split) if _is_track(folder)]
+  if not found:
+    found += [(hash_split(song.name), song) for song in list_folders(root) if _is_track(song)]
+  return found
 
 
 def _is_track(folder: Path) -> bool:
