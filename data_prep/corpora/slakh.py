@@ -60,7 +60,8 @@ class Slakh(Reader):
       UserError: if the root holds no song that can be used.
     """
     self.problems = []
-    tracks, hashes, counts = [], {}, dict.fromkeys(SPLITS, 0)
+    tracks, hashes = [], {}
+    counts: dict[str, int] = dict.fromkeys(SPLITS, 0)
     for split, folder in _list_tracks(self._root):
       counts[split] += 1
       try:
