@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """FLAC that does not say its length, as encoders write it to a pipe."""
 
+import functools
 import io
 import struct
 from pathlib import Path
@@ -59,9 +60,19 @@ def _end_of_flac(frame: bytes, block_size: int) -> int | None:
 
 def _crc(data: bytes, polynomial: int, bits: int) -> int:
   """Returns the remainder of a cyclic redundancy check, which starts at 0."""
-  top, whole, value = 1 << bits - 1, (1 << bits) - 1, 0
+  table, whole, value = _tabulate(polynomial, bits), (1 << bits) - 1, 0
   for byte in data:
-    value ^= byte << bits - 8
+    value = (value << 8 ^ table[value >> bits - 8 ^ byte]) & whole
+  return value
+
+
+@functools.cache
+def _tabulate(polynomial: int, bits: int) -> tuple[int, ...]:
+  """Returns the remainder of each byte."""
+  top, whole, rows = 1 << bits - 1, (1 << bits) - 1, []
+  for byte in range(256):
+    value = byte << bits - 8
     for _ in range(8):
       value = (value << 1 ^ polynomial if value & top else value << 1) & whole
-  return value
+    rows.append(value)
+  return tuple(rows)
