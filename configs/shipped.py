@@ -56,6 +56,7 @@ def get_config() -> Config:
     ),
     sample=SampleConfig(
       steps=(24, 1, 1, 1),
+      w_s=1.0,  # ten times the paper's: half the distance to real stems (configs/README.md)
       guidance_mode="nested",
       guidance={"instrument": 2.0, "context": 3.0},
       guided_levels=1,
