@@ -100,9 +100,13 @@ def measure_adherence(
 
   The pairs are divided in halves: R and R' come from one half of the songs, what is judged from the
   other, so that the true pairs are not compared with themselves. By the Fréchet distance; the
-  interval is over the songs judged.
+  interval is over the songs judged. None where a half has fewer than two embeddings.
   """
   first = np.isin(songs, np.unique(songs)[::2])
+  counts = np.array([len(part) for part in sets["true"]])
+  if min(counts[first].sum(), counts[~first].sum()) < 2:
+    none = {"mean": None, "low": None, "high": None}
+    return [{"set": name, "APA": none} for name in sets]
   true, mismatched = (
     np.concatenate([part for part, there in zip(sets[name], first, strict=True) if there])
     for name in ("true", "other")
@@ -126,10 +130,11 @@ def find_telling(rows: Sequence[dict[str, Any]]) -> dict[str, bool]:
   The floor of FAD and KAD is chance, that of APA another song's stems.
   """
   of = {row["set"]: row for row in rows}
+  low, high = of["true"]["APA"]["low"], of["other"]["APA"]["high"]
   return {
     "FAD": of["true"]["FAD"]["high"] < of["chance"]["FAD"]["low"],
     "KAD": of["true"]["KAD"]["high"] < of["chance"]["KAD"]["low"],
-    "APA": of["true"]["APA"]["low"] > of["other"]["APA"]["high"],
+    "APA": low is not None and high is not None and low > high,
   }
 
 

@@ -91,8 +91,10 @@ def label_of(row: dict[str, Any]) -> str:
   return f"{row['name']}{unit} {'↑' if row['higher'] else '↓'}"
 
 
-def distance_of(found: dict[str, float]) -> str:
-  """Returns a distance of sets with its interval."""
+def distance_of(found: dict[str, float | None]) -> str:
+  """Returns a distance of sets with its interval, or nothing where there is none."""
+  if found["mean"] is None:
+    return ""
   return f"{found['mean']:.4g} ({found['low']:.4g}, {found['high']:.4g})"
 
 

@@ -24,6 +24,7 @@ from stemgen_jax.evaluate.metrics.embeddings import Embedding
 from stemgen_jax.evaluate.metrics.fit import align
 from stemgen_jax.evaluate.metrics.mirdd import count_bins, measure_floor, measure_mirdd
 from stemgen_jax.evaluate.metrics.mix_bins import LEFT_OUT, describe_mix
+from stemgen_jax.evaluate.page import distance_of
 from stemgen_jax.pages.markdown import table
 from stemgen_jax.sampling.request_files import read_lines
 from stemgen_jax.shell.folders import write_text
@@ -107,18 +108,18 @@ def tabulate_protocol(results: dict[str, Any]) -> str:
   rows = []
   for name, sets in found["fad"].items():
     paper = PAPER["FAD (VGGish)"] if name == "vggish" else ("", "")
-    rows.append([f"FAD-{name} ↓", "", *(_interval(sets[s]) for s in JUDGED), *paper])
+    rows.append([f"FAD-{name} ↓", "", *(distance_of(sets[s]) for s in JUDGED), *paper])
   for name, floor in found["floor"].items():
     label = f"{name} ↓" if name == "MIRDD" else f"of it, {name}"
-    own = (_interval(found["mirdd"][s][name]) for s in JUDGED)
+    own = (distance_of(found["mirdd"][s][name]) for s in JUDGED)
     rows.append([label, f"{floor:.3f}", *own, *PAPER.get(name, ("", ""))])
   lines = table(
     ["figure", "floor", "model", "another song's", "the paper's best", "its naive"], rows
   )
-  rows = [["Beat-F ↑", *(_interval(found["beat_f"][s]) for s in (*JUDGED, TRUE))]]
+  rows = [["Beat-F ↑", *(distance_of(found["beat_f"][s]) for s in (*JUDGED, TRUE))]]
   if found["cocola"]:
     of = {row["set"]: row for row in found["cocola"]}
-    rows.append(["COCOLA ↑", *(_interval(of[s]) for s in (*JUDGED, TRUE))])
+    rows.append(["COCOLA ↑", *(distance_of(of[s]) for s in (*JUDGED, TRUE))])
   lines += ["", *table(["figure", "model", "another song's", "true"], rows)]
   left = "; ".join(f"{name} ({reason})" for name, reason in LEFT_OUT.items())
   lines += [
@@ -131,9 +132,3 @@ def tabulate_protocol(results: dict[str, Any]) -> str:
     f"Descriptors of the paper that are left out: {left}.",
   ]
   return "\n".join(lines) + "\n"
-
-
-def _interval(found: dict[str, Any]) -> str:
-  if found["mean"] is None:
-    return ""
-  return f"{found['mean']:.4g} ({found['low']:.4g}, {found['high']:.4g})"

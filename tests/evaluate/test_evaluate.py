@@ -37,7 +37,6 @@ def run(stemgen, tmp_path, monkeypatch):
       "split": "train",
       "examples": 4,
       "out": tmp_path / out,
-      "seed": 1,
     } | changes
     evaluate.main([word for key, value in flags.items() for word in (f"--{key}", str(value))])
     return json.loads((tmp_path / out / "report.json").read_text())
@@ -179,6 +178,12 @@ def test_distances_to_real_music_order_the_sets():
     {**row, "set": {"true": "chance", "chance": "true"}.get(row["set"], row["set"])} for row in both
   ]
   assert not find_telling(upside_down)["FAD"]
+
+
+def test_adherence_needs_two_songs_in_halves():
+  parts = [np.ones((1, 4)), np.zeros((3, 4))]
+  found = measure_adherence({"true": parts, "other": parts}, np.array(["a", "b"]))
+  assert [row["APA"]["mean"] for row in found] == [None, None]
 
 
 def test_few_songs_are_not_judged():
