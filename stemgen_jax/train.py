@@ -93,6 +93,10 @@ def train(config: Config, workdir: Path, init_from: str | os.PathLike | None = N
       state = jax.jit(init, out_shardings=shardings)(*arguments)
     else:
       state = checkpoints.restore(abstract)
+      if init_from:
+        record.say(
+          f"goes on from its own step {int(state.step)}: --init_from {init_from} is not read"
+        )
       told = checkpoints.read_meta()
       record.set_state(told["log"])
       if "patience" in told:

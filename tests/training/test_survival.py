@@ -281,7 +281,7 @@ def test_processes_together_are_one_run(environment, tmp_path, count):
   np.testing.assert_allclose(curve(alone)[16]["loss"], curve(together)[16]["loss"], atol=1e-4)
 
 
-def test_fine_tuning_starts_from_another_runs_average(tiny_config, tmp_path):
+def test_fine_tuning_starts_from_another_runs_average(tiny_config, tmp_path, capsys):
   config = tiny_config()
   train(config, tmp_path / "first")
   config.optim.steps, config.optim.warmup_steps = 1, 0
@@ -292,6 +292,9 @@ def test_fine_tuning_starts_from_another_runs_average(tiny_config, tmp_path):
     jax.device_get(state.params),
     average(tmp_path / "first")[0],
   )
+  assert "--init_from" not in capsys.readouterr().err
+  train(config, tmp_path / "second", init_from=tmp_path / "first")
+  assert "goes on from its own step 1: --init_from" in capsys.readouterr().err
   with pytest.raises(
     UserError, match=r"--init_from .* must hold the same model.*dim was 32, got 64"
   ):
