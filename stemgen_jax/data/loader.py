@@ -6,6 +6,7 @@ alone; a batch of all processes together is the same whatever their number.
 """
 
 import logging
+import os
 import sys
 from collections.abc import Sequence
 
@@ -19,6 +20,9 @@ from stemgen_jax.data.clips import ACTIVITY
 from stemgen_jax.data.examples import PairTarget
 from stemgen_jax.data.records import ClipSource, Dataset
 from stemgen_jax.errors import UserError
+
+SHARED_MEMORY = "/dev/shm"
+AHEAD = 4  # batches of each worker that wait there
 
 
 def make_loader(
@@ -78,7 +82,30 @@ def make_loader(
   if num_epochs is not None:
     steps = -(-len(usable) * num_epochs // (rows * shares))
   mine = batches.slice(slice(share, None, shares)).slice(slice(steps))
-  return BatchIterator(mine, config.workers)
+  batch_bytes = 8 * rows * config.crop_frames * dataset.metadata.n_levels  # two int32 arrays
+  return BatchIterator(mine, choose_workers(config.workers, batch_bytes))
+
+
+def choose_workers(workers: int, batch_bytes: int) -> int:
+  """Returns the worker processes asked for; 0 if this machine's shared memory has no room for them.
+
+  They hand on batches through it, and die where it is full: Docker gives 64 MB unless told
+  otherwise. Reading then happens in the training process, and the log says so.
+  """
+  needed = AHEAD * workers * batch_bytes
+  try:
+    found = os.statvfs(SHARED_MEMORY)
+  except OSError:  # not on this system
+    return workers
+  free = found.f_bavail * found.f_frsize
+  if needed <= free:
+    return workers
+  logging.getLogger(__name__).warning(
+    "data.workers=%d need %d MB of shared memory and %s has %d MB: reading goes on in this process."
+    " Start the container with --shm-size=1g.",
+    *(workers, -(-needed // 2**20), SHARED_MEMORY, free // 2**20),
+  )
+  return 0
 
 
 def find_usable(

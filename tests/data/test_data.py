@@ -3,6 +3,7 @@
 
 import dataclasses
 import logging
+import types
 
 import numpy as np
 import pytest
@@ -414,3 +415,19 @@ def test_a_model_may_use_some_sources(tmp_path):
     assert np.array_equal(some["target"], both["target"])
   with pytest.raises(UserError, match=r"sources must be among .*; got \['mood'\]"):
     load(dataset, sources=("mood",))
+
+
+@pytest.mark.parametrize(("free_mb", "workers"), [(1024, 4), (64, 0), (None, 4)])
+def test_workers_without_room_in_shared_memory_are_not_started(
+  monkeypatch, caplog, free_mb, workers
+):
+  def statvfs(path):
+    assert path == "/dev/shm"
+    if free_mb is None:
+      raise FileNotFoundError(path)
+    return types.SimpleNamespace(f_bavail=free_mb, f_frsize=2**20)
+
+  monkeypatch.setattr(data.os, "statvfs", statvfs)
+  assert data.choose_workers(4, batch_bytes=10 * 2**20) == workers
+  assert data.choose_workers(0, batch_bytes=2**40) == 0
+  assert ("--shm-size" in caplog.text) == (workers == 0)
