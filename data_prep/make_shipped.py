@@ -136,8 +136,7 @@ def train_model(recipe: Recipe, stages: Stages) -> None:
 
 def count_steps(probe: Path, minutes: float) -> int:
   """Returns how many steps a number of minutes holds, at the speed of a short run's last steps."""
-  config = json.loads((probe / "config.json").read_text(encoding="utf-8"))
-  config = config.get("config", config)
+  config = json.loads((probe / "config.json").read_text(encoding="utf-8"))["config"]
   rows = map(json.loads, (probe / "metrics.jsonl").read_text(encoding="utf-8").splitlines())
   frames_per_s = [row["frames_per_s"] for row in rows if "frames_per_s" in row][-1]
   step_s = config["data"]["batch_size"] * config["data"]["crop_frames"] / frames_per_s

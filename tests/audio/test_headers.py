@@ -70,6 +70,25 @@ def test_what_is_cut_is_said(tmp_path, lost):
     read_audio(tmp_path / "a.wav")
 
 
+@pytest.mark.parametrize("size", [0x7FFE0000, 0x90000000])
+def test_a_large_size_that_is_meant_is_no_placeholder(tmp_path, size):
+  content = make(tmp_path / "a.wav", tone(0.2), format="WAV")
+  at = content.index(b"data") + 4
+  content[at : at + 4] = struct.pack("<I", size)
+  (tmp_path / "a.wav").write_bytes(content)
+  with pytest.raises(UserError, match="must be whole"):
+    read_audio(tmp_path / "a.wav")
+
+
+def test_a_cut_file_of_more_than_four_gigabytes_is_said_to_be_cut(tmp_path):
+  content = make(tmp_path / "a.wav", tone(0.2), format="RF64")
+  at = content.index(b"ds64") + 8
+  content[at : at + 16] = struct.pack("<QQ", 5 * 2**30, 5 * 2**30 - 100)
+  (tmp_path / "a.wav").write_bytes(content)
+  with pytest.raises(UserError, match="must be whole"):
+    read_audio(tmp_path / "a.wav")
+
+
 @pytest.mark.parametrize("name", [b"RF64", b"BW64"])
 @pytest.mark.parametrize("known", [True, False])
 def test_sixty_four_bit_sizes(tmp_path, name, known):

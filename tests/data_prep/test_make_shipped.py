@@ -45,7 +45,7 @@ def test_soundfonts_share_the_songs_and_no_arrangement_comes_twice(tmp_path):
 @pytest.mark.parametrize(("minutes", "steps"), [(6.0, 36), (0.01, 4)])
 def test_steps_fill_the_minutes_at_the_speed_that_was_measured(tmp_path, minutes, steps):
   sizes = {"data": {"batch_size": 24, "crop_frames": 500}}
-  (tmp_path / "config.json").write_text(json.dumps(sizes))
+  (tmp_path / "config.json").write_text(json.dumps({"config": sizes}))
   rows = [{"step": 2, "frames_per_s": 10.0}, {"step": 4, "frames_per_s": 1200.0}, {"step": 4}]
   (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
   assert count_steps(tmp_path, minutes) == steps

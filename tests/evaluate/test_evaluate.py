@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from stemgen_jax.bench import random_shards
-from stemgen_jax.errors import run_cli
+from stemgen_jax.errors import UserError, run_cli
 from stemgen_jax.evaluate import __main__ as evaluate
 from stemgen_jax.evaluate import classifier, examples, measures
 from stemgen_jax.evaluate.distributions import find_telling, measure_adherence, measure_quality
@@ -178,6 +178,18 @@ def test_distances_to_real_music_order_the_sets():
     {**row, "set": {"true": "chance", "chance": "true"}.get(row["set"], row["set"])} for row in both
   ]
   assert not find_telling(upside_down)["FAD"]
+
+
+def test_without_data_the_songs_of_the_package_are_judged(stemgen, tmp_path, monkeypatch):
+  monkeypatch.chdir(tmp_path)  # where the model's own data are not
+  dataset = evaluate.open_data(None, stemgen)
+  assert {split: len(dataset.source(split).songs) for split in dataset.shards} == {
+    "train": 10, "test": 10
+  }  # fmt: skip
+  other = dataclasses.replace(stemgen.codec, fingerprint="0" * 64)
+  monkeypatch.setattr(stemgen, "codec", other)
+  with pytest.raises(UserError, match="--data must be given"):
+    evaluate.open_data(None, stemgen)
 
 
 def test_adherence_needs_two_songs_in_halves():

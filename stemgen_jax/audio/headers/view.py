@@ -6,9 +6,14 @@ import io
 from pathlib import Path
 from typing import BinaryIO
 
-# Sizes from here on, in a file that is shorter, are what writers put where they do not know: sox
-# 0x7FFFF000, ffmpeg and others 0xFFFFFFFF, some of them less the header.
-UNKNOWN_SIZE = 0x7FFF_0000
+# What writers put where they do not know a size lies just below one of these: sox 0x7FFFF000,
+# ffmpeg and others all ones, some of them less the header. Any other size is meant.
+_TOPS = (2**31, 2**32, 2**63, 2**64)
+
+
+def is_placeholder(size: int) -> bool:
+  """Whether a size in a header, of which a file has less, says only that nobody knew it."""
+  return any(0 <= top - size <= 1 << 16 for top in _TOPS)
 
 
 @dataclasses.dataclass(frozen=True)

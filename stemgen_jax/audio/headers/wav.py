@@ -6,7 +6,7 @@ import struct
 from pathlib import Path
 from typing import BinaryIO
 
-from stemgen_jax.audio.headers.view import UNKNOWN_SIZE, Mended, view
+from stemgen_jax.audio.headers.view import Mended, is_placeholder, view
 
 FORMATS = (b"RIFF", b"RF64", b"BW64")
 _NAMES = (b"LIST", b"JUNK", b"junk", b"FLLR", b"PAD ", b"bext", b"cue ", b"smpl", b"id3 ", b"ID3 ",
@@ -32,8 +32,7 @@ def mend_wav(path: Path, file: BinaryIO, kind: bytes) -> Mended:
         size = long_size
       there = (end - start) // align * align
       if size > there:
-        open_ended = size >= UNKNOWN_SIZE and there < size
-        missing = 0 if open_ended else start + size - end
+        missing = 0 if is_placeholder(size) else start + size - end
         return Mended(view(path, patches) if patches else None, missing)
       if size < there and not _are_chunks(file, start + size + size % 2, end):
         patches[start - 4] = struct.pack("<I", min(there, 2**32 - 1))
@@ -72,6 +71,6 @@ def find_missing_aiff(file: BinaryIO) -> int:
     start = file.tell()
     if name == b"SSND":
       there = file.seek(0, io.SEEK_END)
-      return 0 if size == 0 or size >= UNKNOWN_SIZE else max(0, start + size - there)
+      return 0 if size == 0 or is_placeholder(size) else max(0, start + size - there)
     file.seek(start + size + size % 2)
   return 0
