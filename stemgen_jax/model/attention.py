@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""softmax(q k^T / sqrt(H)) v over all frames, both ways: plain, by row, or a fused kernel."""
+"""softmax(q k^T / sqrt(H)) v over all frames: plain, by head, or a fused kernel.
+
+Which suits where, and by how much: stemgen_jax/bench/README.md.
+"""
 
 import functools
 from collections.abc import Callable
@@ -8,8 +11,6 @@ from typing import NamedTuple, cast
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_kernel as splash
-from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_mask as splash_mask
 from jax.sharding import Mesh, PartitionSpec
 
 from stemgen_jax.types import Array, Float
@@ -17,7 +18,7 @@ from stemgen_jax.types import Array, Float
 HEADS = PartitionSpec(("data", "fsdp"), "tensor", None, None)  # B N T H on the mesh
 KEPT = "attention"  # the name under which rematerialisation may keep the fused kernel's results
 _TILE = 128  # lanes of a TPU
-_LONG = 400  # frames from which on a CPU is faster by row
+_LONG = 400  # frames from which on a CPU is faster by head
 _BLOCK = 512  # rows that the kernel holds at once
 _GPU_KERNEL = "cudnn"
 
@@ -35,7 +36,7 @@ def choose_attention(mesh: Mesh | None) -> Attention:
   if platform == "gpu":
     return Attention(attend_cudnn, 1)
   if platform != "tpu" or mesh is None:
-    return Attention(attend_by_row if _is_one_cpu(mesh) else attend_plain, 1)
+    return Attention(attend_by_head if _is_one_cpu(mesh) else attend_plain, 1)
 
   def attend(q, k, v, frames):
     local = functools.partial(attend_fused, frames=frames)
@@ -52,24 +53,24 @@ def _is_one_cpu(mesh: Mesh | None) -> bool:
 
 
 def attend_plain(
-  q: Float[Array, "B N T H"], k: Float[Array, "B N T H"], v: Float[Array, "B N T H"], frames: int
-) -> Float[Array, "B N T H"]:
+  q: Float[Array, "*B T H"], k: Float[Array, "*B T H"], v: Float[Array, "*B T H"], frames: int
+) -> Float[Array, "*B T H"]:
   """The equation, in float32; divided by the sum last, once for H numbers instead of for T.
 
   `frames` is T: nothing is padded.
   """
   scores = jnp.einsum(
-    "bnth,bnsh->bnts", q * q.shape[-1] ** -0.5, k, preferred_element_type=jnp.float32
+    "...th,...sh->...ts", q * q.shape[-1] ** -0.5, k, preferred_element_type=jnp.float32
   )
   weight = jnp.exp(scores - jax.lax.stop_gradient(jnp.max(scores, axis=-1, keepdims=True)))
-  heard = jnp.einsum("bnts,bnsh->bnth", weight.astype(v.dtype), v)
+  heard = jnp.einsum("...ts,...sh->...th", weight.astype(v.dtype), v)
   return (heard / jnp.sum(weight, axis=-1)[..., None]).astype(v.dtype)
 
 
-def attend_by_row(
+def attend_by_head(
   q: Float[Array, "B N T H"], k: Float[Array, "B N T H"], v: Float[Array, "B N T H"], frames: int
 ) -> Float[Array, "B N T H"]:
-  """The same, one example after the other where T is long, so that a CPU's caches hold the scores.
+  """The same, one head after the other where T is long, so that a CPU's caches hold the scores.
 
   The backward pass computes the scores again.
   """
@@ -77,11 +78,11 @@ def attend_by_row(
     return attend_plain(q, k, v, frames)
 
   @jax.checkpoint
-  def attend_one(row: tuple[Array, Array, Array]) -> Array:
-    q, k, v = (x[None] for x in row)
-    return attend_plain(q, k, v, frames)[0]
+  def attend_one(head: tuple[Array, Array, Array]) -> Array:
+    return attend_plain(*head, frames)
 
-  return jax.lax.map(attend_one, (q, k, v))
+  heads = tuple(x.reshape(-1, *x.shape[2:]) for x in (q, k, v))  # B * N T H
+  return jax.lax.map(attend_one, heads).reshape(q.shape)
 
 
 def attend_cudnn(
@@ -114,12 +115,16 @@ def attend_fused(
 
   Source: FlashAttention (arXiv:2205.14135).
   """
+  # Imported here, so that a JAX that has moved it fails on a TPU alone.
+  from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_kernel as splash
+  from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_mask as mask
+
   heads, whole, width = q.shape[1:]
   padding = jnp.asarray(np.arange(whole) >= frames, jnp.int32)
   block = next(size for size in (_BLOCK, 3 * _TILE, 2 * _TILE, _TILE) if whole % size == 0)
   minor = splash.QKVLayout.SEQ_MINOR
   kernel = splash.make_splash_mha(
-    splash_mask.MultiHeadMask([splash_mask.FullMask((whole, whole))] * heads),
+    mask.MultiHeadMask([mask.FullMask((whole, whole))] * heads),
     block_sizes=splash.BlockSizes(
       block_q=block,
       block_kv=whole,

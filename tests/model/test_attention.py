@@ -6,7 +6,7 @@ import pytest
 
 from stemgen_jax.config import MeshConfig
 from stemgen_jax.model import attention
-from stemgen_jax.model.attention import attend_by_row, attend_fused, attend_plain, choose_attention
+from stemgen_jax.model.attention import attend_by_head, attend_fused, attend_plain, choose_attention
 from stemgen_jax.model.sharding import build_mesh
 
 B, N = 2, 2
@@ -67,7 +67,7 @@ def test_scores_of_half_precision_are_not_rounded():
 
 
 @pytest.mark.parametrize("frames", [50, 450])
-def test_by_row_is_the_same(frames):
+def test_by_head_is_the_same(frames):
   *qkv, weight = draw(frames, 8)
 
   def gradient(attend):
@@ -77,7 +77,7 @@ def test_by_row_is_the_same(frames):
 
   jax.tree.map(
     lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-4),
-    gradient(attend_by_row),
+    gradient(attend_by_head),
     gradient(attend_plain),
   )
 
@@ -89,7 +89,7 @@ def test_large_scores_overflow_nothing():
 
 
 def test_what_attends_where():
-  assert choose_attention(None) == (attend_by_row, 1)  # here, on a CPU
+  assert choose_attention(None) == (attend_by_head, 1)  # here, on a CPU
   assert choose_attention(build_mesh(MeshConfig())) == (attend_plain, 1)
   one = build_mesh(MeshConfig(), jax.devices()[:1])
-  assert choose_attention(one) == (attend_by_row, 1)
+  assert choose_attention(one) == (attend_by_head, 1)
