@@ -4,7 +4,7 @@ from pathlib import Path
 from setuptools import find_packages, setup
 
 BASE = [  # trains and samples; no torch
-  "jax>=0.10.2,<0.11",
+  "jax>=0.10.2,<0.13",
   "flax>=0.12.8,<0.13",
   "optax>=0.2.8",
   "orbax-checkpoint>=0.12.8,<0.13",
@@ -59,8 +59,9 @@ EXTRAS = {
   ],
   "wandb": ["wandb"],
   "compile": ["libtpu==0.0.52"],  # best apart: with it, JAX looks for a TPU wherever it starts
-  "tpu": ["jax[tpu]>=0.10.2,<0.11"],
-  "cuda": ["jax[cuda13]>=0.10.2,<0.11"],
+  "tpu": ["jax[tpu]>=0.10.2,<0.13"],
+  "cuda": ["jax[cuda13]>=0.10.2,<0.13"],
+  "cuda12": ["jax[cuda12]>=0.10.2,<0.13"],  # for drivers that know no CUDA 13
 }
 
 setup(
