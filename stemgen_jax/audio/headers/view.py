@@ -4,7 +4,6 @@
 import dataclasses
 import io
 from pathlib import Path
-from typing import BinaryIO
 
 # What writers put where they do not know a size lies just below one of these: sox 0x7FFFF000,
 # ffmpeg and others all ones, some of them less the header. Any other size is meant.
@@ -25,7 +24,7 @@ class Mended:
     missing_bytes: of sound, that the header promises and the file lacks.
   """
 
-  view: BinaryIO | None = None
+  view: io.BufferedReader | None = None
   missing_bytes: int = 0
 
 
@@ -72,6 +71,8 @@ class _View(io.RawIOBase):
     super().close()
 
 
-def view(path: Path, patches: dict[int, bytes], before: bytes = b"", skip: int = 0) -> BinaryIO:
+def view(
+  path: Path, patches: dict[int, bytes], before: bytes = b"", skip: int = 0
+) -> io.BufferedReader:
   """Returns a file from `skip` on, with `before` in front and `patches`, of offsets in the file."""
   return io.BufferedReader(_View(path, patches, before, skip))
