@@ -20,7 +20,8 @@ from stemgen_jax import codec as codecs
 from stemgen_jax.audio.files import convert_audio, read_audio
 from stemgen_jax.codec.bundle import DEMO_BUNDLE
 from stemgen_jax.codec.fidelity import evaluate
-from stemgen_jax.config import Config, from_dict
+from stemgen_jax.config import Config
+from stemgen_jax.config_json import from_dict
 from stemgen_jax.data.loader import make_loader
 from stemgen_jax.data.records import Dataset
 from stemgen_jax.errors import UserError, run_cli

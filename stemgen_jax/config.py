@@ -6,14 +6,11 @@ A file of `configs/` returns a `Config`; `validate` reports every broken rule at
 
 import dataclasses
 import math
-import types
-import typing
-from typing import Any
 
 from stemgen_jax.errors import Rule, UserError, find_broken
 
-_OLD_NAMES = {"w_conf": "w_c", "w_causal": "w_s", "w_noise": "w_r"}  # in old checkpoints
-GUIDANCE_MODES = ("independent", "nested", "leave_one_out", "joint")
+GUIDANCE_MODES = ("independent", "nested", "leave_one_out", "joint", "distilled")
+MOST_SCALE = 6  # of guidance that a network can take as an input
 
 
 @dataclasses.dataclass(kw_only=True)
@@ -27,6 +24,7 @@ class ModelConfig:
   n_heads: int = 16  # N; the head width D / N must be even (RoPE turns pairs)
   mlp_dim: int = 2432  # F
   sources: dict[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
+  scale_inputs: tuple[str, ...] = ()  # sources whose guidance scale is an input (distill)
   dropout: float = 0.0  # on each block's output while training
   compute_dtype: str = "float32"  # or "bfloat16"; parameters, softmax and loss stay float32
   unroll: int = 1  # layers in one turn of the loop over them
@@ -116,7 +114,8 @@ class SampleConfig:
   noise: str = "uniform"  # or "gumbel", annealed linearly to zero
   temperature: float = 1.0
   top_p: float = 1.0
-  guidance_mode: str = "independent"  # of GUIDANCE_MODES; "joint" is one branch, scales unused
+  # Of GUIDANCE_MODES; "joint" is one branch, scales unused, "distilled" one that takes the scales.
+  guidance_mode: str = "independent"
   # The scale of each source that is guided; the others are heard by every branch.
   guidance: dict[str, float] = dataclasses.field(default_factory=lambda: {"context": 3.0})
   guided_levels: int = 4  # from the first on; at the other levels one branch hears all
@@ -148,6 +147,16 @@ class SampleConfig:
           f"{name}={value}",
         )
         for name, value in self.assumed.items()
+      ),
+      *(
+        (
+          name in model.scale_inputs and 0 <= scale <= MOST_SCALE,
+          f"{prefix}guidance must scale inputs of the model, {list(model.scale_inputs)}, by 0 to"
+          f" {MOST_SCALE} where guidance_mode is distilled",
+          f"{name}={scale}",
+        )
+        for name, scale in self.guidance.items()
+        if self.guidance_mode == "distilled"
       ),
       (self.guided_levels >= 0, f"{prefix}guided_levels must not be negative", self.guided_levels),
       (
@@ -195,8 +204,17 @@ class Config:
       "train.audio_examples": self.train.audio_examples, "optim.decay_steps": o.decay_steps,
       "patience_steps": self.patience_steps,
     }  # fmt: skip
+    probabilities = {"masking.full_prob": k.full_prob, "masking.span_prob": k.span_prob}
+    shares = {
+      "masking.context_dropout": k.context_dropout, "masking.branch_share": k.branch_share,
+      "masking.condition_dropout": k.condition_dropout, "model.dropout": m.dropout,
+      "data.silence_prob": d.silence_prob, "optim.ema_decay": o.ema_decay,
+    }  # fmt: skip
+    unit = math.lcm(m.n_levels, max(1, len(k.levels))) * o.accumulate
     rules = [
       *((count >= 0, f"{name} must not be negative", count) for name, count in counts.items()),
+      *((0 <= x < 1, f"{name} must lie in [0, 1)", x) for name, x in shares.items()),
+      *((0 <= x <= 1, f"{name} must lie in [0, 1]", x) for name, x in probabilities.items()),
       (
         not self.train.audio_examples or (self.eval_batches > 0 and d.codec != ""),
         "train.audio_examples needs data.codec, a codec bundle, and eval_batches",
@@ -210,31 +228,22 @@ class Config:
       ("context" not in m.sources, "model.sources must not use the name 'context'", "context"),
       *_choices("masking.schedule", k.schedule, "cosine", "uniform"),
       *_choices("masking.loss", k.loss, "level", "all_masked"),
-      (0 <= k.full_prob <= 1, "masking.full_prob must lie in [0, 1]", k.full_prob),
-      *_shares("masking.context_dropout", k.context_dropout),
-      *_shares("masking.condition_dropout", k.condition_dropout),
-      (0 <= k.span_prob <= 1, "masking.span_prob must lie in [0, 1]", k.span_prob),
-      *_shares("masking.branch_share", k.branch_share),
-      *_shares("model.dropout", m.dropout),
-      *_shares("data.silence_prob", d.silence_prob),
       (self.eval_batches > 0 or not self.patience_steps, "patience_steps needs eval_batches", 0),
-      *_shares("optim.ema_decay", o.ema_decay),
       (
-        d.batch_size % (m.n_levels * o.accumulate) == 0,
-        "data.batch_size must be a multiple of model.n_levels times optim.accumulate (each level is"
-        " measured equally often)",
+        set(m.scale_inputs) <= {"context", *m.sources},
+        "model.scale_inputs must name sources of the model",
+        m.scale_inputs,
+      ),
+      (
+        d.batch_size % unit == 0,
+        f"data.batch_size must be a multiple of {unit}: of model.n_levels and of the number of"
+        " masking.levels, times optim.accumulate",
         d.batch_size,
       ),
       (
         set(k.levels) <= set(range(1, m.n_levels + 1)),
         f"masking.levels must hold numbers from 1 to {m.n_levels}, or nothing",
         k.levels,
-      ),
-      (
-        d.batch_size % (max(1, len(k.levels)) * o.accumulate) == 0,
-        f"data.batch_size must be a multiple of the {len(k.levels)} of masking.levels times"
-        " optim.accumulate",
-        d.batch_size,
       ),
       (m.n_layers % m.unroll == 0, "model.unroll must divide model.n_layers", m.unroll),
       (
@@ -256,45 +265,3 @@ class Config:
 
 def _choices(name: str, value: str, *allowed: str) -> list[Rule]:
   return [(value in allowed, f"{name} must be one of {list(allowed)}", value)]
-
-
-def _shares(name: str, value: float) -> list[Rule]:
-  return [(0 <= value < 1, f"{name} must lie in [0, 1)", value)]
-
-
-def to_dict(config: Config) -> dict[str, Any]:
-  """Returns the settings as nested dicts of JSON types."""
-  return dataclasses.asdict(config)
-
-
-def from_dict(values: dict[str, Any], kind: type = Config) -> Any:
-  """Returns the dataclass that `to_dict` flattened (lists become tuples again).
-
-  Raises:
-    UserError: if a field is unknown or missing, as in a checkpoint of another version.
-  """
-  hints = typing.get_type_hints(kind)
-  renamed = _OLD_NAMES if kind is SampleConfig else {}
-  values = {renamed.get(name, name): value for name, value in values.items()}
-  unknown = sorted(set(values) - set(hints))
-  if unknown:
-    raise UserError(
-      f"{kind.__name__} must hold known fields only; got {unknown}."
-      " Use the version of stemgen_jax that wrote it."
-    )
-  fields = {name: _revive(value, hints[name]) for name, value in values.items()}
-  try:
-    return kind(**fields)
-  except TypeError as error:
-    raise UserError(f"{kind.__name__} must be complete; got {error}.") from error
-
-
-def _revive(value: Any, hint: Any) -> Any:
-  if isinstance(hint, type) and dataclasses.is_dataclass(hint):
-    return from_dict(value, hint)
-  if isinstance(hint, types.GenericAlias):
-    if hint.__origin__ is tuple:
-      return tuple(value)
-    if hint.__origin__ is dict:
-      return {name: _revive(item, hint.__args__[1]) for name, item in value.items()}
-  return value

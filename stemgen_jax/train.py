@@ -23,7 +23,8 @@ import jax
 from jax.sharding import Mesh
 
 from stemgen_jax.categories import SLAKH_CLASSES
-from stemgen_jax.config import Config, to_dict
+from stemgen_jax.config import Config
+from stemgen_jax.config_json import to_dict
 from stemgen_jax.data.loader import make_loader
 from stemgen_jax.data.records import Dataset
 from stemgen_jax.errors import UserError, run_cli
@@ -35,7 +36,7 @@ from stemgen_jax.training.audition import build_audition
 from stemgen_jax.training.checkpoint import abstract_like, hush_closed_loops
 from stemgen_jax.training.codebook_init import read_codebooks
 from stemgen_jax.training.recorder import Recorder
-from stemgen_jax.training.step import TrainState, init_state, jit_train_step
+from stemgen_jax.training.step import PREDICT, Lesson, TrainState, init_state, jit_train_step
 from stemgen_jax.training.stopping import Patience, StopSignal
 from stemgen_jax.training.validation import build_validation
 from stemgen_jax.training.workdir import check_fit, describe, git_commit, load_init, open_run
@@ -44,13 +45,19 @@ from stemgen_jax.types import Params
 PROFILED = range(3, 8)  # steps of this process: the first ones compile
 
 
-def train(config: Config, workdir: Path, init_from: str | os.PathLike | None = None) -> TrainState:
+def train(
+  config: Config,
+  workdir: Path,
+  init_from: str | os.PathLike | None = None,
+  lesson: Lesson = PREDICT,
+) -> TrainState:
   """Trains to `config.optim.steps`, or to a SIGTERM, and returns the state then.
 
   Args:
     config: the settings.
     workdir: where the run is kept.
     init_from: what `load_average` reads, whose averaged weights a new run starts from.
+    lesson: what it learns: to predict hidden tokens, or what another model predicts (distill).
 
   Raises:
     UserError: if the config breaks a rule, does not fit the shards, the workdir holds a run of
@@ -73,12 +80,14 @@ def train(config: Config, workdir: Path, init_from: str | os.PathLike | None = N
     shares=shares,
     sources=tuple(config.model.sources),
   )
-  validate = build_validation(config, model, dataset, mesh) if config.eval_batches else None
+  validate = None
+  if config.eval_batches:
+    validate = build_validation(config, model, dataset, mesh, lesson)
   audition = build_audition(config, model, dataset, mesh) if config.train.audio_examples else None
   init, arguments = starting_point(config, model, dataset, mesh, init_from)
   abstract = abstract_like(jax.eval_shape(init, *arguments), mesh)
   shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract)
-  step_fn = jit_train_step(config, model, shardings)
+  step_fn = jit_train_step(config, model, shardings, lesson.step)
   meta = {"config": to_dict(config), "dataset": describe(dataset), "git_commit": git_commit()}
   songs = dataset.source(config.data.train_split).songs
   patience = Patience(config.patience_steps)
@@ -110,7 +119,7 @@ def train(config: Config, workdir: Path, init_from: str | os.PathLike | None = N
         waited_from = time.perf_counter()
         batch = next(loader)
         wait_s = time.perf_counter() - waited_from
-        state, metrics = step_fn(state, sharding.put_batch(batch, mesh))
+        state, metrics = step_fn(state, sharding.put_batch(batch, mesh), *lesson.given)
         record.add(step, metrics, wait_s, batch["clip"])
       if due(step, config.log_every_steps, steps):
         record.tell_step(step)

@@ -14,9 +14,20 @@ SOURCES = sorted(p for name in ("stemgen_jax", "data_prep") for p in (ROOT / nam
 # Each room may import from itself and from those before it.
 ROOMS = {
   "stemgen_jax": (
-    *("errors", "types", "categories", "config"),
+    *("errors", "types", "categories", "config", "config_json"),
     *("shell", "audio", "pages", "data", "codec", "model", "training", "sampling", "__init__"),
-    *("train", "sample", "layer", "card", "export", "bench", "compile", "evaluate", "sweep"),
+    *(
+      "train",
+      "distill",
+      "sample",
+      "layer",
+      "card",
+      "export",
+      "bench",
+      "compile",
+      "evaluate",
+      "sweep",
+    ),
   ),
   "data_prep": (
     *("__init__", "corpora", "music", "tokens", "codecs", "checks", "codec_training", "yardsticks"),

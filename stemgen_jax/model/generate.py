@@ -21,13 +21,15 @@ from stemgen_jax.types import Array, Bool, Float, Int, Keys, Params
 class GuidanceOptions:
   """How the sources steer. Scales are traced; what is static decides which networks are compiled.
 
-  Levels from `levels` on, counted from 0, and mode `joint` take one branch that hears every source.
+  Levels from `levels` on, counted from 0, and mode `joint` take one branch that hears every source;
+  so does mode `distilled`, whose network takes the scales as inputs.
   """
 
   scales: Float[Array, " K"]  # of the context, then of each condition
   guided: tuple[bool, ...] = struct.field(pytree_node=False)  # of the same; others are always heard
   levels: int = struct.field(pytree_node=False)
   mode: str = struct.field(pytree_node=False, default="independent")
+  inputs: tuple[int, ...] = struct.field(pytree_node=False, default=())  # the network's scales
 
 
 def steering_of(settings: SampleConfig, model: ModelConfig) -> GuidanceOptions:
@@ -38,6 +40,7 @@ def steering_of(settings: SampleConfig, model: ModelConfig) -> GuidanceOptions:
     guided=tuple(name in settings.guidance for name in names),
     levels=min(settings.guided_levels, model.n_levels),
     mode=settings.guidance_mode,
+    inputs=tuple(names.index(name) for name in model.scale_inputs),
   )
 
 
@@ -78,7 +81,9 @@ def build_generate(model: Model, n_codes: int, mesh: Mesh | None = None) -> Wrap
     weights = guidance.branch_weights(steering.scales, guided, mode)
     around = np.arange(-wrap, frames + wrap) % frames
 
-    def hear(tokens: Int[Array, "B T Q"], keep: Bool[np.ndarray, "G K"]) -> Float[Array, "G B T D"]:
+    def hear(
+      tokens: Int[Array, "B T Q"], keep: Bool[np.ndarray, "G K"], scales=None
+    ) -> Float[Array, "G B T D"]:
       """The features of some branches, all run as one batch, an example's branches together."""
       times = len(keep)
       rows = functools.partial(jnp.repeat, repeats=times, axis=0)
@@ -88,18 +93,22 @@ def build_generate(model: Model, n_codes: int, mesh: Mesh | None = None) -> Wrap
         rows(context[:, around]),
         rows(conditions),
         jnp.tile(jnp.asarray(keep), (len(tokens), 1)),
+        **({} if scales is None else {"scales": jnp.tile(scales, (len(tokens) * times, 1))}),
       )[:, wrap : wrap + frames]
       return jnp.moveaxis(features.reshape(-1, times, *features.shape[1:]), 1, 0)
 
     def steered(tokens: Int[Array, "B T Q"]) -> Float[Array, "B T D"]:
       return guidance.guide(hear(tokens, branches), weights)
 
-    def straight(tokens: Int[Array, "B T Q"]) -> Float[Array, "B T D"]:
-      return hear(tokens, np.ones((1, len(guided)), bool))[0]
+    def straight(tokens: Int[Array, "B T Q"], scales=None) -> Float[Array, "B T D"]:
+      return hear(tokens, np.ones((1, len(guided)), bool), scales)[0]
 
     def network(tokens: Int[Array, "B T Q"], level: Int[Array, ""]) -> Float[Array, "B T V"]:
       if mode == "joint" or steering.levels == 0:
         features = straight(tokens)
+      elif mode == "distilled":
+        scales = jnp.where(jnp.array(guided) & (level < steering.levels), steering.scales, -1.0)
+        features = straight(tokens, scales[np.array(steering.inputs, int)])
       elif steering.levels < tokens.shape[2]:
         features = jax.lax.cond(level < steering.levels, steered, straight, tokens)
       else:

@@ -29,7 +29,7 @@ def branches(guided: Sequence[bool], mode: str) -> Bool[np.ndarray, "G K"]:
 
   `independent`: l_0 with no guided source, then l_i with source i alone. `nested`: l_0, l_1, l_12,
   ..., in the order of `order_sources`. `leave_one_out`: l with all, then l without source i alone.
-  `joint`: the one branch that keeps all.
+  `joint` and `distilled`: the one branch that keeps all.
   """
   order = order_sources(guided, mode)
   if mode == "independent":
@@ -38,7 +38,7 @@ def branches(guided: Sequence[bool], mode: str) -> Bool[np.ndarray, "G K"]:
     kept = [order[:n] for n in range(len(order) + 1)]
   elif mode == "leave_one_out":
     kept = [order, *([other for other in order if other != source] for source in order)]
-  elif mode == "joint":
+  elif mode in ("joint", "distilled"):
     kept = [order]
   else:
     raise ValueError(f"mode must be among {GUIDANCE_MODES}; got {mode!r}.")
@@ -65,7 +65,7 @@ def branch_weights(
     return jnp.concatenate([jnp.ones(1), own]) - jnp.concatenate([own, jnp.zeros(1)])
   if mode == "leave_one_out":
     return jnp.concatenate([1 + jnp.sum(own, keepdims=True), -own])
-  if mode == "joint":
+  if mode in ("joint", "distilled"):
     return jnp.ones(1)
   raise ValueError(f"mode must be among {GUIDANCE_MODES}; got {mode!r}.")
 

@@ -18,7 +18,7 @@ from flax import nnx
 from jax.ad_checkpoint import checkpoint_name
 from jax.sharding import Mesh
 
-from stemgen_jax.config import ModelConfig
+from stemgen_jax.config import MOST_SCALE, ModelConfig
 from stemgen_jax.model import sharding
 from stemgen_jax.model.attention import KEPT, Attention, choose_attention
 from stemgen_jax.types import Array, Bool, Float, Int, Key, Params
@@ -50,6 +50,8 @@ def build(config: ModelConfig, mesh: Mesh | None = None) -> Model:
     conditions: Int 'B C', value of each categorical source; -1 where unknown.
     keep: Bool 'B 1+C', False drops the context (column 0) or a categorical source.
     dropout_key: None (no dropout), or a JAX key.
+    scales: Float 'B K', how far each source of `config.scale_inputs` is to steer, 0 to MOST_SCALE,
+      and -1 for a source that is heard as it is; None is -1 for all.
   and returns float32 features, 'B T D'. Three readers give the float32 logits of features:
     read_level: of one level, a traced scalar. Linear, so that a weighted sum of several branches'
       logits is the logits of the sum of their features.
@@ -72,12 +74,13 @@ def build(config: ModelConfig, mesh: Mesh | None = None) -> Model:
     conditions: Int[Array, "B C"],
     keep: Bool[Array, "B K"],
     dropout_key: Key | None = None,
+    scales: Float[Array, "B S"] | None = None,
   ) -> Float[Array, "B T D"]:
     if set(params) != set(names):
       raise ValueError(f"params must hold {sorted(names)}; got {sorted(params)}.")
     outer = {name: leaf for name, leaf in params.items() if name not in ("blocks", "heads")}
     network = nnx.merge(graph, {**params, **sharding.gather(outer, mesh)})
-    return network(target, context, conditions, keep, dropout_key, attention, mesh)
+    return network(target, context, conditions, keep, dropout_key, scales, attention, mesh)
 
   def gather_heads(params: Params) -> Float[Array, "Q D V"]:
     return sharding.gather({"heads": params["heads"]}, mesh)["heads"]
@@ -118,6 +121,8 @@ class Network(nnx.Module):
     )
     self.blocks = nnx.vmap(lambda r: Block(config, r), in_axes=0)(rngs.split(config.n_layers))
     self.norm = nnx.Param(jnp.ones((d,)))
+    if config.scale_inputs:
+      self.steering = Steering(config)
     self.heads = _normal(rngs, (q, d, v), 0.1 * d**-0.5)
 
   def __call__(
@@ -127,11 +132,14 @@ class Network(nnx.Module):
     conditions: Int[Array, "B C"],
     keep: Bool[Array, "B K"],
     dropout_key: Key | None,
+    scales: Float[Array, "B S"] | None,
     attention: Attention,
     mesh: Mesh | None,
   ) -> Float[Array, "B T D"]:
     """See `build`."""
-    config = self.config
+    config, turns, last = self.config, None, None
+    if scales is not None:
+      turns, last = self.steering(scales)
     dtype = jnp.dtype(config.compute_dtype)
     x = self.embed(target, context, conditions, keep).astype(dtype)
     frames = x.shape[1]
@@ -143,15 +151,15 @@ class Network(nnx.Module):
     keys = None if dropout_key is None else jax.random.split(dropout_key, config.n_layers)
 
     def layer(x, xs):
-      params, key = xs
+      params, key, turn = xs
       params = jax.tree.map(lambda p: p.astype(dtype), nnx.to_pure_dict(params))
       block = nnx.merge(block_graph, sharding.gather(params, mesh, "blocks"))
-      return block(x, cos, sin, config.dropout, key, attend), None
+      return block(x, cos, sin, config.dropout, key, turn, attend), None
 
     if config.remat != "none":
       layer = jax.checkpoint(layer, policy=_REMAT[config.remat], prevent_cse=False)
-    x, _ = jax.lax.scan(layer, x, (layers, keys), unroll=config.unroll)
-    x = rms_norm(x[:, :frames], self.norm[...].astype(dtype))
+    x, _ = jax.lax.scan(layer, x, (layers, keys, turns), unroll=config.unroll)
+    x = rms_norm(x[:, :frames], self.norm[...].astype(dtype), last)
     return x.astype(jnp.float32)  # TPU and GPU still multiply fast
 
   def embed(self, target, context, conditions, keep) -> Float[Array, "B T D"]:
@@ -178,6 +186,30 @@ class Network(nnx.Module):
     return functools.reduce(jnp.add, parts)
 
 
+class Steering(nnx.Module):
+  """Guidance scales -> how they turn every norm of the network: y <- y (1 + a) + b.
+
+  A source's table holds (a, b) at the whole scales 0, 1, ..., MOST_SCALE, all zero at the start;
+  between them it is linear, and what several sources ask for is added up.
+
+  Source: ours; distilling guidance into one network that takes the scale is of arXiv:2210.03142.
+  """
+
+  def __init__(self, config: ModelConfig):
+    shape = (MOST_SCALE + 1, 2 * config.n_layers + 1, 2, config.dim)
+    self.tables = nnx.data({name: nnx.Param(jnp.zeros(shape)) for name in config.scale_inputs})
+
+  def __call__(
+    self, scales: Float[Array, "B S"]
+  ) -> tuple[Float[Array, "L 2 B 2 D"], Float[Array, "B 2 D"]]:
+    """Returns (a, b) of the two norms of each layer, and of the last norm; 0 where scales < 0."""
+    points = jnp.arange(MOST_SCALE + 1)[None, None, :]
+    near = jnp.maximum(0, 1 - jnp.abs(scales[:, :, None] - points))
+    tables = jnp.stack([table[...] for table in self.tables.values()])
+    found = jnp.einsum("bsp,spmcd->mbcd", near, tables)
+    return found[:-1].reshape(-1, 2, *found.shape[1:]), found[-1]
+
+
 class Block(nnx.Module):
   """x + Attention(norm(x)), then x + SwiGLU(norm(x))."""
 
@@ -193,25 +225,37 @@ class Block(nnx.Module):
     self.down = _normal(rngs, (f, d), shrink * f**-0.5)
 
   def __call__(
-    self, x, cos, sin, dropout: float, key: Key | None, attend: Callable
+    self, x, cos, sin, dropout: float, key: Key | None, turn, attend: Callable
   ) -> Float[Array, "B T D"]:
     """Applies the block; `dropout` acts on both branches when a key is given."""
     keys = (None, None) if key is None else jax.random.split(key)
+    turns = (None, None) if turn is None else turn
     # One product each: cut from a common one, their gradients would be padded and added up again.
-    y = rms_norm(x, self.attention_norm[...])
+    y = rms_norm(x, self.attention_norm[...], turns[0])
     q, k, v = (jnp.einsum("btd,dnh->bnth", y, self.qkv[:, c]) for c in range(3))
     q, k = rotate(q, cos, sin), rotate(k, cos, sin)
     heard = attend(*(checkpoint_name(x, KEPT) for x in (q, k, v)))
     x += _drop(jnp.einsum("bnth,nhd->btd", heard, self.out[...]), dropout, keys[0])
-    y = rms_norm(x, self.mlp_norm[...])
+    y = rms_norm(x, self.mlp_norm[...], turns[1])
     gate, up = (checkpoint_name(y @ self.gate_up[:, c], "gate_up") for c in range(2))
     return x + _drop((jax.nn.silu(gate) * up) @ self.down[...], dropout, keys[1])
 
 
-def rms_norm(x: Float[Array, "B T D"], scale: Float[Array, " D"]) -> Float[Array, "B T D"]:
-  """x / sqrt(mean(x^2) + 1e-6) * scale, the mean taken in float32."""
+def rms_norm(
+  x: Float[Array, "B T D"],
+  scale: Float[Array, " D"],
+  turn: Float[Array, "B 2 D"] | None = None,
+) -> Float[Array, "B T D"]:
+  """y = x / sqrt(mean(x^2) + 1e-6) * scale, the mean taken in float32; or y (1 + a) + b.
+
+  (a, b) is each example's `turn`.
+  """
   square = jnp.mean(jnp.square(x.astype(jnp.float32)), axis=-1, keepdims=True)
-  return x * jax.lax.rsqrt(square + 1e-6).astype(x.dtype) * scale[None, None, :]
+  y = x * jax.lax.rsqrt(square + 1e-6).astype(x.dtype) * scale[None, None, :]
+  if turn is None:
+    return y
+  a, b = turn[:, None, 0].astype(x.dtype), turn[:, None, 1].astype(x.dtype)
+  return y * (1 + a) + b
 
 
 def rotary_angles(

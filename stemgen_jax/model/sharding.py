@@ -32,6 +32,7 @@ TABLE = (
   (r"codebooks", PartitionSpec(None, None, "fsdp")),  # Q V+1 D/2
   (r"null_context|norm", PartitionSpec(None)),  # D/2, D
   (r"conditions/[^/]+", PartitionSpec(None, "fsdp")),  # values+1 D/2
+  (r"steering/tables/[^/]+", PartitionSpec(None, None, None, None)),  # scales 2L+1 2 D
   (r"heads", PartitionSpec(None, "fsdp", "tensor")),  # Q D V
 )
 

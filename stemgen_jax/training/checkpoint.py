@@ -19,7 +19,8 @@ import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 
-from stemgen_jax.config import Config, from_dict
+from stemgen_jax.config import Config
+from stemgen_jax.config_json import from_dict
 from stemgen_jax.errors import UserError
 from stemgen_jax.model import sharding
 from stemgen_jax.model.network import build

@@ -17,7 +17,8 @@ from jax.sharding import Mesh
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
-from stemgen_jax.config import Config, from_dict, to_dict
+from stemgen_jax.config import Config
+from stemgen_jax.config_json import from_dict, to_dict
 from stemgen_jax.errors import UserError
 from stemgen_jax.model import sharding
 from stemgen_jax.model.network import build

@@ -6,7 +6,8 @@ empty, b mod Q, so that every level gets an equal share.
 """
 
 import functools
-from typing import Any, cast
+from collections.abc import Callable
+from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -55,11 +56,16 @@ def init_state(
   return TrainState(jnp.int32(0), params, jax.tree.map(jnp.copy, params), opt_state)
 
 
-def jit_train_step(config: Config, model: Model, shardings: TrainState) -> Wrapped:
-  """Returns `train_step` compiled for the state's mesh; it gives its state's memory to the next."""
+def jit_train_step(
+  config: Config, model: Model, shardings: TrainState, step: Callable | None = None
+) -> Wrapped:
+  """Returns a step, `train_step`, compiled for the state's mesh.
+
+  It gives its state's memory to the next state.
+  """
   mesh = shardings.step.mesh
   return jax.jit(
-    functools.partial(train_step, config, model),
+    functools.partial(step or train_step, config, model),
     donate_argnums=0,
     out_shardings=(shardings, everywhere(mesh)),
     compiler_options=compiler_options(mesh),
@@ -107,6 +113,13 @@ def train_step(
       lambda sums, part: (jax.tree.map(jnp.add, sums, gradient(*part)), None), zeros, parts
     )
 
+  return descend(config, state, grads, metrics)
+
+
+def descend(
+  config: Config, state: TrainState, grads: Params, metrics: dict[str, Array]
+) -> tuple[TrainState, dict[str, Array]]:
+  """Returns the state after one update, and the step's metrics, of which "loss" is one."""
   updates, opt_state = build_optimizer(config.optim).update(grads, state.opt_state, state.params)
   params = cast(Params, optax.apply_updates(state.params, updates))
   average = update_average(state.average, params, config.optim.ema_decay, state.step)
@@ -114,12 +127,34 @@ def train_step(
   finite = jnp.isfinite(metrics["loss"]) & jnp.isfinite(norm)
   after = TrainState(state.step, params, average, opt_state)
   after = jax.tree.map(lambda new, old: jnp.where(finite, new, old), after, state)
-  metrics |= {
+  found: dict[str, Any] = {
     "gradient_norm": norm,
     "learning_rate": build_schedule(config.optim)(updates_done(state.opt_state)),
     "skipped": 1 - finite.astype(jnp.float32),
   }
-  return after.replace(step=state.step + 1), metrics
+  return after.replace(step=state.step + 1), metrics | found
+
+
+class Lesson(NamedTuple):
+  """What a run learns. `given` are trees of arrays that both functions take last."""
+
+  step: Callable[..., tuple[TrainState, dict[str, Array]]]  # as `train_step`
+  measure: Callable[..., dict[str, Array]]  # as `measure_masked`
+  given: tuple = ()
+
+
+def measure_masked(
+  config: Config, model: Model, params: Params, batch: dict[str, Array], key: Key
+) -> dict[str, Array]:
+  """The sums of `step_metrics` for one batch under the mask of a key, with every source heard."""
+  rows, frames, n_levels = batch["target"].shape
+  level = spread_levels(asked_levels(config), rows)
+  mask = draw_mask(key, level, frames, n_levels, config.masking)
+  keep = jnp.ones((rows, 1 + batch["conditions"].shape[1]), bool)
+  return masked_loss(config, model, params, batch, mask, keep, None)[1]
+
+
+PREDICT = Lesson(train_step, measure_masked)
 
 
 def split_batch(tree: Any, n_parts: int, run: int) -> Any:

@@ -1,26 +1,25 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a run measures on held-out songs: the training loss on fixed masks, and listening gain."""
 
+import functools
 from collections.abc import Callable
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
 from stemgen_jax.config import Config
 from stemgen_jax.data.records import Dataset
-from stemgen_jax.model.masking import draw_mask
 from stemgen_jax.model.network import Model
 from stemgen_jax.model.sharding import everywhere, put_batch
 from stemgen_jax.training.listening_gain import build_listening, read_batches
 from stemgen_jax.training.metrics import name_bins
-from stemgen_jax.training.step import asked_levels, masked_loss, spread_levels
-from stemgen_jax.types import Array, Key, Params
+from stemgen_jax.training.step import PREDICT, Lesson
+from stemgen_jax.types import Params
 
 
 def build_validation(
-  config: Config, model: Model, dataset: Dataset, mesh: Mesh
+  config: Config, model: Model, dataset: Dataset, mesh: Mesh, lesson: Lesson = PREDICT
 ) -> Callable[[Params], dict[str, float]]:
   """Returns a function of the parameters that gives named scalars, losses in nats a token.
 
@@ -37,13 +36,14 @@ def build_validation(
   batches = read_batches(config, dataset, mesh, split, n_batches, foreign=False)
   keys = jax.random.split(jax.random.key(0), n_batches)
   measure = jax.jit(
-    lambda params, batch, key: _masked_metrics(config, model, params, batch, key),
+    functools.partial(lesson.measure, config, model),
     out_shardings=everywhere(mesh),
   )
 
   def validate(params: Params) -> dict[str, float]:
     parts = [
-      measure(params, put_batch(batch, mesh), key) for batch, key in zip(batches, keys, strict=True)
+      measure(params, put_batch(batch, mesh), key, *lesson.given)
+      for batch, key in zip(batches, keys, strict=True)
     ]
     sums = jax.tree.map(lambda *x: np.sum(x, axis=0), *jax.device_get(parts))
     by_level = sums["level_nll"] / np.maximum(sums["level_count"], 1)
@@ -55,14 +55,3 @@ def build_validation(
     )
 
   return validate
-
-
-def _masked_metrics(
-  config: Config, model: Model, params: Params, batch: dict[str, Array], key: Key
-) -> dict[str, Array]:
-  """The sums of `step.step_metrics` for one batch under the mask of a key."""
-  rows, frames, n_levels = batch["target"].shape
-  level = spread_levels(asked_levels(config), rows)
-  mask = draw_mask(key, level, frames, n_levels, config.masking)
-  keep = jnp.ones((rows, 1 + batch["conditions"].shape[1]), bool)
-  return masked_loss(config, model, params, batch, mask, keep, None)[1]

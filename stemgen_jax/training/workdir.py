@@ -11,10 +11,13 @@ from pathlib import Path
 import jax
 from jax.sharding import Mesh
 
-from stemgen_jax.config import Config, to_dict
+from stemgen_jax.config import Config
+from stemgen_jax.config_json import to_dict
 from stemgen_jax.data.clips import ACTIVITY, ACTIVITY_VALUES
 from stemgen_jax.data.records import Dataset
 from stemgen_jax.errors import UserError
+from stemgen_jax.model import sharding
+from stemgen_jax.model.network import build
 from stemgen_jax.shell.folders import make_folder, write_text
 from stemgen_jax.training.checkpoint import Checkpoints, load_average
 from stemgen_jax.types import Params
@@ -108,10 +111,15 @@ def list_changes(old: dict, new: dict, prefix: str = "") -> list[tuple[str, obje
 def load_init(workdir: str | os.PathLike, config: Config, mesh: Mesh, fingerprint: str) -> Params:
   """Returns the averaged weights of another run, to start from.
 
+  Guidance scales as inputs may be new: their tables then start at zero.
+
   Raises:
     UserError: if that run's model or codec is another.
   """
   other, average, meta = load_average(workdir, mesh)
+  grown = config.model.scale_inputs and not other.model.scale_inputs
+  if grown:
+    other.model.scale_inputs = config.model.scale_inputs
   old, new = (_shapes(to_dict(c)) for c in (other, config))
   wrong = [f"{name} was {a!r}, got {b!r}" for name, a, b in list_changes(old, new)]
   if meta["dataset"]["codec_fingerprint"] != fingerprint:
@@ -120,15 +128,18 @@ def load_init(workdir: str | os.PathLike, config: Config, mesh: Mesh, fingerprin
     raise UserError(
       f"--init_from {workdir} must hold the same model and codec: {'. '.join(wrong)}."
     )
+  if grown:
+    tables = {"steering": build(config.model, mesh).init(jax.random.key(0))["steering"]}
+    average |= jax.device_put(tables, sharding.tree_shardings(tables, mesh))
   return average
 
 
 def _shapes(config: dict) -> dict:
   """The settings of a model that its parameters' shapes and meaning hang on."""
   model = json.loads(json.dumps(config["model"]))
-  return {
-    k: v for k, v in model.items() if k not in ("dropout", "compute_dtype", "unroll", "remat")
-  }
+  free = ["dropout", "compute_dtype", "unroll", "remat"]
+  free += [] if model.get("scale_inputs") else ["scale_inputs"]  # which older runs do not name
+  return {name: value for name, value in model.items() if name not in free}
 
 
 def git_commit() -> str | None:

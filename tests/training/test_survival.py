@@ -15,7 +15,8 @@ import numpy as np
 import pytest
 from conftest import FAST_COMPILE
 
-from stemgen_jax.config import MeshConfig, to_dict
+from stemgen_jax.config import MeshConfig
+from stemgen_jax.config_json import to_dict
 from stemgen_jax.errors import UserError
 from stemgen_jax.model import losses
 from stemgen_jax.model.network import build

@@ -7,7 +7,8 @@ import pytest
 
 from stemgen_jax import train as train_module
 from stemgen_jax.codec import DEMO_BUNDLE
-from stemgen_jax.config import Config, MeshConfig, from_dict, to_dict
+from stemgen_jax.config import Config, MeshConfig
+from stemgen_jax.config_json import from_dict, to_dict
 from stemgen_jax.errors import UserError, run_cli
 from stemgen_jax.model.sharding import build_mesh
 from stemgen_jax.train import train
