@@ -1,4 +1,4 @@
-# `make demo` and `make test` need Python 3.11 or newer, make and pip; they make .venv themselves.
+# `make demo` and `make test` need Python 3.11 to 3.14, make and pip; they make .venv themselves.
 PYTHON ?= python3
 PYTHONS := 3.11 3.12 3.13 3.14
 VENV := .venv

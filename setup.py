@@ -32,7 +32,7 @@ BASE = [  # trains and samples; no torch
 ]
 EXTRAS = {
   # `encodec` and `tinysoundfont` belong to "data" too, `basic-pitch` and `musicnn` to "eval", but
-  # must be installed with --no-deps (requirements-nodeps.lock says why).
+  # must be installed with --no-deps (requirements/nodeps.txt says why).
   "data": [
     "torch==2.13.0",
     "av>=14",
