@@ -41,16 +41,13 @@ bench: setup
 	$(PY) -m stemgen_jax.bench train
 
 # The newest versions that fit setup.py, for each Python. Torch asks for exact versions of its CUDA
-# packages itself, and its CPU wheels for none: they are left out. Beam is in the oldest Python's lock
-# alone, because it holds NumPy and protobuf back.
+# packages itself, and its CPU wheels for none: they are left out.
 locks:
 	$(PYTHON) -m venv build/uv
 	build/uv/bin/python -m pip install --quiet --disable-pip-version-check --upgrade uv
 	set -e; for version in $(PYTHONS); do \
-	  extras="--extra data --extra hub --extra eval --extra dev"; \
-	  [ $$version != $(firstword $(PYTHONS)) ] || extras="$$extras --extra beam"; \
-	  build/uv/bin/uv pip compile setup.py $$extras --python-version $$version \
-	    --python-platform linux --no-annotate --no-header --no-emit-index-url --quiet \
+	  build/uv/bin/uv pip compile setup.py --extra data --extra hub --extra eval --extra beam \
+	    --extra dev --python-version $$version --python-platform linux --no-annotate --no-header --no-emit-index-url --quiet \
 	    --output-file build/new.txt --upgrade; \
 	  { echo "# Python $$version. Written by \`make locks\` from setup.py, which says what each is for."; \
 	    grep -vE '^(nvidia|cuda|triton)\b' build/new.txt; } > requirements/py$$version.txt; \
