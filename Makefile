@@ -47,8 +47,8 @@ locks:
 	build/uv/bin/python -m pip install --quiet --disable-pip-version-check --upgrade uv
 	set -e; for version in $(PYTHONS); do \
 	  build/uv/bin/uv pip compile setup.py --extra data --extra hub --extra eval --extra beam \
-	    --extra dev --python-version $$version --python-platform linux --no-annotate --no-header --no-emit-index-url --quiet \
-	    --output-file build/new.txt --upgrade; \
+	    --extra dev --python-version $$version --python-platform linux --no-emit-index-url \
+	    --no-annotate --no-header --quiet --upgrade --output-file build/new.txt; \
 	  { echo "# Python $$version. Written by \`make locks\` from setup.py, which says what each is for."; \
 	    grep -vE '^(nvidia|cuda|triton)\b' build/new.txt; } > requirements/py$$version.txt; \
 	done
