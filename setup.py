@@ -27,10 +27,12 @@ BASE = [  # trains and samples; no torch
   "jinja2",
   "tensorboardX",
   "rich",
+  "starlette",
+  "uvicorn",
 ]
 EXTRAS = {
   # `encodec` and `tinysoundfont` belong to "data" too, `basic-pitch` and `musicnn` to "eval", but
-  # must be installed with --no-deps (requirements-nodeps.lock says why).
+  # must be installed with --no-deps (requirements/nodeps.txt says why).
   "data": [
     "torch==2.13.0",
     "av>=14",
@@ -48,6 +50,7 @@ EXTRAS = {
   "eval": ["onnxruntime>=1.27"],  # runs basic-pitch, and embeddings that are given
   "beam": ["apache-beam>=2.70"],  # asks for protobuf < 7
   "dev": [
+    "axe-core-python",
     "pytest",
     "pytest-xdist",
     "hypothesis",
