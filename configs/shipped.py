@@ -7,7 +7,7 @@ Command:    python -m stemgen_jax.train --config configs/shipped.py --workdir ru
               --config.data.path=runs/tokens/shipped
 """
 
-from stemgen_jax.categories import CATEGORIES
+from stemgen_jax.categories import ACTIVITY, ACTIVITY_VALUES, CATEGORIES
 from stemgen_jax.codec.bundle import DEMO_BUNDLE
 from stemgen_jax.config import (
   Config,
@@ -17,7 +17,6 @@ from stemgen_jax.config import (
   OptimConfig,
   SampleConfig,
 )
-from stemgen_jax.data.clips import ACTIVITY, ACTIVITY_VALUES
 
 
 def get_config() -> Config:

@@ -18,9 +18,8 @@ Command:    python -m stemgen_jax.train --config configs/slakh_pod.py --workdir 
 import dataclasses
 
 from configs.slakh import get_config as get_paper
-from stemgen_jax.categories import CATEGORIES
+from stemgen_jax.categories import ACTIVITY, ACTIVITY_VALUES, CATEGORIES
 from stemgen_jax.config import Config, MaskingConfig, MeshConfig, OptimConfig, SampleConfig
-from stemgen_jax.data.clips import ACTIVITY, ACTIVITY_VALUES
 
 
 def get_config() -> Config:

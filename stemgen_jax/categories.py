@@ -11,6 +11,9 @@ from collections.abc import Sequence
 
 from stemgen_jax.errors import UserError
 
+ACTIVITY = "activity"  # a condition that no record stores: how much of a window its target sounds
+ACTIVITY_VALUES = ("sparse", "half", "busy", "full")
+
 CATEGORIES = (
   "drums",
   "bass",

@@ -18,6 +18,7 @@ from stemgen_jax.config import MeshConfig, OptimConfig, TrainConfig
 from stemgen_jax.errors import UserError, run_cli
 from stemgen_jax.model import sharding
 from stemgen_jax.model.network import build
+from stemgen_jax.shell import compilation_cache
 from stemgen_jax.shell.flags import build_parser
 from stemgen_jax.train import train
 from stemgen_jax.training.checkpoint import hush_closed_loops, load_average
@@ -42,6 +43,7 @@ def main(argv: list[str] | None = None) -> None:
   add("--every", type=int, default=250, help="steps between validations and checkpoints")
   arguments = parser.parse_args(argv)
   hush_closed_loops()
+  compilation_cache.enable()
   mesh = sharding.build_mesh(MeshConfig())
   teacher, params, _ = load_average(arguments.checkpoint, mesh)
   check_teacher(teacher)

@@ -29,8 +29,8 @@ from typing import Any
 from rich.console import Console
 
 from stemgen_jax.audio.files import find_subtype, write_audio
+from stemgen_jax.categories import ACTIVITY_VALUES
 from stemgen_jax.config import GUIDANCE_MODES
-from stemgen_jax.data.clips import ACTIVITY_VALUES
 from stemgen_jax.errors import run_cli
 from stemgen_jax.sampling.job import Job
 from stemgen_jax.sampling.request import PRESETS

@@ -30,6 +30,7 @@ from stemgen_jax.data.records import Dataset
 from stemgen_jax.errors import UserError, run_cli
 from stemgen_jax.model import sharding
 from stemgen_jax.model.network import Model, build
+from stemgen_jax.shell import compilation_cache
 from stemgen_jax.shell.flags import build_parser, parse_config
 from stemgen_jax.shell.folders import refuse_patterns
 from stemgen_jax.training.audition import build_audition
@@ -247,6 +248,7 @@ def main(argv: list[str] | None = None) -> None:
   )
   arguments = parse_config(parser, Config, argv)
   hush_closed_loops()
+  compilation_cache.enable()
   if arguments.distributed:
     join_processes()
   train(

@@ -37,4 +37,6 @@ def load_codec(bundle: str, backend: str | None = None, device: str = "cpu") -> 
   # A core for each process, no threads inside an operation: torch's own wait by spinning, and two
   # of them were ten times slower than one when another program used a core.
   torch.set_num_threads(1)
+  # TF32 flips codes near the edge between two: they must be those of a CPU and of JAX.
+  torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
   return TorchCodec(bundle, device)

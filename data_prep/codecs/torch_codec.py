@@ -52,10 +52,18 @@ class TorchCodec:
 
   @torch.inference_mode()
   def encode(self, audio: Float[np.ndarray, "B channels samples"]) -> Int[np.ndarray, "B T Q"]:
-    """Returns the int32 codes of audio at the codec's rate, T = spec.frames(samples)."""
-    segments = self._model.encode(torch.from_numpy(audio).to(self._device, torch.float32))
-    codes = torch.cat([codes for codes, _ in segments], dim=2)
-    return codes.transpose(1, 2).to("cpu", torch.int32).numpy()
+    """Returns the int32 codes of audio at the codec's rate, T = spec.frames(samples).
+
+    What does not fit the device's memory at once is encoded by halves.
+    """
+    try:
+      segments = self._model.encode(torch.from_numpy(audio).to(self._device, torch.float32))
+      codes = torch.cat([codes for codes, _ in segments], dim=2)
+      return codes.transpose(1, 2).to("cpu", torch.int32).numpy()
+    except torch.OutOfMemoryError:
+      if len(audio) == 1:
+        raise
+    return np.concatenate([self.encode(half) for half in np.array_split(audio, 2)])
 
   def scales(
     self, audio: Float[np.ndarray, "B channels samples"]

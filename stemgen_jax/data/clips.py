@@ -23,8 +23,6 @@ UNKNOWN = -1  # a condition that is not known
 SILENCE_DB = -120.0  # the level stored for digital silence
 ABSENT_DB = -np.inf  # the gain of a stem that a mix leaves out, and the loudness of silence
 _Example: Any = vars(tf_example_pb2)["Example"]  # protobuf makes the class at run time
-ACTIVITY = "activity"  # a condition that no record stores: how much of a window its target sounds
-ACTIVITY_VALUES = ("sparse", "half", "busy", "full")
 ACTIVITY_EDGES = (0.35, 0.65, 0.9)  # shares of the window at which the next value begins
 
 

@@ -9,8 +9,9 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+from stemgen_jax.categories import ACTIVITY
 from stemgen_jax.config import DataConfig
-from stemgen_jax.data.clips import ACTIVITY, ACTIVITY_EDGES, Metadata, Row
+from stemgen_jax.data.clips import ACTIVITY_EDGES, Metadata, Row
 from stemgen_jax.data.records import ClipSource
 from stemgen_jax.errors import UserError
 

@@ -15,8 +15,8 @@ import numpy as np
 from absl import flags
 from jaxtyping import Int
 
+from stemgen_jax.categories import ACTIVITY
 from stemgen_jax.config import DataConfig
-from stemgen_jax.data.clips import ACTIVITY
 from stemgen_jax.data.examples import PairTarget
 from stemgen_jax.data.records import ClipSource, Dataset
 from stemgen_jax.errors import UserError
@@ -54,7 +54,7 @@ def make_loader(
     seed: 0 or more.
     share: p, which share of every batch of all processes this is (`sharding.batch_share`).
     shares: P, how many there are.
-    sources: the conditions to give, by name, clips.ACTIVITY among them; None gives all that the
+    sources: the conditions to give, by name, ACTIVITY among them; None gives all that the
       dataset has.
     num_epochs: ends the stream after that many epochs, the last batch filled with examples of the
       next, so that every clip is used and all shares are equally long; None never ends.

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from stemgen_jax.audio.files import Samples, convert_audio, read_audio
-from stemgen_jax.data.clips import ACTIVITY
+from stemgen_jax.categories import ACTIVITY
 from stemgen_jax.errors import UserError
 from stemgen_jax.sampling.job import Job
 from stemgen_jax.sampling.request import Request

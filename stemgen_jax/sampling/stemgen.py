@@ -57,9 +57,12 @@ class StemGen:
   ):
     """`params` lie on `mesh`, whose devices share the takes; `meta` goes into what is returned."""
     self.config, self.codec = config, codec
-    self._params, self._mesh, self._meta = params, mesh, dict(meta)
-    model = build(config.model, mesh if mesh.size > 1 else None)
-    self._generate = build_generate(model, config.model.n_codes, mesh if mesh.size > 1 else None)
+    platform = mesh.devices.flat[0].platform
+    network, self._params = sharding.suit_platform(config.model, params, platform)
+    self._mesh, self._meta = mesh, dict(meta)
+    given = None if mesh.size == 1 and platform != "tpu" else mesh  # whose kernel needs one
+    model = build(network, given)
+    self._generate = build_generate(model, network.n_codes, given)
     self._nll = build_nll(model, config.model.n_codes, config.data.crop_frames)
 
   @classmethod
@@ -226,12 +229,8 @@ class StemGen:
     Rows are added while it computes, so that every device has as many.
     """
     batch = len(context)
-    more = -batch % self._mesh.size
-    context, conditions, given, known = (
-      np.concatenate([x, np.repeat(x[-1:], more, axis=0)])
-      for x in (context, conditions, given, known)
-    )
-    keys = jnp.concatenate([keys, jnp.repeat(keys[-1:], more)])
+    context, conditions, given, known = map(self._even, (context, conditions, given, known))
+    keys = jnp.concatenate([keys, jnp.repeat(keys[-1:], len(context) - batch)])
     place = NamedSharding(self._mesh, sharding.BATCH)
 
     def put(x):
@@ -254,6 +253,10 @@ class StemGen:
       tokens = written
     return tokens[:batch]
 
+  def _even(self, rows: np.ndarray) -> np.ndarray:
+    """Returns rows with the last one repeated, so that every device has as many."""
+    return np.concatenate([rows, np.repeat(rows[-1:], -len(rows) % self._mesh.size, axis=0)])
+
   def _finish(self, job: Job, heard: transcode.Heard, codes: Int[np.ndarray, "n T Q"]) -> Result:
     scores = self.score(
       np.broadcast_to(heard.codes, codes.shape), codes, np.tile(job.indices, (len(codes), 1))
@@ -269,7 +272,8 @@ class StemGen:
     heard: bool = True,
   ) -> Float[np.ndarray, " n"]:
     """Returns the mean nats a token of one level of stems, from 0; see `score.build_nll`."""
-    return self._nll(self._params, context, stems, conditions.astype(np.int32), level, heard)
+    rows = map(self._even, (context, stems, conditions.astype(np.int32)))
+    return self._nll(self._params, *rows, level, heard)[: len(stems)]
 
   def score(
     self,

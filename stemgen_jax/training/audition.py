@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Stems to hear while a run goes on: generated for held-out contexts, always the same ones."""
 
+import math
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -11,10 +12,10 @@ from jax.sharding import Mesh
 from stemgen_jax import codec as codecs
 from stemgen_jax.config import Config
 from stemgen_jax.data.records import Dataset
+from stemgen_jax.model import sharding
 from stemgen_jax.model.decode import options_of
 from stemgen_jax.model.generate import build_generate, steering_of, take_keys
 from stemgen_jax.model.network import Model
-from stemgen_jax.model.sharding import put_batch
 from stemgen_jax.training.listening_gain import read_batches
 from stemgen_jax.training.metrics import Sound
 from stemgen_jax.types import Params
@@ -34,9 +35,13 @@ def build_audition(
   codec = codecs.load(Path(config.data.codec))
   count = config.train.audio_examples
   (batch,) = read_batches(config, dataset, mesh, config.data.eval_split, 1, foreign=False)
+  # As many rows as are heard, and as fill every device.
+  shares = math.prod(mesh.shape[axis] for axis in sharding.BATCH[0])
+  per = shares // sharding.batch_share(mesh)[1]
+  batch = {name: rows[: -(-count // per) * per] for name, rows in batch.items()}
   count = min(count, len(batch["target"]))
   generate = build_generate(model, config.model.n_codes, mesh)
-  rows = put_batch(batch, mesh)
+  rows = sharding.put_batch(batch, mesh)
   keys = take_keys(0, rows["target"].shape[0])
   hidden = jnp.zeros(rows["target"].shape, bool)
 

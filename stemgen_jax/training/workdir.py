@@ -11,9 +11,9 @@ from pathlib import Path
 import jax
 from jax.sharding import Mesh
 
+from stemgen_jax.categories import ACTIVITY, ACTIVITY_VALUES
 from stemgen_jax.config import Config
 from stemgen_jax.config_json import to_dict
-from stemgen_jax.data.clips import ACTIVITY, ACTIVITY_VALUES
 from stemgen_jax.data.records import Dataset
 from stemgen_jax.errors import UserError
 from stemgen_jax.model import sharding

@@ -8,10 +8,11 @@ import types
 import numpy as np
 import pytest
 
+from stemgen_jax.categories import ACTIVITY, ACTIVITY_VALUES
 from stemgen_jax.config import DataConfig
 from stemgen_jax.data import loader as data
 from stemgen_jax.data import records
-from stemgen_jax.data.clips import ACTIVITY, ACTIVITY_VALUES, Clip, Metadata
+from stemgen_jax.data.clips import Clip, Metadata
 from stemgen_jax.data.examples import choose_mix, choose_target, classify_activity, weigh_categories
 from stemgen_jax.errors import UserError
 

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from configs import demo, mingus, slakh, slakh_pod
+from stemgen_jax.model import sharding
 from stemgen_jax.model.network import _drop, build, rotary_angles, rotate
 
 B, T, Q, V = 8, 20, 4, 16
@@ -161,3 +162,19 @@ def test_parameters_of_another_model_are_refused(tiny, inputs):
 
 def test_config_is_a_plain_dataclass():
   assert dataclasses.asdict(slakh.get_config())["model"]["n_layers"] == 20
+
+
+def test_away_from_a_cpu_a_model_samples_in_bfloat16_with_weights_cast_once(tiny, tiny_config):
+  config, params = tiny_config().model, tiny[1]
+  assert sharding.suit_platform(config, params, "cpu") == (config, params)
+  model, cast = sharding.suit_platform(config, params, "gpu")
+  assert model.compute_dtype == "bfloat16"
+  assert {leaf.dtype for leaf in jax.tree.leaves(cast["blocks"])} == {jnp.bfloat16.dtype}
+  assert cast["heads"] is params["heads"]  # logits stay float32
+
+
+def test_the_compiler_knows_the_options_for_several_gpus():
+  known = jax.jit(lambda x: 2 * x, compiler_options=sharding.GPU_OPTIONS)
+  assert known(jnp.ones(1)) == 2
+  with pytest.raises(Exception, match="No such compile option"):
+    jax.jit(lambda x: 2 * x, compiler_options={"xla_gpu_no_such": "true"})(jnp.ones(1))
