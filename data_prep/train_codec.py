@@ -30,7 +30,7 @@ from data_prep.codecs.torch_codec import TorchCodec, pad_by_joining
 from stemgen_jax.errors import run_cli
 from stemgen_jax.shell.flags import build_parser, parse_config
 from stemgen_jax.shell.folders import make_folder, write_text
-from stemgen_jax.shell.progress import make_bars
+from stemgen_jax.shell.progress import make_bars, say
 
 
 def train(config: CodecConfig, workdir: Path) -> dict[str, list[float]]:
@@ -117,7 +117,7 @@ def _draw_held_out(songs: Songs, config: CodecConfig) -> np.ndarray:
 
 
 def _say(progress: Progress, text: str) -> None:
-  progress.console.print(text, soft_wrap=True, highlight=False, markup=False)
+  say(progress.console, text)
 
 
 def main() -> None:

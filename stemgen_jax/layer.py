@@ -23,7 +23,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from rich.console import Console
 
 from stemgen_jax.audio.files import Samples, read_audio, write_audio
 from stemgen_jax.audio.loudness import amplify
@@ -36,6 +35,7 @@ from stemgen_jax.sampling.request_files import PARTS, SETTINGS, build_request
 from stemgen_jax.sampling.stemgen import StemGen
 from stemgen_jax.shell.flags import build_parser
 from stemgen_jax.shell.folders import claim_folder, keep_what_is_read, make_folder, write_text
+from stemgen_jax.shell.progress import show_state
 from stemgen_jax.training.model_bundle import EXAMPLE
 
 PLAN, LAYER = "layers.json", "layer.json"
@@ -69,9 +69,9 @@ def layer(arguments: argparse.Namespace) -> Path:
   if not (out / "00_start.wav").is_file():
     write_audio(out / "00_start.wav", first.context, first.rate_hz)
   layers: list[dict[str, Any]] = []
-  with Console(stderr=True).status("") as status:
+  with show_state() as say:
     for number, name in enumerate(names, 1):
-      status.update(f"layer {number} of {len(names)}: {name}")
+      say(f"layer {number} of {len(names)}: {name}")
       context, _ = read_audio(layers[-1]["mix"] if layers else out / "00_start.wav")
       folder = out / f"{number:02d}_{name}"
       so_far = names[:number]

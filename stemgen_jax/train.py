@@ -30,7 +30,7 @@ from stemgen_jax.errors import UserError, run_cli
 from stemgen_jax.model import sharding
 from stemgen_jax.model.network import Model, build
 from stemgen_jax.shell.flags import build_parser, parse_config
-from stemgen_jax.shell.folders import refuse_patterns
+from stemgen_jax.shell.folders import refuse_address, refuse_patterns
 from stemgen_jax.training.audition import build_audition
 from stemgen_jax.training.checkpoint import abstract_like, hush_closed_loops
 from stemgen_jax.training.codebook_init import read_codebooks
@@ -142,6 +142,7 @@ def train(config: Config, workdir: Path, init_from: str | os.PathLike | None = N
 def check_data(config: Config) -> None:
   """Says how a dataset is made, where there is none yet."""
   path = Path(config.data.path)
+  refuse_address(path, "data.path")
   if path.exists():
     return
   what = f"data.path must be a folder of token shards; got {path}, which is missing."

@@ -15,13 +15,13 @@ from typing import Any
 
 from rich.console import Console
 
-from data_prep.checks.tables import list_problems, make_table, say
+from data_prep.checks.tables import list_problems, make_table
 from data_prep.corpora import CORPORA, open_corpus
 from data_prep.corpora.stem_audio import measure_stem
 from data_prep.corpora.types import SPLITS, Corpus, Problem, Stem, Track
 from stemgen_jax.errors import UserError
 from stemgen_jax.shell.folders import make_folder, write_text
-from stemgen_jax.shell.progress import make_bars
+from stemgen_jax.shell.progress import make_bars, make_console, say
 
 UNREADABLE = 3  # exit code: some audio cannot be read
 UNKNOWN = "unknown"
@@ -65,7 +65,7 @@ def inspect_corpus(
   if json_path:
     make_folder(Path(json_path).absolute().parent, "--json")
     write_text(Path(json_path), json.dumps(report, indent=2) + "\n")
-  show(report, Console(), show_all)
+  show(report, make_console(), show_all)
   return UNREADABLE if report["unreadable"] else 0
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Sound out of what libsndfile does not open, as m4a, through PyAV, which brings FFmpeg's libraries.
+"""Sound out of what libsndfile does not open, as m4a, through PyAV, so FFmpeg's libraries.
 
 PyAV is needed only when such a file is read, and imported only then.
 """

@@ -7,6 +7,7 @@ Samples are float32 in [-1, 1], laid out [channels, samples].
 import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import soundfile
@@ -134,7 +135,7 @@ def write_blocks(
   """
   path, count = Path(path), 0
   with appearing(path) as partial:
-    name = os.fsencode(partial)
+    name: Any = os.fsencode(partial)  # soundfile takes bytes, its types do not say so
     try:
       with soundfile.SoundFile(name, "w", rate_hz, channels, subtype) as file:
         for samples in blocks:

@@ -5,6 +5,7 @@ import contextlib
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import soundfile
@@ -13,6 +14,7 @@ from jaxtyping import Float
 from stemgen_jax.audio.container import SLACK_SAMPLES, SUFFIXES, ContainerSound, open_container
 from stemgen_jax.audio.headers import mend
 from stemgen_jax.errors import UserError
+from stemgen_jax.shell.folders import refuse_address
 
 NO_LENGTH = 2**62  # libsndfile says more of a FLAC that was written to a pipe
 
@@ -92,6 +94,7 @@ def open_sound(
     UserError: if it is missing, no audio, empty, or lacks sound that its header promises.
   """
   path = Path(path)
+  refuse_address(path, "audio file")
   if not _is_file(path):
     found = "a folder" if path.is_dir() else "a link to nothing" if path.is_symlink() else "none"
     raise UserError(f"audio file must exist; got path={path}, {found}. Check the path.")
@@ -118,8 +121,9 @@ def _is_file(path: Path) -> bool:
 def _open_files(path: Path, whole: bool) -> Iterator[soundfile.SoundFile]:
   """Yields the files that lie in a file, mostly one, each with its true number of samples."""
   for part in mend(path, whole):
+    source: Any = part.view or os.fsencode(path)  # soundfile takes bytes, its types do not say so
     try:
-      file = soundfile.SoundFile(part.view or os.fsencode(path))
+      file = soundfile.SoundFile(source)
     except (soundfile.LibsndfileError, TypeError) as error:  # a TypeError for .raw
       reason = getattr(error, "error_string", "a format without a header")
       raise UserError(

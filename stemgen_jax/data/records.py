@@ -29,7 +29,7 @@ from stemgen_jax.data.clips import (
 )
 from stemgen_jax.data.shards import Shard, damaged, hash_file, write_shard
 from stemgen_jax.errors import UserError
-from stemgen_jax.shell.folders import appearing
+from stemgen_jax.shell.folders import appearing, refuse_bytes
 
 SCHEMA_VERSION = 3
 VERSION = f"{SCHEMA_VERSION}.0.0"  # the version folder of TFDS
@@ -42,6 +42,7 @@ def dataset_folder(root: str | os.PathLike, name: str) -> Path:
     raise UserError(
       f"dataset name must match [a-z][a-z0-9_]*; got name={name!r}. Choose another name."
     )
+  refuse_bytes(root, "folder of datasets")
   return Path(root) / name / VERSION
 
 
@@ -193,6 +194,7 @@ class Dataset:
     Raises:
       UserError: if there is none or several, a file is missing or cut short, or the schema differs.
     """
+    refuse_bytes(path, "dataset folder")
     directory = find_dataset(Path(path))
     file = directory / MANIFEST_FILE
     try:

@@ -23,11 +23,7 @@ def make_folder(path: Path, what: str) -> None:
     UserError: if it cannot be made or written to, or is a bucket's address; `what` names it, as
       "--out".
   """
-  if _ADDRESS.match(os.fspath(path)):
-    raise UserError(
-      f"{what} must be a path of this machine; got {path}, an address. Mount it, as gcsfuse does a"
-      " bucket, and give the path there."
-    )
+  refuse_address(path, what)
   try:
     path.mkdir(parents=True, exist_ok=True)
     writable = os.access(path, os.W_OK)
@@ -37,6 +33,15 @@ def make_folder(path: Path, what: str) -> None:
     ) from error
   if not writable:
     raise UserError(f"{what} must be a folder that can be written; got {path}, which cannot.")
+
+
+def refuse_address(path: str | os.PathLike, what: str) -> None:
+  """Raises a UserError for the address of a bucket or a server: it is no path of this machine."""
+  if _ADDRESS.match(os.fspath(path)):
+    raise UserError(
+      f"{what} must be a path of this machine; got {path}, an address. Mount it, as gcsfuse does a"
+      " bucket, or fetch it, and give the path there."
+    )
 
 
 def cache_folder(name: str) -> Path | None:
@@ -86,22 +91,39 @@ def _stat(path: Path) -> os.stat_result | None:
 
 
 def refuse_patterns(path: Path, what: str) -> None:
-  """Raises a UserError if a path, or a folder above it, has a sign that names are matched by.
+  """Raises a UserError if a path, or a folder above it, cannot be that of checkpoints.
 
-  The checkpoint library looks its files up so, finds none, and says nothing.
+  The checkpoint library looks its files up by patterns: where the path has signs of these, it finds
+  none, and says nothing. It follows links first.
   """
-  whole = os.path.abspath(path)
-  if signs := sorted(set(_GLOB.findall(whole))):
+  refuse_bytes(path, what)
+  for whole in (os.path.abspath(path), os.path.realpath(path)):
+    if signs := sorted(set(_GLOB.findall(whole))):
+      raise UserError(
+        f"{what} must have no {' or '.join(signs)} in its path, which the checkpoint library cannot"
+        f" take; got {whole}. Choose or rename the folder."
+      )
+
+
+def refuse_bytes(path: str | os.PathLike, what: str) -> None:
+  """Raises a UserError for an address, or a path that is no text, as libraries in C++ want it."""
+  refuse_address(path, what)
+  if os.path.realpath(path) != spell(os.path.realpath(path)):
     raise UserError(
-      f"{what} must have no {' or '.join(signs)} in its path, which the checkpoint library cannot"
-      f" take; got {whole}. Choose or rename the folder."
+      f"{what} must have a path whose letters are UTF-8; got {os.path.realpath(path)}. Rename the"
+      " folder, or set LC_ALL=C.UTF-8."
     )
 
 
+def spell(name: str) -> str:
+  """Returns a name as text: bytes of it that are not UTF-8 become backslashes and digits."""
+  return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+
+
 def write_text(path: Path, text: str) -> None:
-  """Writes a text file that appears whole or not at all."""
+  """Writes a text file that appears whole or not at all; in UTF-8, as `spell` has it."""
   with appearing(path) as partial:
-    partial.write_text(text, encoding="utf-8")
+    partial.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
 @contextlib.contextmanager

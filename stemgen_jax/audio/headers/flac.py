@@ -41,7 +41,7 @@ def _find_length(file: io.BufferedReader) -> int | None:
   file.seek(10)
   (block_size,) = struct.unpack(">H", file.read(2))
   end = file.seek(0, io.SEEK_END)
-  start = file.seek(max(_HEAD, end - MOST_FRAME_BYTES))
+  file.seek(max(_HEAD, end - MOST_FRAME_BYTES))
   tail = file.read()
   place = len(tail)
   while (place := tail.rfind(b"\xff", 0, place)) >= 0:

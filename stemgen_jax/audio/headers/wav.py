@@ -87,7 +87,7 @@ def _find_wav(file: io.BufferedReader, at: int) -> int | None:
 
 
 def mend_aiff(file: io.BufferedReader) -> Mended:
-  """Finds how many bytes of sound an AIFF lacks of what its header says, and where it was joined."""
+  """Finds how many bytes of sound an AIFF lacks of what it says, and where it was joined."""
   file.seek(4)
   (size,) = struct.unpack(">I", file.read(4))
   file.seek(8 + size + size % 2)
