@@ -118,8 +118,8 @@ class Trainer:
     }
     if self.adversary:
       state["adversary"] = self.adversary.state()
-    with appearing(workdir / "state.pt") as partial:
-      torch.save(state, partial)
+    with appearing(workdir / "state.pt") as partial, partial.open("wb") as file:
+      torch.save(state, file)  # by name it would not say that the disk is full
     save_bundle(workdir / "bundle", self.spec, read_weights(self.model), "float16")
 
   def resume(self, path: Path) -> None:

@@ -127,8 +127,17 @@ def write_blocks(
   rate_hz: int,
   channels: int,
   subtype: str = "PCM_16",
+  compression: float | None = None,
 ) -> None:
   """Writes blocks of samples, one after the other, as `write_audio`; PCM is clipped.
+
+  Args:
+    path: the file.
+    blocks: its samples.
+    rate_hz: their rate.
+    channels: how many.
+    subtype: of SUBTYPES, or one of libsndfile's that is lossy.
+    compression: of a lossy one, from 0 (best) to 1.
 
   Raises:
     UserError: if the disk does not take all of it; then nothing of it stays.
@@ -137,7 +146,9 @@ def write_blocks(
   with appearing(path) as partial:
     name: Any = os.fsencode(partial)  # soundfile takes bytes, its types do not say so
     try:
-      with soundfile.SoundFile(name, "w", rate_hz, channels, subtype) as file:
+      with soundfile.SoundFile(
+        name, "w", rate_hz, channels, subtype, compression_level=compression
+      ) as file:
         for samples in blocks:
           file.write(_to_stored(samples.T, subtype))
           count += samples.shape[1]
@@ -160,7 +171,7 @@ def _to_stored(samples: np.ndarray, subtype: str) -> np.ndarray:
 
   Rounded here: libsndfile rounds down, and what was read would not be written again.
   """
-  if subtype == "FLOAT":
+  if subtype == "FLOAT" or subtype not in SUBTYPES:
     return samples
   bits, kind = SUBTYPES[subtype]
   top = 2.0 ** (bits - 1)
