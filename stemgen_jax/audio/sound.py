@@ -130,9 +130,9 @@ def _open_files(path: Path, whole: bool) -> Iterator[soundfile.SoundFile]:
         f"audio file must be one that libsndfile reads (wav, flac, ogg, mp3); got path={path}"
         f" ({reason}). Convert it to wav first."
       ) from error
-    if part.missing_bytes > 0:
+    if part.cut:
       file.close()
-      raise refuse_cut(path, f"its end lacks {part.missing_bytes} bytes")
+      raise refuse_cut(path, part.cut)
     if file.frames >= NO_LENGTH:
       file.close()
       raise refuse_cut(path, "it neither says its length nor ends with a whole frame")

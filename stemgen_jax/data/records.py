@@ -29,7 +29,7 @@ from stemgen_jax.data.clips import (
 )
 from stemgen_jax.data.shards import Shard, damaged, hash_file, write_shard
 from stemgen_jax.errors import UserError
-from stemgen_jax.shell.folders import appearing, refuse_bytes
+from stemgen_jax.shell.folders import appearing, is_sealed, refuse_bytes, seal
 
 SCHEMA_VERSION = 3
 VERSION = f"{SCHEMA_VERSION}.0.0"  # the version folder of TFDS
@@ -112,7 +112,7 @@ def _write_files(
   content["splits"] = {
     split: [dataclasses.asdict(shard) for shard in parts] for split, parts in shards.items()
   }
-  (partial / MANIFEST_FILE).write_text(json.dumps(content, indent=1) + "\n")
+  (partial / MANIFEST_FILE).write_text(json.dumps(seal(content), indent=1) + "\n")
 
 
 class ClipSource:
@@ -205,6 +205,8 @@ class Dataset:
           f"dataset must have schema version {SCHEMA_VERSION}; got {version} in {file}."
           f" Tokenise again: {_command(directory, content)}"
         )
+      if not is_sealed(content):
+        raise UserError(f"dataset metadata must be as written; {file} is not. Copy it again.")
       fields = {f.name: content[f.name] for f in dataclasses.fields(Metadata)}
       fields["sources"] = {name: tuple(values) for name, values in fields["sources"].items()}
       metadata = Metadata(**fields)

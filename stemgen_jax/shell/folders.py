@@ -2,6 +2,7 @@
 """Folders and small text files, written so that a reader never meets half of one."""
 
 import contextlib
+import hashlib
 import json
 import os
 import re
@@ -13,6 +14,7 @@ from typing import Any
 from stemgen_jax.errors import UserError
 
 _GLOB = re.compile(r"[\[\]*?]")  # signs by which libraries match names
+_SEAL = "content_sha256"
 _ADDRESS = re.compile(r"[a-z0-9]{2,}:/")  # a Path has lost one slash of gs://
 
 
@@ -118,6 +120,22 @@ def refuse_bytes(path: str | os.PathLike, what: str) -> None:
 def spell(name: str) -> str:
   """Returns a name as text: bytes of it that are not UTF-8 become backslashes and digits."""
   return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+
+
+def seal(content: dict[str, Any]) -> dict[str, Any]:
+  """Returns what is to be written as JSON, with a checksum of it as its last entry."""
+  plain = json.loads(json.dumps(content))
+  return {**plain, _SEAL: _sum_up(plain)}
+
+
+def is_sealed(content: dict[str, Any]) -> bool:
+  """Returns whether what was read is what `seal` gave; what has no checksum passes."""
+  rest = {name: value for name, value in content.items() if name != _SEAL}
+  return content.get(_SEAL) in (None, _sum_up(rest))
+
+
+def _sum_up(content: dict[str, Any]) -> str:
+  return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def write_text(path: Path, text: str) -> None:

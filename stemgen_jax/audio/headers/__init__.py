@@ -35,7 +35,7 @@ def mend(path: Path, whole: bool = True) -> list[Mended]:
       mended = _try(Part(path, start, start + end), whole=False)
     if mended.view is None and (start or end is not None):
       view = Part(path, start, stop if end is None else start + end).view()
-      mended = Mended(view, mended.missing_bytes)
+      mended = Mended(view, mended.cut)
     found.append(mended)
     if end is None:
       return found

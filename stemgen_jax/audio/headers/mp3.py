@@ -75,6 +75,8 @@ def mend_mp3(part: Part, file: io.BufferedReader, first_at: int) -> Mended:
     flags, said = struct.unpack(">II", tag[4:12])
     if not flags & _FRAMES_FLAG or said == count - 1:
       return Mended()
+    if said > count:
+      return Mended(cut=f"it has {count - 1} of the {said} frames that its header tells of")
     return Mended(part.view({first_at + first.tag_at + 8: struct.pack(">I", count - 1)}))
   if content[36:40] == b"VBRI":
     return Mended()

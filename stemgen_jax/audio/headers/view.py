@@ -22,13 +22,18 @@ class Mended:
 
   Attributes:
     view: it, as if its header were right; None where the header is.
-    missing_bytes: of sound, that the header promises and the file lacks.
+    cut: how the file is not whole, if it is not.
     end: where another file begins that was joined to it; None if none was.
   """
 
   view: io.BufferedReader | None = None
-  missing_bytes: int = 0
+  cut: str | None = None
   end: int | None = None
+
+
+def tell_missing(count: int) -> str:
+  """Returns how a file is cut whose header promises more bytes than there are."""
+  return f"its end lacks {count} bytes"
 
 
 @dataclasses.dataclass(frozen=True)

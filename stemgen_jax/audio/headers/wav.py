@@ -4,7 +4,7 @@
 import io
 import struct
 
-from stemgen_jax.audio.headers.view import Mended, Part, find_bytes, is_placeholder
+from stemgen_jax.audio.headers.view import Mended, Part, find_bytes, is_placeholder, tell_missing
 
 FORMATS = (b"RIFF", b"RF64", b"BW64")
 _NAMES = (b"LIST", b"JUNK", b"junk", b"FLLR", b"PAD ", b"bext", b"cue ", b"smpl", b"id3 ", b"ID3 ",
@@ -37,7 +37,8 @@ def mend_wav(part: Part, file: io.BufferedReader, kind: bytes) -> Mended:
         if behind is not None:
           return Mended(end=behind)
       elif not is_placeholder(size):
-        return Mended(part.view(patches) if patches else None, start + size - end)
+        missing = tell_missing(start + size - end)
+        return Mended(part.view(patches) if patches else None, missing)
       if (joined := _find_wav(file, start)) is not None:
         return Mended(end=joined)
       if size < there:
@@ -93,7 +94,8 @@ def mend_aiff(file: io.BufferedReader) -> Mended:
   file.seek(8 + size + size % 2)
   if (head := file.read(12))[:4] == b"FORM" and head[8:11] == b"AIF":
     return Mended(end=8 + size + size % 2)
-  return Mended(missing_bytes=_find_missing_aiff(file))
+  missing = _find_missing_aiff(file)
+  return Mended(cut=tell_missing(missing) if missing else None)
 
 
 def _find_missing_aiff(file: io.BufferedReader) -> int:
