@@ -32,10 +32,15 @@ def read_audio(path: str | os.PathLike, stream: int | None = None) -> tuple[Samp
       samples; if it needs PyAV, as m4a does, and that is not installed.
   """
   with open_sound(path, stream) as sound:
-    samples = sound.read()
-    if not len(samples):
+    samples, done = np.empty((sound.channels, sound.frames), np.float32), 0
+    while len(block := sound.read(round(BLOCK_S * sound.samplerate))):
+      if done + len(block) > samples.shape[1]:  # a container that told too little
+        samples = np.concatenate([samples[:, :done], block.T], axis=1)
+      samples[:, done : done + len(block)] = block.T
+      done += len(block)
+    if not done:
       raise UserError(f"audio file must hold at least one sample; got path={path} with none.")
-    return np.ascontiguousarray(samples.T), sound.samplerate
+    return np.ascontiguousarray(samples[:, :done]), sound.samplerate
 
 
 def read_blocks(path: str | os.PathLike, to_rate_hz: int, to_channels: int) -> Iterator[Samples]:
@@ -90,9 +95,18 @@ def to_mono(samples: Samples) -> Samples:
   A side of opposite sign, as some microphones and wideners leave it, is heard in stereo, and would
   be silence in its mean.
   """
+  if len(samples) == 1:
+    return samples
   mean = samples.mean(axis=0, keepdims=True)
-  heard, left = (float(np.square(x, dtype=np.float64).mean()) for x in (samples, mean))
-  return samples[:1] if left < CANCELLED * heard else mean
+  heard = float(np.mean([_sum_squares(channel) for channel in samples]))
+  return samples[:1] if _sum_squares(mean[0]) < CANCELLED * heard else mean
+
+
+def _sum_squares(channel: Float[np.ndarray, " samples"]) -> float:
+  """Returns the energy of a channel; summed in blocks, whose copies are small."""
+  size = 1 << 20
+  blocks = (channel[i : i + size].astype(np.float64) for i in range(0, len(channel), size))
+  return float(sum(np.vdot(block, block) for block in blocks))
 
 
 def write_audio(

@@ -206,7 +206,7 @@ class Dataset:
           f" Tokenise again: {_command(directory, content)}"
         )
       if not is_sealed(content):
-        raise UserError(f"dataset metadata must be as written; {file} is not. Copy it again.")
+        raise UserError(f"dataset metadata must be whole; got {file}, changed. Copy it again.")
       fields = {f.name: content[f.name] for f in dataclasses.fields(Metadata)}
       fields["sources"] = {name: tuple(values) for name, values in fields["sources"].items()}
       metadata = Metadata(**fields)

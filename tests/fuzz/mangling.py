@@ -84,20 +84,68 @@ def mangle(content: bytes, what: list[Accident]) -> bytes:
   return content
 
 
-TEXTS = ("null", "true", "[]", "{}", '""', "-1", "1e999", "NaN", "0", "\\ud800", "é", "\0", "\ufeff")
+TEXTS = (
+  "null",
+  "true",
+  "[]",
+  "{}",
+  '""',
+  "-1",
+  "1e999",
+  "NaN",
+  "0",
+  "\\ud800",
+  "é",
+  "\0",
+  "\ufeff",
+)
 
 
 @st.composite
 def texts(draw, whole: str):
-  """Text after accidents with its words: some go, come twice, or become others."""
-  words = draw(st.permutations(range(len(whole)))) if not whole else None
-  del words
+  """Text of which some stretches are gone, or others than they were."""
   text = whole
   for _ in range(draw(st.integers(1, 3))):
     at = draw(st.integers(0, max(len(text) - 1, 0)))
     behind = min(len(text), at + draw(st.integers(0, 12)))
     text = text[:at] + draw(st.one_of(st.sampled_from(TEXTS), st.text(max_size=4))) + text[behind:]
   return text
+
+
+# What may stand in the place of a value in JSON, of any kind.
+values = st.recursive(
+  st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(),
+    st.sampled_from([0, -1, 2**31, 2**63, 10**30]),
+    st.floats(),
+    st.text(max_size=6),
+    st.sampled_from(["", ".", "/", "none", "../x", "a\0b", "nan", "\ud800", "1e999", "0:00-0:01"]),
+  ),
+  lambda inner: st.one_of(
+    st.lists(inner, max_size=3), st.dictionaries(st.text(max_size=4), inner, max_size=3)
+  ),
+  max_leaves=4,
+)
+
+
+def places_of(content, here=()):
+  """Yields the path of every value in JSON."""
+  pairs = content.items() if isinstance(content, dict) else enumerate(content)
+  for key, value in pairs:
+    yield (*here, key)
+    if isinstance(value, dict | list):
+      yield from places_of(value, (*here, key))
+
+
+def put(content, place, value):
+  """Returns a copy of JSON with another value at a place."""
+  if not place:
+    return value
+  copy = dict(content) if isinstance(content, dict) else list(content)
+  copy[place[0]] = put(copy[place[0]], place[1:], value)
+  return copy
 
 
 def try_all(strategy, check, examples: int) -> None:

@@ -7,20 +7,37 @@ import subprocess
 import sys
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 import soundfile
 from hypothesis import strategies as st
-from mangling import accidents, mangle, refusal, run, several, texts, try_all
+from mangling import (
+  mangle,
+  places_of,
+  put,
+  refusal,
+  run,
+  several,
+  texts,
+  try_all,
+  values,
+)
+from small_corpus import write_song
 
+from data_prep.corpora import open_corpus
 from stemgen_jax.audio.files import measure_audio, measure_duration, read_audio, read_blocks
 from stemgen_jax.codec import DEMO_BUNDLE
 from stemgen_jax.codec.__main__ import main as play_codec
 from stemgen_jax.codec.bundle import load_bundle
-from stemgen_jax.config import Config
+from stemgen_jax.config import Config, MeshConfig
 from stemgen_jax.data.records import Dataset
-from stemgen_jax.sampling.request_files import plan_jobs
+from stemgen_jax.model.sharding import build_mesh
+from stemgen_jax.sampling.request_files import PARTS, SETTINGS, plan_jobs
 from stemgen_jax.shell.flags import build_parser, parse_config
+from stemgen_jax.train import train
+from stemgen_jax.training.checkpoint import load_average
+from stemgen_jax.training.model_bundle import SHIPPED, load_model, save_model
 
 ROOT = Path(__file__).parents[2]
 RATE_HZ = 22_050
@@ -147,6 +164,78 @@ def test_token_shards(tiny_dataset, tmp_path, often):
 
 
 @often
+def test_manifests_that_say_something_else(tiny_dataset, tmp_path, often):
+  """As another program may write them: whole, and wrong."""
+  folder = tmp_path / "tokens"
+  shutil.copytree(tiny_dataset, folder)
+  content = json.loads((folder / "stemgen.json").read_text())
+  del content["content_sha256"]
+
+  def check(drawn):
+    place, value = drawn
+    (folder / "stemgen.json").write_text(json.dumps(put(content, place, value)))
+    refusal(lambda: read_dataset(folder), str(folder), "record must be a row")
+
+  places = st.sampled_from(sorted(places_of(content), key=str))
+  try_all(st.tuples(places, values), check, 25 * often)
+
+
+@often
+def test_checkpoints(tiny_config, tmp_path, capsys, often):
+  config = tiny_config()
+  config.optim.steps, config.eval_batches = 4, 0
+  train(config, tmp_path / "run")
+  mesh = build_mesh(MeshConfig(), jax.devices()[:1])
+
+  def read(folder):
+    _, params, meta = load_average(folder, mesh)
+    return meta["step"], jax.tree.map(lambda x: np.asarray(x).tolist(), params)
+
+  wanted = dict([read(tmp_path / "run")])
+  shutil.copytree(tmp_path / "run", tmp_path / "before")
+  shutil.rmtree(tmp_path / "before/checkpoints/4")
+  wanted |= [read(tmp_path / "before")]
+  files = sorted(p for p in (tmp_path / "run/checkpoints").rglob("*") if p.is_file())
+
+  def check(drawn):
+    file, what = drawn
+    folder = tmp_path / "copy"
+    shutil.rmtree(folder, ignore_errors=True)
+    shutil.copytree(tmp_path / "run", folder)
+    name = file.relative_to(tmp_path / "run")
+    (folder / name).write_bytes(mangle(file.read_bytes(), what))
+    capsys.readouterr()
+    found, line = refusal(lambda: read(folder), str(folder))
+    if line is None:
+      step, params = found
+      assert params == wanted[step], "other weights, and no word"
+      assert step == 4 or "is damaged" in capsys.readouterr().err
+
+  try_all(st.tuples(st.sampled_from(files), several), check, 3 * often)
+
+
+@often
+def test_published_models(tmp_path, often):
+  whole = tmp_path / "whole"
+  config, params, meta = load_model(SHIPPED, mesh := build_mesh(MeshConfig(), jax.devices()[:1]))
+  save_model(whole, config, jax.device_get(params), {k: meta[k] for k in ("dataset", "step")})
+  right = load_model(whole, mesh)
+
+  def check(drawn):
+    name, what = drawn
+    folder = tmp_path / "model"
+    shutil.rmtree(folder, ignore_errors=True)
+    shutil.copytree(whole, folder)
+    (folder / name).write_bytes(mangle((whole / name).read_bytes(), what))
+    found, line = refusal(lambda: load_model(folder, mesh), str(folder))
+    assert line or (found[0], found[2]) == (right[0], right[2]), "another model, and no word"
+
+  try_all(
+    st.tuples(st.sampled_from(["model.json", "weights.safetensors"]), several), check, 4 * often
+  )
+
+
+@often
 def test_codec_bundles(tmp_path, often):
   right = load_bundle(DEMO_BUNDLE)
 
@@ -179,13 +268,101 @@ def test_lines_of_a_batch(stemgen, sounds, tmp_path, often):
   whole = "".join(json.dumps(line) + "\n" for line in lines)
   batch = tmp_path / "batch.jsonl"
 
-  def check(text):
+  def check(drawn):
+    text, number, name, value = drawn
+    if value is not ...:
+      changed = [dict(line) for line in lines]
+      changed[number][name] = value
+      text = "".join(json.dumps(line) + "\n" for line in changed)
     batch.write_text(text, encoding="utf-8", errors="surrogatepass")
     found, line = refusal(lambda: list(plan_jobs({}, batch, stemgen.plan)), "batch.jsonl")
     if line is None:
       assert all(planned.job.request.context.shape[1] for planned in found)
 
-  try_all(texts(whole), check, 25 * often)
+  names = st.sampled_from(["name", *PARTS, *SETTINGS])
+  value = st.one_of(values, values, st.just(...))
+  try_all(st.tuples(texts(whole), st.integers(0, 3), names, value), check, 40 * often)
+
+
+@often
+def test_metadata_of_corpora(tmp_path, often):
+  slakh, moises = tmp_path / "slakh", tmp_path / "moisesdb"
+  for i in range(2):
+    write_song(slakh, "train", f"Track{i:05d}", seconds=0.2)
+  about = {"genre": "pop", "stems": [
+    {"stemName": "bass", "tracks": [{"id": "a", "trackType": "bass guitar", "extension": "wav"}]},
+    {"stemName": "drums", "tracks": [{"id": "b", "trackType": "full-acoustic drumkit"}]},
+  ]}  # fmt: skip
+  for song in ("one", "two"):
+    for stem, name in (("bass", "a"), ("drums", "b")):
+      (moises / song / stem).mkdir(parents=True)
+      soundfile.write(moises / song / stem / f"{name}.wav", sing(0.2, 0), RATE_HZ)
+    (moises / song / "data.json").write_text(json.dumps(about))
+  metadata = slakh / "train/Track00000/metadata.yaml"
+  text = metadata.read_text()
+  table = (ROOT / "data_prep/corpora/categories.yaml").read_text()
+  places = sorted(places_of(about), key=str)
+
+  def check(drawn):
+    kind, other, own_table, place, value = drawn
+    encoding = {"encoding": "utf-8", "errors": "surrogatepass"}
+    categories = None
+    if kind == "slakh":
+      metadata.write_text(other, **encoding)
+    elif kind == "moisesdb":
+      content = json.dumps(put(about, place, value)) if value is not ... else other
+      (moises / "one/data.json").write_text(content, **encoding)
+    else:
+      categories = tmp_path / "categories.yaml"
+      categories.write_text(own_table, **encoding)
+    root = moises if kind == "moisesdb" else slakh
+
+    def look():
+      corpus = open_corpus(root.name, root, categories)
+      return corpus, corpus.tracks()
+
+    found, line = refusal(look, str(root), "categories.yaml")
+    if line is None:
+      corpus, tracks = found
+      told = " ".join(f"{problem.where} {problem.what}" for problem in corpus.problems)
+      assert len(tracks) == 2 or "Track00000" in told or "one" in told
+
+  drawn = st.tuples(
+    st.sampled_from(["slakh", "moisesdb", "categories"]),
+    texts(text), texts(table), st.sampled_from(places), st.one_of(values, st.just(...)),
+  )  # fmt: skip
+  try_all(drawn, check, 25 * often)
+
+
+@pytest.mark.slow
+def test_commands_as_they_are_typed(sounds, tmp_path):
+  """Each in a process of its own: what Python itself prints is seen too."""
+
+  def check(drawn):
+    name, what = drawn
+    song = tmp_path / "songs/one"
+    song.mkdir(parents=True, exist_ok=True)
+    for path in song.iterdir():
+      path.unlink()
+    (song / f"piano{Path(name).suffix}").write_bytes(sounds[name])
+    mangled = song / f"bass{Path(name).suffix}"
+    mangled.write_bytes(mangle(sounds[name], what))
+    words = {
+      "stemgen_jax.codec": [mangled, "--out", tmp_path / "heard.wav"],
+      "data_prep.inspect": [tmp_path / "songs"],
+    }
+    for module, rest in words.items():
+      done = subprocess.run(
+        [sys.executable, "-m", module, *map(str, rest)],
+        cwd=ROOT, capture_output=True, text=True, check=False,
+      )  # fmt: skip
+      assert done.returncode in (0, 2, 3), done.stderr
+      assert "Traceback" not in done.stderr
+      if done.returncode:
+        assert mangled.name in done.stderr + done.stdout
+    assert not list(tmp_path.rglob("*.partial*"))
+
+  try_all(st.tuples(st.sampled_from(sorted(SOUNDS)), several), check, 5)
 
 
 @often

@@ -181,7 +181,7 @@ def test_a_damaged_checkpoint_is_named_and_passed_over(
 
 def test_what_cannot_be_read_back_does_not_count_as_saved(tiny_config, tmp_path, monkeypatch):
   config = tiny_config()
-  config.optim.steps, config.eval_batches = 2, 0
+  config.optim.steps, config.optim.warmup_steps, config.eval_batches = 2, 1, 0
   workdir = tmp_path / "run[1]"  # in which Orbax merges nothing, and says nothing
   with pytest.raises(UserError, match="--workdir must have no"):
     train(config, workdir)
@@ -197,7 +197,7 @@ def test_what_cannot_be_read_back_does_not_count_as_saved(tiny_config, tmp_path,
 
 def test_a_checkpoint_without_a_digest_is_read_back(tiny_config, tmp_path):
   config = tiny_config()
-  config.optim.steps, config.eval_batches = 2, 0
+  config.optim.steps, config.optim.warmup_steps, config.eval_batches = 2, 1, 0
   train(config, tmp_path)
   (tmp_path / "digests/2.json").unlink()
   assert find_damage(tmp_path, 2) is None
