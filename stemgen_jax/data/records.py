@@ -207,9 +207,7 @@ class Dataset:
         )
       if not is_sealed(content):
         raise UserError(f"dataset metadata must be whole; got {file}, changed. Copy it again.")
-      fields = {f.name: content[f.name] for f in dataclasses.fields(Metadata)}
-      fields["sources"] = {name: tuple(values) for name, values in fields["sources"].items()}
-      metadata = Metadata(**fields)
+      metadata = Metadata.from_json(content)
       shards = {split: tuple(Shard.from_json(s) for s in parts) for split, parts in splits.items()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
       raise UserError(f"dataset metadata must be whole; got {file} ({error!r}).") from error

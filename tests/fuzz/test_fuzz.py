@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Mangled inputs: a right result, or one line that names the file; no traceback, nothing by half."""
+"""Mangled inputs: a right result, or one line that names the file, and nothing left by half."""
 
 import json
 import shutil
