@@ -121,6 +121,8 @@ def _is_file(path: Path) -> bool:
 def _open_files(path: Path, whole: bool) -> Iterator[soundfile.SoundFile]:
   """Yields the files that lie in a file, mostly one, each with its true number of samples."""
   for part in mend(path, whole):
+    if part.cut:
+      raise refuse_cut(path, part.cut)
     source: Any = part.view or os.fsencode(path)  # soundfile takes bytes, its types do not say so
     try:
       file = soundfile.SoundFile(source)
@@ -130,9 +132,6 @@ def _open_files(path: Path, whole: bool) -> Iterator[soundfile.SoundFile]:
         f"audio file must be one that libsndfile reads (wav, flac, ogg, mp3); got path={path}"
         f" ({reason}). Convert it to wav first."
       ) from error
-    if part.cut:
-      file.close()
-      raise refuse_cut(path, part.cut)
     if file.frames >= NO_LENGTH:
       file.close()
       raise refuse_cut(path, "it neither says its length nor ends with a whole frame")

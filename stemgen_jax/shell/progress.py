@@ -20,6 +20,8 @@ from rich.progress import (
 )
 from rich.text import Text
 
+from stemgen_jax.shell.folders import spell
+
 
 def make_console(stderr: bool = False) -> Console:
   """Returns a console that prints what it is given, letter by letter."""
@@ -28,14 +30,14 @@ def make_console(stderr: bool = False) -> Console:
 
 def say(console: Console, text: str) -> None:
   """Prints a line as it is, however long."""
-  console.print(text, soft_wrap=True)
+  console.print(spell(text), soft_wrap=True)
 
 
 @contextlib.contextmanager
 def show_state() -> Iterator[Callable[[str], None]]:
   """Yields a function that says in a few words, on stderr, what is being done."""
   with make_console(stderr=True).status(Text()) as status:
-    yield lambda text: status.update(Text(text))
+    yield lambda text: status.update(Text(spell(text)))
 
 
 class LineHandler(logging.Handler):

@@ -1,12 +1,22 @@
 # SPDX-License-Identifier: Apache-2.0
 """What is written appears whole, and what stood there survives every way of failing."""
 
+import json
+import os
 from pathlib import Path
 
 import pytest
 
 from stemgen_jax.errors import UserError
-from stemgen_jax.shell.folders import appearing, keep_what_is_read, make_folder
+from stemgen_jax.shell.flags import build_parser, url
+from stemgen_jax.shell.folders import (
+  appearing,
+  is_sealed,
+  keep_what_is_read,
+  make_folder,
+  refuse_patterns,
+  seal,
+)
 
 
 def write_folder(path, text):
@@ -70,3 +80,39 @@ def test_a_file_that_is_read_is_never_written(tmp_path):
   with pytest.raises(UserError, match="--context"):  # not there yet, but by another name
     keep_what_is_read({"--context": tmp_path / "linked/new.wav"}, written)
   keep_what_is_read({"--stem": other, "--context": tmp_path / "none.wav"}, written)
+
+
+@pytest.mark.parametrize("path", ["gs://b/run", "s3://b/run", "gs:/b/run"])
+def test_every_path_flag_refuses_an_address(path):
+  parser = build_parser("")
+  parser.add_argument("recording", type=Path, nargs="?")
+  parser.add_argument("--out", type=Path)
+  parser.add_argument("--root")
+  parser.add_argument("--codec", nargs="+")
+  parser.add_argument("--url", type=url)
+  for words in (["--out", path], ["--root", path], ["--codec", "a", path]):
+    with pytest.raises(UserError, match=f"{words[0]} must be a path of this machine; got gs:|s3:"):
+      parser.parse_args(words)
+  with pytest.raises(UserError, match="recording must be a path of this machine"):
+    parser.parse_args([path])
+  kept = parser.parse_args(["--url", "https://a/b", "--root", "hf://a/b", "--out", "a:b"])
+  assert (kept.url, kept.root, kept.out) == ("https://a/b", "hf://a/b", Path("a:b"))
+
+
+def test_paths_that_libraries_cannot_take_are_refused(tmp_path):
+  odd = Path(os.fsdecode(os.fsencode(tmp_path) + b"/na\xefve"))
+  with pytest.raises(UserError, match="--workdir must have a path whose letters are UTF-8"):
+    refuse_patterns(odd, "--workdir")
+  (tmp_path / "a[1]").mkdir()
+  (tmp_path / "link").symlink_to(tmp_path / "a[1]")
+  with pytest.raises(UserError, match=r"--workdir must have no \[ or \] in its path"):
+    refuse_patterns(tmp_path / "link", "--workdir")
+  refuse_patterns(tmp_path / "plain", "--workdir")
+
+
+def test_what_is_sealed_is_known_to_be_as_it_was():
+  content = {"a": (1, 2), "b": {"c": float("-inf")}}
+  written = json.loads(json.dumps(seal(content)))
+  assert is_sealed(written)
+  assert not is_sealed({**written, "a": [1, 3]})
+  assert is_sealed({"a": 1})  # older ones have none
