@@ -72,9 +72,9 @@ def _explain(error: BaseException) -> str | None:
       file = getattr(link, "filename", None)
       where = f" for {file}" if file else "" if number else f" ({text[:160]})"
       return f"the disk must have room{where}; got {full}. Free some."
-    if isinstance(link, OSError) and link.filename and number in FORBIDDEN:
+    if link is error and isinstance(link, OSError) and link.filename and number in FORBIDDEN:
       return f"{link.filename} must be open to this user; got {link.strerror}. Change that."
     if isinstance(link, RuntimeError) and "Unable to initialize backend" in text:
       return f"JAX_PLATFORMS must name a platform that JAX can start; got {text[:160]}. Unset it."
-    link = link.__cause__ or link.__context__
+    link = link.__cause__ or (None if link.__suppress_context__ else link.__context__)
   return None

@@ -206,7 +206,7 @@ def main(argv: list[str] | None = None) -> None:
   context.add_argument(
     "--context",
     type=Path,
-    help="music to listen to: wav, flac, ogg or mp3"
+    help="music to listen to: wav, flac, ogg or mp3, with PyAV m4a"
     " (default: an example in this package, with a bass)",
   )
   context.add_argument("--silence_s", type=float, help="start from silence of this many seconds")

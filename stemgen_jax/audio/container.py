@@ -36,10 +36,20 @@ class ContainerSound:
     self._decoded = self._decode(container, stream, resampler)
     self._held: list[np.ndarray] = []
 
-  @staticmethod
-  def _decode(container: Any, stream: Any, resampler: Any) -> Iterator[np.ndarray]:
+  def _decode(self, container: Any, stream: Any, resampler: Any) -> Iterator[np.ndarray]:
+    """Yields what is decoded, without what only fills the last frame behind the header's end."""
+    left, beyond = self.frames or None, []
     for frame in container.decode(stream):
-      yield from (part.to_ndarray().T for part in resampler.resample(frame))
+      for part in resampler.resample(frame):
+        block = part.to_ndarray().T
+        if left is not None:
+          beyond.append(block[left:])
+          block, left = block[:left], left - len(block[:left])
+          if sum(map(len, beyond)) > SLACK_SAMPLES:  # the header told too little
+            yield np.concatenate([block, *beyond])
+            left = None
+            continue
+        yield block
 
   def read(self, count: int = -1) -> Float[np.ndarray, "samples channels"]:
     """Returns the next samples, or with -1 all that are left; fewer only at the end."""

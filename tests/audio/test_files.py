@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Sound in and out: channels, formats, names in any bytes, and disks without room."""
 
+import fractions
 import os
 import resource
 import sys
@@ -103,7 +104,7 @@ def write_m4a(path, samples, rate_hz):
     stream = container.add_stream("aac", rate=rate_hz)
     stream.layout = "stereo"
     frame = av.AudioFrame.from_ndarray(samples, format="fltp", layout="stereo")
-    frame.sample_rate = rate_hz
+    frame.sample_rate, frame.pts, frame.time_base = rate_hz, 0, fractions.Fraction(1, rate_hz)
     for packet in [*stream.encode(frame), *stream.encode(None)]:
       container.mux(packet)
 
@@ -114,11 +115,11 @@ def test_m4a_is_read_where_pyav_is(tmp_path, monkeypatch):
   write_m4a(tmp_path / "a.m4a", sound, 44_100)
   samples, rate_hz = read_audio(tmp_path / "a.m4a")
   assert rate_hz == 44_100
-  assert abs(samples.shape[1] - sound.shape[1]) < 3000
+  assert samples.shape == sound.shape  # neither the encoder's delay nor what fills its last frame
   blocks = np.concatenate(list(read_blocks(tmp_path / "a.m4a", 44_100, 2)), axis=1)
   np.testing.assert_array_equal(blocks, samples)
   near = slice(20_000, 60_000)
-  assert np.abs(samples[:, near] - sound[:, near]).max() < 0.05
+  assert np.corrcoef(samples[0, near], sound[0, near])[0, 1] > 0.98  # in time
   assert measure_duration(tmp_path / "a.m4a") == pytest.approx(2, abs=0.1)
   monkeypatch.setitem(sys.modules, "av", None)
   with pytest.raises(

@@ -151,7 +151,7 @@ def test_joined_mp3s(tmp_path, mp3):
   assert abs(samples.shape[1] - 2 * length) < 6 * 1152
 
 
-JOINABLE = ["a.wav", "a.flac", "a.aiff", "a.ogg"]
+JOINABLE = ["a.wav", "a.flac", "a.aiff", "a.ogg", "a.au", "a.w64", "a.caf"]
 
 
 @pytest.mark.parametrize("name", JOINABLE)
@@ -193,7 +193,7 @@ def test_joined_files_that_are_not_alike_are_refused(tmp_path):
     read_audio(tmp_path / "a.wav")
 
 
-@pytest.mark.parametrize("name", ["a.wav", "a.flac", "a.aiff", "a.ogg", "a.mp3"])
+@pytest.mark.parametrize("name", [*JOINABLE, "a.mp3"])
 def test_a_joined_file_whose_end_is_cut_is_said(tmp_path, name):
   content = bytes(make(tmp_path / name, tone(1.0)))
   (tmp_path / name).write_bytes(content + content[: len(content) // 2])

@@ -52,6 +52,8 @@ SOUNDS = {
   "a.ogg": {"format": "OGG", "subtype": "VORBIS"},
   "a.mp3": {"format": "MP3"},
   "a.aiff": {"format": "AIFF"},
+  "a.au": {"format": "AU"},
+  "a.caf": {"format": "CAF", "subtype": "PCM_16"},
 }
 
 

@@ -10,6 +10,7 @@ changed on disk.
 import struct
 from pathlib import Path
 
+from stemgen_jax.audio.headers.chunks import CHUNKED, mend_chunks
 from stemgen_jax.audio.headers.flac import mend_flac
 from stemgen_jax.audio.headers.mp3 import mend_mp3, read_frame, skip_id3
 from stemgen_jax.audio.headers.ogg import mend_ogg
@@ -20,7 +21,7 @@ from stemgen_jax.audio.headers.wav import FORMATS, mend_aiff, mend_wav
 def mend(path: Path, whole: bool = True) -> list[Mended]:
   """Returns how a sound file is to be read, or each of the files that were joined into it.
 
-  WAV, AIFF, FLAC, Ogg and MP3 are looked into, others read as they are.
+  WAV, AIFF, AU, CAF, FLAC, Ogg and MP3 are looked into, others read as they are.
 
   Args:
     path: the file.
@@ -60,6 +61,8 @@ def _mend(part: Part, whole: bool) -> Mended:
       return mend_flac(part, file, whole)
     if start[:4] == b"OggS":
       return mend_ogg(file)
+    if start[:4] in CHUNKED:
+      return mend_chunks(file, start[:4])
     first = skip_id3(file, start)
     if read_frame(file, first) is not None:
       return mend_mp3(part, file, first)
