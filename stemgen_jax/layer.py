@@ -34,7 +34,13 @@ from stemgen_jax.sampling.request import Request
 from stemgen_jax.sampling.request_files import PARTS, SETTINGS, build_request
 from stemgen_jax.sampling.stemgen import StemGen
 from stemgen_jax.shell.flags import build_parser
-from stemgen_jax.shell.folders import claim_folder, keep_what_is_read, make_folder, write_text
+from stemgen_jax.shell.folders import (
+  claim_folder,
+  keep_what_is_read,
+  make_folder,
+  read_json,
+  write_text,
+)
 from stemgen_jax.shell.progress import show_state
 from stemgen_jax.training.model_bundle import EXAMPLE
 
@@ -85,8 +91,8 @@ def layer(arguments: argparse.Namespace) -> Path:
 def read_layer(folder: Path, names: list[str]) -> dict[str, Any] | None:
   """Returns what is known of a layer that is done: the last of these, over the others."""
   path = folder / LAYER
-  record = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-  return record if record.get("layers") == names else None
+  record = read_json(path) if path.is_file() else {}
+  return record if isinstance(record, dict) and record.get("layers") == names else None
 
 
 def add_layer(

@@ -17,6 +17,7 @@ from data_prep.codec_training.config import CodecConfig, ModelConfig, TrainConfi
 from data_prep.codec_training.discriminator import Adversary
 from data_prep.codec_training.init import scale_layers
 from data_prep.codec_training.quantizer import Codebook, quantize, start_codebooks, update_codebooks
+from data_prep.codecs.source import read_tensors
 from data_prep.codecs.torch_codec import build_model, load_weights, read_weights
 from stemgen_jax.codec.bundle import load_bundle, save_bundle
 from stemgen_jax.errors import UserError
@@ -126,11 +127,11 @@ class Trainer:
     """Takes up a saved state, if there is one; an adversary that it lacks starts afresh.
 
     Raises:
-      UserError: if it is of another architecture.
+      UserError: if it is damaged, or of another architecture.
     """
     if not path.is_file():
       return
-    state = torch.load(path, weights_only=True)
+    state = read_tensors(path)
     if ModelConfig(**state["architecture"]) != self.config.model:
       raise UserError(
         f"config.model must be that of the run to resume; got {self.config.model}, but {path} has"

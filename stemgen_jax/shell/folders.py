@@ -138,6 +138,20 @@ def _sum_up(content: dict[str, Any]) -> str:
   return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
+def read_json(path: Path) -> Any:
+  """Returns what an earlier start of a command noted in a file; what it is checked against.
+
+  Raises:
+    UserError: if that cannot be read, as after a crash of the machine.
+  """
+  try:
+    return json.loads(path.read_text(encoding="utf-8"))
+  except (OSError, ValueError) as error:
+    raise UserError(
+      f"{path} must be as this program wrote it; got {error}. Remove it to begin anew."
+    ) from error
+
+
 def write_text(path: Path, text: str) -> None:
   """Writes a text file that appears whole or not at all; in UTF-8, as `spell` has it."""
   with appearing(path) as partial:
@@ -197,7 +211,8 @@ def claim_folder(out: Path, file: str, plan: dict[str, Any], what: str) -> None:
   make_folder(out, "--out")
   plan = json.loads(json.dumps(plan))  # tuples are lists there
   if (out / file).is_file() and len(list(out.iterdir())) > 1:
-    before = json.loads((out / file).read_text(encoding="utf-8"))
+    before = read_json(out / file)
+    before = before if isinstance(before, dict) else {}
     differ = sorted(name for name in plan if before.get(name) != plan[name])
     if differ:
       told = ", ".join(_tell(name, before.get(name), plan[name]) for name in differ)

@@ -11,6 +11,7 @@ from stemgen_jax.errors import UserError
 from stemgen_jax.shell.flags import build_parser, url
 from stemgen_jax.shell.folders import (
   appearing,
+  claim_folder,
   is_sealed,
   keep_what_is_read,
   make_folder,
@@ -116,3 +117,17 @@ def test_what_is_sealed_is_known_to_be_as_it_was():
   assert is_sealed(written)
   assert not is_sealed({**written, "a": [1, 3]})
   assert is_sealed({"a": 1})  # older ones have none
+
+
+def test_what_an_earlier_start_noted_may_be_damaged(tmp_path):
+  claim_folder(tmp_path, "plan.json", {"a": 1}, "sweep")
+  (tmp_path / "rows").touch()
+  for broken in ("", '{"a": 1', "\xff"):
+    (tmp_path / "plan.json").write_text(broken, encoding="latin-1")
+    with pytest.raises(
+      UserError, match=r"plan.json must be as this program wrote it; got .*Remove"
+    ):
+      claim_folder(tmp_path, "plan.json", {"a": 1}, "sweep")
+  (tmp_path / "plan.json").write_text("[]")
+  with pytest.raises(UserError, match="--out must be a new folder or hold the same sweep"):
+    claim_folder(tmp_path, "plan.json", {"a": 1}, "sweep")
