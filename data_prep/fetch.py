@@ -18,7 +18,7 @@ import pooch
 import requests
 
 from stemgen_jax.errors import UserError, run_cli
-from stemgen_jax.shell.flags import build_parser, url
+from stemgen_jax.shell.flags import build_parser
 from stemgen_jax.shell.folders import make_folder
 from stemgen_jax.shell.progress import make_bars
 
@@ -132,7 +132,7 @@ def parser() -> argparse.ArgumentParser:
   parser = build_parser(__doc__)
   add = parser.add_argument
   add("--out", required=True, type=Path, metavar="FILE", help="where the archive is, or will be")
-  add("--url", type=url, default=SLAKH_URL, help="default: Slakh2100's at Zenodo")
+  add("--url", default=SLAKH_URL, help="default: Slakh2100's at Zenodo")
   add("--md5", default=SLAKH_MD5, type=_digest, help=f"default: Slakh2100's; {ANY} checks nothing")
   return parser
 

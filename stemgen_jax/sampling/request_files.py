@@ -15,6 +15,7 @@ from stemgen_jax.data.clips import ACTIVITY
 from stemgen_jax.errors import UserError
 from stemgen_jax.sampling.job import Job
 from stemgen_jax.sampling.request import Request
+from stemgen_jax.shell.folders import is_file_name
 
 SILENCE_HZ = 44_100
 SETTINGS = (
@@ -68,7 +69,7 @@ def plan_jobs(
     if not isinstance(line, dict):
       raise UserError(f"{where} must be an object as {{...}}; got {type(line).__name__}.")
     name = str(line.pop("name", f"{number:04d}"))
-    if name in names or Path(name).name != name or name in ("", ".", ".."):
+    if name in names or not is_file_name(name):
       raise UserError(f"{where} must have a name that no other has, without '/'; got {name!r}.")
     names.add(name)
     try:

@@ -76,9 +76,7 @@ def _last_line(error: Exception) -> str:
   return str(error).strip().splitlines()[-1] if str(error).strip() else ""
 
 
-def url(text: str) -> str:
-  """The type of a flag that takes an address: no other does."""
-  return text
+_MEANT = (hub.SCHEME, "https://", "http://")  # of a flag that takes text, as a licence
 
 
 class Parser(argparse.ArgumentParser):
@@ -90,7 +88,7 @@ class Parser(argparse.ArgumentParser):
     for action in self._actions:
       values = getattr(found, action.dest, None)
       for value in values if isinstance(values, list) else [values]:
-        meant = action.type is url or str(value).startswith(hub.SCHEME)
+        meant = isinstance(value, str) and value.startswith(_MEANT)
         if isinstance(value, str | Path) and not meant:
           refuse_address(value, max(action.option_strings, key=len, default=action.dest))
     return found, rest

@@ -119,7 +119,11 @@ def refuse_bytes(path: str | os.PathLike, what: str) -> None:
 
 def spell(name: str) -> str:
   """Returns a name as text: bytes of it that are not UTF-8 become backslashes and digits."""
-  return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+  try:
+    own = name.encode("utf-8", "surrogateescape")
+  except UnicodeEncodeError:  # no file's name, but JSON may hold such
+    own = name.encode("utf-8", "surrogatepass")
+  return own.decode("utf-8", "backslashreplace")
 
 
 def seal(content: dict[str, Any]) -> dict[str, Any]:
@@ -136,6 +140,14 @@ def is_sealed(content: dict[str, Any]) -> bool:
 
 def _sum_up(content: dict[str, Any]) -> str:
   return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def is_file_name(name: str) -> bool:
+  """Returns whether a file or folder can have this name."""
+  try:
+    return 0 < len(os.fsencode(name)) < 256 and name not in (".", "..") and not {*"/\0"} & {*name}
+  except UnicodeEncodeError:
+    return False
 
 
 def read_json(path: Path) -> Any:
@@ -155,7 +167,7 @@ def read_json(path: Path) -> Any:
 def write_text(path: Path, text: str) -> None:
   """Writes a text file that appears whole or not at all; in UTF-8, as `spell` has it."""
   with appearing(path) as partial:
-    partial.write_text(text, encoding="utf-8", errors="backslashreplace")
+    partial.write_text(spell(text), encoding="utf-8")
 
 
 @contextlib.contextmanager

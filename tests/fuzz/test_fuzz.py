@@ -35,6 +35,7 @@ from stemgen_jax.data.records import Dataset
 from stemgen_jax.model.sharding import build_mesh
 from stemgen_jax.sampling.request_files import PARTS, SETTINGS, plan_jobs
 from stemgen_jax.shell.flags import build_parser, parse_config
+from stemgen_jax.shell.folders import make_folder
 from stemgen_jax.train import train
 from stemgen_jax.training.checkpoint import load_average
 from stemgen_jax.training.model_bundle import SHIPPED, load_model, save_model
@@ -280,6 +281,9 @@ def test_lines_of_a_batch(stemgen, sounds, tmp_path, often):
     found, line = refusal(lambda: list(plan_jobs({}, batch, stemgen.plan)), "batch.jsonl")
     if line is None:
       assert all(planned.job.request.context.shape[1] for planned in found)
+      for planned in found:
+        make_folder(tmp_path / "out" / planned.name, "--out")
+      shutil.rmtree(tmp_path / "out", ignore_errors=True)
 
   names = st.sampled_from(["name", *PARTS, *SETTINGS])
   value = st.one_of(values, values, st.just(...))

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from stemgen_jax.errors import UserError
-from stemgen_jax.shell.flags import build_parser, url
+from stemgen_jax.shell.flags import build_parser
 from stemgen_jax.shell.folders import (
   appearing,
   claim_folder,
@@ -17,6 +17,7 @@ from stemgen_jax.shell.folders import (
   make_folder,
   refuse_patterns,
   seal,
+  write_text,
 )
 
 
@@ -90,14 +91,16 @@ def test_every_path_flag_refuses_an_address(path):
   parser.add_argument("--out", type=Path)
   parser.add_argument("--root")
   parser.add_argument("--codec", nargs="+")
-  parser.add_argument("--url", type=url)
+  parser.add_argument("--licence")
   for words in (["--out", path], ["--root", path], ["--codec", "a", path]):
     with pytest.raises(UserError, match=f"{words[0]} must be a path of this machine; got gs:|s3:"):
       parser.parse_args(words)
   with pytest.raises(UserError, match="recording must be a path of this machine"):
     parser.parse_args([path])
-  kept = parser.parse_args(["--url", "https://a/b", "--root", "hf://a/b", "--out", "a:b"])
-  assert (kept.url, kept.root, kept.out) == ("https://a/b", "hf://a/b", Path("a:b"))
+  with pytest.raises(UserError, match="--out must be a path of this machine"):
+    parser.parse_args(["--out", "https://a/b"])
+  kept = parser.parse_args(["--licence", "https://a/b", "--root", "hf://a/b", "--out", "a:b"])
+  assert (kept.licence, kept.root, kept.out) == ("https://a/b", "hf://a/b", Path("a:b"))
 
 
 def test_paths_that_libraries_cannot_take_are_refused(tmp_path):
@@ -131,3 +134,10 @@ def test_what_an_earlier_start_noted_may_be_damaged(tmp_path):
   (tmp_path / "plan.json").write_text("[]")
   with pytest.raises(UserError, match="--out must be a new folder or hold the same sweep"):
     claim_folder(tmp_path, "plan.json", {"a": 1}, "sweep")
+
+
+def test_text_of_any_bytes_is_written(tmp_path):
+  write_text(tmp_path / "a.html", "na\udcefve \ud800 é")
+  assert (tmp_path / "a.html").read_text("utf-8") == "na\\xed\\xb3\\xafve \\xed\\xa0\\x80 é"
+  write_text(tmp_path / "a.html", "na\udcefve")
+  assert (tmp_path / "a.html").read_text("utf-8") == "na\\xefve"

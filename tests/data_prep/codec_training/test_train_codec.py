@@ -317,11 +317,11 @@ def test_command_line_prints_the_table_and_refuses_typos(config, tmp_path, monke
 def test_a_stem_that_cannot_be_read_is_named_and_left_out(music_folder, tmp_path, capsys):
   shutil.copytree(music_folder, tmp_path / "music")
   folders = codec_audio.find_songs([str(tmp_path / "music")], "train")
-  first, *_ = sorted((folders[0] / "stems").glob("*.flac"))
+  first, *_ = sorted(folders[0].glob(codec_audio.STEMS))
   whole = codec_audio.read_song(folders[0], RATE, 1)
   first.unlink()
   first.symlink_to(tmp_path / "gone.flac")
-  for path in (folders[1] / "stems").glob("*.flac"):
+  for path in folders[1].glob(codec_audio.STEMS):
     path.write_bytes(b"fLaC")
   found = list(codec_audio.read_songs(folders, RATE, 1, tmp_path / "cache"))
   assert len(found) == len(folders) - 1
