@@ -208,6 +208,8 @@ class Dataset:
       if not is_sealed(content):
         raise UserError(f"dataset metadata must be whole; got {file}, changed. Copy it again.")
       metadata = Metadata.from_json(content)
+      if not (splits and all(splits.values())):
+        raise ValueError("a split without shards")
       shards = {split: tuple(Shard.from_json(s) for s in parts) for split, parts in splits.items()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
       raise UserError(f"dataset metadata must be whole; got {file} ({error!r}).") from error

@@ -69,7 +69,7 @@ class Shard:
       (isinstance(shard.sha256, str) and is_count(shard.size, 2**63), "size and sha256"),
       (len({len(getattr(shard, name)) for name in COLUMNS}) == 1, "columns of one length"),
       (all(isinstance(song, str) for song in shard.songs), "songs"),
-      (all(map(is_count, counts)), "counts"),
+      (len(counts) > 0 and all(is_count(count) and count > 0 for count in counts), "counts"),
       (all(map(is_number, (*shard.target_db, *shard.mix_lufs))), "levels"),
       (all(type(i) is int for values in shard.categories for i in values), "categories"),
     ]
