@@ -30,7 +30,7 @@ from data_prep.music.slakh_layout import write_track
 from data_prep.music.splits import SPLITS, assign_splits
 from stemgen_jax.errors import UserError, run_cli
 from stemgen_jax.shell.flags import Parser
-from stemgen_jax.shell.folders import make_folder, write_text
+from stemgen_jax.shell.folders import make_folder, read_json, write_text
 from stemgen_jax.shell.progress import make_bars
 
 _SETTINGS = "demo.json"
@@ -103,7 +103,7 @@ def check_folder(out: Path, settings: dict) -> None:
   """
   record = out / _SETTINGS
   if record.is_file():
-    before = json.loads(record.read_text(encoding="utf-8"))
+    before = read_json(record)
     differ = sorted(k for k in before.keys() | settings.keys() if before.get(k) != settings.get(k))
     if differ:
       pairs = ", ".join(f"{k}={settings.get(k)} (there: {before.get(k)})" for k in differ)

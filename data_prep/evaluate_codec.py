@@ -16,7 +16,6 @@ from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float
-from rich.console import Console
 from rich.table import Table
 
 from data_prep.codec_training.clips import MIX, STEM, Clip, draw_clips
@@ -29,6 +28,7 @@ from stemgen_jax.errors import UserError, find_broken, run_cli
 from stemgen_jax.pages.page import NARROW, describe_track, render
 from stemgen_jax.shell.flags import build_parser
 from stemgen_jax.shell.folders import make_folder, write_text
+from stemgen_jax.shell.progress import make_console, say
 
 OPUS_KBPS = (6, 12)
 LEADS = ("bass", "synth_lead")  # of which one is among the pairs to listen to
@@ -285,15 +285,15 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def _print(rows: list[dict], notes: list[str]) -> None:
-  console = Console()
+  console = make_console()
   if not console.is_terminal:
-    console = Console(width=140)
+    console.width = 140
   table = Table(*HEADINGS)
   for line in tabulate(rows):
     table.add_row(*line)
   console.print(table)
   for note in notes:
-    console.print(note, highlight=False, soft_wrap=True, markup=False)
+    say(console, note)
 
 
 if __name__ == "__main__":

@@ -20,9 +20,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import soundfile
 
-from stemgen_jax.audio.files import Samples, convert_audio, read_audio
+from stemgen_jax.audio.files import Samples, convert_audio, read_audio, write_blocks
 from stemgen_jax.errors import UserError, run_cli
 from stemgen_jax.pages.page import pyplot, render
 from stemgen_jax.shell.flags import build_parser
@@ -113,7 +112,7 @@ def write_example(example: Sounds, out: Path) -> None:
   """Writes the sounds as Ogg files, and their spectrograms as one picture."""
   for kind, samples in example.sounds.items():
     path = out / f"{example.name}_{kind}.ogg"
-    soundfile.write(path, samples.T, example.rate_hz, subtype="VORBIS", compression_level=QUALITY)
+    write_blocks(path, [samples], example.rate_hz, len(samples), "VORBIS", QUALITY)
   shown = [kind for kind in example.sounds if kind != "mix"]
   figure, rows = pyplot.subplots(
     len(shown), figsize=(9, 1.5 * len(shown)), sharex=True, layout="constrained", squeeze=False

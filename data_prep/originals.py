@@ -13,15 +13,14 @@ dataset's rows.
 import sys
 from pathlib import Path
 
-import soundfile
-
 from data_prep.corpora import AUTO, CORPORA, open_corpus
 from data_prep.corpora.types import Corpus
 from data_prep.tokens.tokenizer import read_stems
+from stemgen_jax.audio.files import write_audio
 from stemgen_jax.data.records import Dataset
 from stemgen_jax.errors import UserError, run_cli
 from stemgen_jax.shell.flags import build_parser
-from stemgen_jax.shell.folders import make_folder
+from stemgen_jax.shell.folders import keep_what_is_read, make_folder
 from stemgen_jax.shell.progress import make_bars
 
 
@@ -45,9 +44,11 @@ def write_originals(corpus: Corpus, dataset: Dataset, split: str, out: Path) -> 
   for song in make_bars().track(stems, description="songs"):
     audio, _ = read_stems(tracks[song].stems, metadata.sample_rate_hz, metadata.channels)
     make_folder(out / song, "--out")
-    for row, samples in enumerate(audio):
-      path = out / song / f"{row:02d}.wav"
-      soundfile.write(path, samples.T, metadata.sample_rate_hz, subtype="FLOAT")
+    paths = [out / song / f"{row:02d}.wav" for row in range(len(audio))]
+    read = {f"{file.path}": file.path for stem in tracks[song].stems for file in stem.files}
+    keep_what_is_read(read, paths)
+    for path, samples in zip(paths, audio, strict=True):
+      write_audio(path, samples, metadata.sample_rate_hz, "FLOAT")
   return out
 
 

@@ -19,9 +19,6 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from rich.console import Console
-from rich.logging import RichHandler
-
 from data_prep.checks.tables import FIRST
 from data_prep.codecs.backends import load_codec
 from data_prep.convert_codec import find_codec
@@ -37,6 +34,7 @@ from stemgen_jax.data.shards import copy_shards
 from stemgen_jax.errors import UserError, run_cli
 from stemgen_jax.shell.flags import build_parser
 from stemgen_jax.shell.folders import make_folder
+from stemgen_jax.shell.progress import LineHandler
 
 _log = logging.getLogger(__name__)
 
@@ -190,8 +188,7 @@ def main(argv: list[str] | None = None) -> int:
   args, options = parser.parse_known_args(argv)
   if options and not args.runner:
     parser.error(f"unrecognized arguments: {' '.join(options)}")
-  handler = RichHandler(console=Console(stderr=True), show_path=False, show_time=False)
-  logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=[handler])
+  logging.basicConfig(level=logging.INFO, handlers=[LineHandler()])
   accelerated = args.device != "cpu" or args.backend == "jax"
   directory, failed = tokenize_corpus(
     open_corpus(args.corpus, args.root, args.categories),

@@ -27,10 +27,10 @@ from data_prep.codec_training.config import CodecConfig
 from data_prep.codec_training.report import RunLog, round_trip
 from data_prep.codec_training.trainer import Songs, Trainer
 from data_prep.codecs.torch_codec import TorchCodec, pad_by_joining
-from stemgen_jax.errors import run_cli
+from stemgen_jax.errors import UserError, run_cli
 from stemgen_jax.shell.flags import build_parser, parse_config
 from stemgen_jax.shell.folders import make_folder, write_text
-from stemgen_jax.shell.progress import make_bars
+from stemgen_jax.shell.progress import make_bars, say
 
 
 def train(config: CodecConfig, workdir: Path) -> dict[str, list[float]]:
@@ -106,7 +106,13 @@ def _read(config: CodecConfig, split: str, workdir: Path, progress: Progress) ->
   data, spec = config.data, config.spec()
   folders = codec_audio.find_songs(data.roots, split, data.max_songs)
   songs = codec_audio.read_songs(folders, spec.sample_rate, spec.channels, workdir / "music")
-  return list(progress.track(songs, total=len(folders), description=f"reading {split} music"))
+  found = list(progress.track(songs, total=len(folders), description=f"reading {split} music"))
+  if not found:
+    raise UserError(
+      f"data.roots must hold stems that can be read; got {len(folders)} songs in split={split}"
+      " without one. What is wrong with each stands above."
+    )
+  return found
 
 
 def _draw_held_out(songs: Songs, config: CodecConfig) -> np.ndarray:
@@ -117,7 +123,7 @@ def _draw_held_out(songs: Songs, config: CodecConfig) -> np.ndarray:
 
 
 def _say(progress: Progress, text: str) -> None:
-  progress.console.print(text, soft_wrap=True, highlight=False, markup=False)
+  say(progress.console, text)
 
 
 def main() -> None:

@@ -37,6 +37,7 @@ from data_prep.codec_training.discriminator import (
   judge_loss,
 )
 from data_prep.codec_training.spectra import Spectra
+from data_prep.codecs.source import read_tensors
 from data_prep.codecs.torch_vocos import Vocos, build_vocos
 from stemgen_jax.codec.bundle import DEMO_BUNDLE, Bundle, add_decoder, load_bundle
 from stemgen_jax.codec.decoder import DecoderSpec, tensor_shapes
@@ -120,14 +121,14 @@ class Trainer:
       "elapsed_s": self.elapsed_s,
       **{name: getattr(self, name).state_dict() for name in _PARTS},
     }
-    with appearing(folder / "state.pt") as partial:
-      torch.save(state, partial)
+    with appearing(folder / "state.pt") as partial, partial.open("wb") as file:
+      torch.save(state, file)  # by name it would not say that the disk is full
 
   def resume(self) -> None:
-    """Takes up a saved state, if there is one."""
+    """Takes up a saved state, if there is one; raises a UserError if it is damaged."""
     path = self.flags.workdir / "state.pt"
     if path.is_file():
-      state = torch.load(path, weights_only=True, map_location=self.flags.device)
+      state = read_tensors(path)
       self.step, self.elapsed_s = state["step"], state["elapsed_s"]
       for name in _PARTS:
         getattr(self, name).load_state_dict(state[name])

@@ -8,11 +8,14 @@
 #   create   asks for the slice
 #   wait     until it is ACTIVE
 #   install  brings this checkout's last commit to every host, with its environment
-#   train    runs the training command on every host
+#   train    starts the training command on every host, and follows it
+#   follow   shows the log of the training under way, from its beginning, and follows it
 #   run      all of these; when the slice is preempted, deletes it and starts over: the same
-#            training command goes on from the last checkpoint
+#            training command goes on from the last checkpoint. A training under way is followed
 #   stop     asks the training to save and to end (first end a `run` with Ctrl-C)
 #   delete   gives the slice back; it costs until then
+# The training goes on by itself on the hosts: a connection that breaks is made anew, Ctrl-C only
+# ends the following. Its log is stemgen_jax/train.log on the first host.
 # Environment:
 #   TPU_NAME, ZONE         the slice's name and zone
 #   CONFIG, DATA, WORKDIR  for train and run: the config, and shards and workdir that all hosts mount
@@ -31,10 +34,10 @@ read_flags "$@"
 step=${rest[0]:-}
 case "$step" in
   train | run) ;;
-  create | wait | install | stop | delete)
+  create | wait | install | follow | stop | delete)
     ((${#rest[@]} == 1)) || fail "$step takes no training flags; got ${rest[*]:1}."
     ;;
-  *) fail "a step must come first: create, wait, install, train, run, stop or delete; got '$step'." ;;
+  *) fail "a step must come first: create, wait, install, train, follow, run, stop or delete; got '$step'." ;;
 esac
 need TPU_NAME stemgen
 need ZONE us-west4-a
@@ -127,9 +130,61 @@ install() {
 && python3 -m uv pip install --quiet --python .venv/bin/python '.[tpu]'"
 }
 
-train() {
+# The hosts keep the command, its output and its exit code in files: no connection has to stay.
+start_training() {
   train_command .venv/bin/python "$@"
-  on_hosts "cd stemgen_jax && $(quote "${train[@]}")"
+  local script
+  script="$(quote "${train[@]}"); echo \$? > train.code"
+  on_hosts "cd stemgen_jax && rm -f train.code && printf '%s\\n' ${script@Q} > train.sh && { nohup bash train.sh \
+> train.log 2>&1 < /dev/null & echo \$! > train.pid; }"
+}
+
+# on_first COMMAND: on the host whose process speaks.
+on_first() {
+  tpus tpu-vm ssh "$TPU_NAME" --worker=0 --command="$1"
+}
+
+is_training() {
+  [[ -z "$dry_run" ]] && on_first 'kill -0 $(cat stemgen_jax/train.pid)' > /dev/null 2>&1
+}
+
+# Shows the log as it grows, and returns the code that the training ends with; 255 where the slice
+# is lost. What has been shown is not shown again after a connection broke.
+follow() {
+  local seen=0 told=''
+  : > "$log"
+  while true; do
+    on_first "cd stemgen_jax && tail -n +$((seen + 1)) -f --pid=\$(cat train.pid) train.log \
+&& echo \"training ended with code \$(cat train.code || echo 1)\"" | tee -a "$log" || true
+    if [[ -n "$dry_run" ]]; then
+      return
+    elif [[ "$(tail -n 1 "$log")" =~ ^training\ ended\ with\ code\ ([0-9]+)$ ]]; then
+      return "${BASH_REMATCH[1]}"
+    fi
+    case "$(state)" in
+      ACTIVE | UNKNOWN) ;;
+      *) return 255 ;;
+    esac
+    [[ -n "$told" ]] || echo "the connection broke; the training goes on, and so do its costs" >&2
+    told=1 seen=$(wc -l < "$log")
+    sleep "$poll_s"
+  done
+}
+
+train() {
+  start_training "$@" && follow
+}
+
+# Says what is still to be paid for, when it is no longer followed.
+say_cost() {
+  [[ -n "$dry_run" ]] ||
+    echo "$TPU_NAME costs until you give it back: launch/tpu_pod.sh delete" >&2
+}
+
+leave() {
+  echo "the training goes on without you; to see it again: launch/tpu_pod.sh follow" >&2
+  say_cost
+  exit 130
 }
 
 # Whether the slice is gone; it takes a while to be told.
@@ -163,27 +218,47 @@ run_through() {
     esac
     await || continue
     code=0
-    : > "$log"
-    { install && train "$@" 2>&1 | tee "$log"; } || code=$?
+    if is_training; then
+      echo "a training is under way on $TPU_NAME: it is followed" >&2
+      follow || code=$?
+    else
+      : > "$log"
+      { install && train "$@"; } || code=$?
+    fi
     if grep -q 'stopped by SIGTERM' "$log"; then
       code=143 # saved, and not at its end
     elif ((code == 0)); then
-      echo "done; the slice costs until you give it back: launch/tpu_pod.sh delete" >&2
+      echo "done" >&2
+      say_cost
       return 0
     fi
     echo "ended with code $code; looking whether the slice was preempted" >&2
     if ! lost && ((code != 143)); then
       echo "the slice is still there: see what went wrong above, then give the same command" >&2
+      say_cost
       return "$code"
     fi
   done
   fail "training must end within RESTARTS=$restarts slices; it did not. Give the same command to go on."
 }
 
+# followed COMMAND...: what lasts as long as the training; whoever leaves is told what goes on.
+followed() {
+  trap leave INT TERM HUP
+  local code=0
+  "$@" || code=$?
+  say_cost
+  return "$code"
+}
+
 case "$step" in
   wait) await || fail "$TPU_NAME must become ACTIVE; it is $(state). Delete it, and create it anew." ;;
-  run) run_through "${rest[@]:1}" ;;
-  train) train "${rest[@]:1}" ;;
-  stop) on_hosts "pkill -TERM -f '[s]temgen_jax.train'" ;;
+  run)
+    trap leave INT TERM HUP
+    run_through "${rest[@]:1}"
+    ;;
+  train) followed train "${rest[@]:1}" ;;
+  follow) followed follow ;;
+  stop) on_hosts "pkill -TERM -f '[p]ython -m stemgen_jax.train'" ;;
   *) "$step" ;;
 esac

@@ -3,9 +3,13 @@
 
 import errno
 import io
+import os
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
+
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # no room, by the disk, a quota or a limit
+FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ELOOP, errno.ENAMETOOLONG, errno.EIO)
 
 Rule = tuple[bool, str, Any]
 """Whether it is kept, what it says, as `dim must be positive`, and the value it is about."""
@@ -31,8 +35,9 @@ def find_broken(rules: Iterable[Rule]) -> list[str]:
 def run_cli(main: Callable[[], int | None]) -> int:
   """Runs `main` and returns its exit code; what a user can mend is one line on stderr and code 2.
 
-  That is a UserError, a full disk, and a JAX_PLATFORMS that cannot start. What a terminal cannot
-  show, as a file's name in other bytes than its own, is printed with backslashes.
+  That is a UserError, a full disk, a file that may not be used, and a JAX_PLATFORMS that cannot
+  start. What a terminal cannot show, as a file's name in other bytes than its own, is printed with
+  backslashes.
   """
   for stream in (sys.stdout, sys.stderr):
     if isinstance(stream, io.TextIOWrapper):
@@ -42,23 +47,34 @@ def run_cli(main: Callable[[], int | None]) -> int:
   except UserError as error:
     print("\n  ".join([f"error: {' '.join(str(error).split())}", *error.commands]), file=sys.stderr)
     return 2
-  except OSError as error:
-    if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-      raise
-    where = f" for {error.filename}" if error.filename else ""
-    print(
-      f"error: the disk must have room{where}; got {error.strerror}. Free some.", file=sys.stderr
-    )
-    return 2
-  except RuntimeError as error:
-    if "Unable to initialize backend" not in str(error):
-      raise
-    print(
-      f"error: JAX_PLATFORMS must name a platform that JAX can start; got"
-      f" {' '.join(str(error).split())[:160]}. Unset it.",
-      file=sys.stderr,
-    )
-    return 2
   except KeyboardInterrupt:
     print("interrupted", file=sys.stderr)
     return 130
+  except Exception as error:  # of a library; whatever says more is raised again
+    line = _explain(error)
+    if line is None:
+      raise
+    print(f"error: {line}", file=sys.stderr)
+    return 2
+
+
+def _explain(error: BaseException) -> str | None:
+  """Returns what of this machine is to be mended after a library's error; None if that is not it.
+
+  A library may raise its own error where the system has raised another: both are looked at.
+  """
+  link: BaseException | None = error
+  while link is not None:
+    text = " ".join(str(link).split())
+    number = link.errno if isinstance(link, OSError) else None
+    full = next((os.strerror(n) for n in FULL if n == number or os.strerror(n) in text), None)
+    if full:
+      file = getattr(link, "filename", None)
+      where = f" for {file}" if file else "" if number else f" ({text[:160]})"
+      return f"the disk must have room{where}; got {full}. Free some."
+    if link is error and isinstance(link, OSError) and link.filename and number in FORBIDDEN:
+      return f"{link.filename} must be open to this user; got {link.strerror}. Change that."
+    if isinstance(link, RuntimeError) and "Unable to initialize backend" in text:
+      return f"JAX_PLATFORMS must name a platform that JAX can start; got {text[:160]}. Unset it."
+    link = link.__cause__ or (None if link.__suppress_context__ else link.__context__)
+  return None

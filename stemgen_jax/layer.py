@@ -23,7 +23,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from rich.console import Console
 
 from stemgen_jax.audio.files import Samples, read_audio, write_audio
 from stemgen_jax.audio.loudness import amplify
@@ -35,7 +34,14 @@ from stemgen_jax.sampling.request import Request
 from stemgen_jax.sampling.request_files import PARTS, SETTINGS, build_request
 from stemgen_jax.sampling.stemgen import StemGen
 from stemgen_jax.shell.flags import build_parser
-from stemgen_jax.shell.folders import claim_folder, keep_what_is_read, make_folder, write_text
+from stemgen_jax.shell.folders import (
+  claim_folder,
+  keep_what_is_read,
+  make_folder,
+  read_json,
+  write_text,
+)
+from stemgen_jax.shell.progress import show_state
 from stemgen_jax.training.model_bundle import EXAMPLE
 
 PLAN, LAYER = "layers.json", "layer.json"
@@ -69,9 +75,9 @@ def layer(arguments: argparse.Namespace) -> Path:
   if not (out / "00_start.wav").is_file():
     write_audio(out / "00_start.wav", first.context, first.rate_hz)
   layers: list[dict[str, Any]] = []
-  with Console(stderr=True).status("") as status:
+  with show_state() as say:
     for number, name in enumerate(names, 1):
-      status.update(f"layer {number} of {len(names)}: {name}")
+      say(f"layer {number} of {len(names)}: {name}")
       context, _ = read_audio(layers[-1]["mix"] if layers else out / "00_start.wav")
       folder = out / f"{number:02d}_{name}"
       so_far = names[:number]
@@ -85,8 +91,8 @@ def layer(arguments: argparse.Namespace) -> Path:
 def read_layer(folder: Path, names: list[str]) -> dict[str, Any] | None:
   """Returns what is known of a layer that is done: the last of these, over the others."""
   path = folder / LAYER
-  record = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-  return record if record.get("layers") == names else None
+  record = read_json(path) if path.is_file() else {}
+  return record if isinstance(record, dict) and record.get("layers") == names else None
 
 
 def add_layer(

@@ -26,8 +26,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-
 from stemgen_jax.audio.files import find_subtype, write_audio
 from stemgen_jax.categories import ACTIVITY_VALUES
 from stemgen_jax.config import GUIDANCE_MODES
@@ -38,6 +36,7 @@ from stemgen_jax.sampling.request_files import PARTS, SETTINGS, plan_jobs
 from stemgen_jax.sampling.stemgen import Result, StemGen
 from stemgen_jax.shell.flags import build_parser
 from stemgen_jax.shell.folders import keep_what_is_read, make_folder, write_text
+from stemgen_jax.shell.progress import show_state
 from stemgen_jax.training.model_bundle import EXAMPLE
 
 SETTINGS_FILE = "settings.json"
@@ -52,8 +51,8 @@ def sample(arguments: argparse.Namespace) -> Iterator[Path]:
   out = arguments.out
   for read in (planned.read for planned in named):
     keep_what_is_read(read, (path for one in named for path in list_files(out / one.name, one.job)))
-  with Console(stderr=True).status("") as status:
-    results = model.run([planned.job for planned in named], arguments.rows, status.update)
+  with show_state() as say:
+    results = model.run([planned.job for planned in named], arguments.rows, say)
     make_folder(out, "--out")
     for planned, result in zip(named, results, strict=True):
       folder = out / planned.name
@@ -207,7 +206,7 @@ def main(argv: list[str] | None = None) -> None:
   context.add_argument(
     "--context",
     type=Path,
-    help="music to listen to: wav, flac, ogg or mp3"
+    help="music to listen to: wav, flac, ogg or mp3, with PyAV m4a"
     " (default: an example in this package, with a bass)",
   )
   context.add_argument("--silence_s", type=float, help="start from silence of this many seconds")

@@ -37,7 +37,6 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Float
-from rich.console import Console
 
 from stemgen_jax.audio.loudness import measure_lufs
 from stemgen_jax.audio.silence import STEM_LUFS
@@ -69,6 +68,7 @@ from stemgen_jax.sampling.request_files import read_lines
 from stemgen_jax.sampling.stemgen import StemGen
 from stemgen_jax.shell.flags import build_parser
 from stemgen_jax.shell.folders import claim_folder, keep_what_is_read, write_text
+from stemgen_jax.shell.progress import show_state
 
 PLAN, ROWS = "plan.json", "rows.jsonl"
 TRUE, OTHER = "true stems", "other songs' stems"
@@ -101,8 +101,8 @@ def sweep(arguments: argparse.Namespace) -> Path:
   claim_folder(out, PLAN, plan, "sweep")
   path = out / ROWS
   done = dict(read_rows(path))
-  with Console(stderr=True).status("") as status:
-    status.update("embedding true stems")
+  with show_state() as say:
+    say("embedding true stems")
     far = embed(model.codec, decode_stems(model.codec, pool["target"]))
     rate_hz = model.codec.decoded_rate_hz
     contexts = decode_stems(model.codec, batch["context"])
@@ -112,7 +112,7 @@ def sweep(arguments: argparse.Namespace) -> Path:
     for number, (name, options) in enumerate(settings.items(), 1):
       if done.get(name, {}).get("settings") == repr(options) and "MIRDD" in done[name]:
         continue  # an older version wrote rows without it
-      status.update(f"row {number} of {len(settings)}: {name}")
+      say(f"row {number} of {len(settings)}: {name}")
       if options is None:
         codes, took_s = batch["target" if name == TRUE else "foreign"], None
       else:

@@ -32,7 +32,7 @@ from stemgen_jax.model import sharding
 from stemgen_jax.model.network import Model, build
 from stemgen_jax.shell import compilation_cache
 from stemgen_jax.shell.flags import build_parser, parse_config
-from stemgen_jax.shell.folders import refuse_patterns
+from stemgen_jax.shell.folders import refuse_address, refuse_patterns
 from stemgen_jax.training.audition import build_audition
 from stemgen_jax.training.checkpoint import abstract_like, hush_closed_loops
 from stemgen_jax.training.codebook_init import read_codebooks
@@ -152,6 +152,7 @@ def train(
 def check_data(config: Config) -> None:
   """Says how a dataset is made, where there is none yet."""
   path = Path(config.data.path)
+  refuse_address(path, "data.path")
   if path.exists():
     return
   what = f"data.path must be a folder of token shards; got {path}, which is missing."

@@ -10,7 +10,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 TOOLS = (
   "bash", "cat", "date", "df", "dirname", "env", "git", "grep", "gzip", "head", "mkdir", "mktemp",
-  "mv", "rm", "sed", "sh", "sleep", "tail", "tar", "tee", "touch", "true", "wc",
+  "mv", "nohup", "rm", "sed", "sh", "sleep", "tail", "tar", "tee", "timeout", "touch", "true", "wc",
 )  # fmt: skip
 
 

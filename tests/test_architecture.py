@@ -2,6 +2,7 @@
 """Imports point one way: the package never needs torch, and the sampler never knows the model."""
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -79,6 +80,14 @@ def test_only_the_model_knows_flax_nnx_and_the_sampler_no_model():
   for name in ("decode", "draw", "guidance", "masking", "losses"):
     imports = imports_of(ROOT / f"stemgen_jax/model/{name}.py")
     assert not any(module.startswith("stemgen_jax.model.network") for module in imports)
+
+
+def test_only_one_file_makes_consoles():
+  """Rich would take `[v1]` in a name for markup: `shell.progress` makes what takes it as it is."""
+  for path in SOURCES:
+    if path.name != "progress.py":
+      assert not imports_of(path) & {"rich.status", "rich.logging", "rich.print"}, path
+      assert not re.search(r"\b(Rich)?Console\(", path.read_text()), path
 
 
 def run_python(code):

@@ -33,6 +33,24 @@ def test_a_full_disk_is_one_line(capsys, number):
   assert line.startswith("error: the disk must have room for out/take_00.wav; got ")
 
 
+@pytest.mark.parametrize("linked", ["__cause__", "__context__"])
+def test_a_full_disk_behind_a_librarys_own_error_is_one_line(capsys, linked):
+  error = RuntimeError("unexpected pos 576 vs 534")
+  setattr(error, linked, OSError(errno.EFBIG, "File too large"))
+  assert run_cli(fail(error)) == 2
+  assert run_cli(fail(RuntimeError("write() failed: No space left on device; writing a/r"))) == 2
+  one, other = capsys.readouterr().err.splitlines()
+  assert one == "error: the disk must have room; got File too large. Free some."
+  assert "writing a/r" in other
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EROFS, errno.ENAMETOOLONG])
+def test_a_file_that_may_not_be_used_is_one_line_that_names_it(capsys, number):
+  assert run_cli(fail(OSError(number, os.strerror(number), "a/codec.json"))) == 2
+  (line,) = capsys.readouterr().err.splitlines()
+  assert line.startswith("error: a/codec.json must be open to this user; got ")
+
+
 def test_other_errors_are_not_hidden():
   for error in (OSError(errno.EIO, "broken"), RuntimeError("a mistake of ours")):
     with pytest.raises(type(error)):

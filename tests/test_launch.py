@@ -55,6 +55,8 @@ take() {
 }
 case "$*" in
   *' describe '*) echo describe; state=$(take states) ;;
+  *'tail -n +'*) echo follow ;;
+  *'kill -0'*) echo look; exit 1 ;;
   *stemgen_jax.train*) echo train ;;
   *) echo "$4" ;;
 esac >> "$RECORD/calls"
@@ -63,10 +65,11 @@ case "$*" in
     if [[ "$state" == NOT_FOUND ]]; then echo NOT_FOUND >&2; exit 1; fi
     echo "$state"
     ;;
-  *stemgen_jax.train*)
+  *'tail -n +'*)
     read -r code text < <(take trainings)
     echo "$text"
-    exit "$code"
+    if ((code == 255)); then exit 255; fi
+    echo "training ended with code $code"
     ;;
 esac
 """
@@ -153,7 +156,7 @@ def test_local_would_run(tmp_path):
 def test_tpu_pod_would_run(tmp_path):
   more = {"SPOT": "1", "PROJECT": "mine", "SETUP": "sudo mount 'a b'"}
   commands = dry_run(tmp_path, "tpu_pod", "run", TRAINED[-1], **TPU, **more)
-  create, wait, setup, pack, copy, installed, train, look, delete = commands
+  create, wait, setup, pack, copy, installed, train, follow, look, delete = commands
   resources = ["gcloud", "compute", "tpus", "queued-resources"]
   assert create == [
     *resources,
@@ -176,7 +179,11 @@ def test_tpu_pod_would_run(tmp_path):
   assert option(setup, "--command") == more["SETUP"]
   assert "'.[tpu]'" in option(installed, "--command")
   remote = shlex.split(option(train, "--command"))
-  assert remote == ["cd", "stemgen_jax", "&&", ".venv/bin/python", *TRAINED]
+  kept = shlex.split(remote[remote.index("printf") + 2].removesuffix("; echo $? > train.code"))
+  assert kept == [".venv/bin/python", *TRAINED]
+  assert {"nohup", "train.sh", "train.log"} <= set(remote)
+  assert follow[3:7] == ["tpu-vm", "ssh", "tpu", "--worker=0"]
+  assert "tail -n +1 -f" in option(follow, "--command")
 
 
 @pytest.mark.parametrize(
@@ -316,32 +323,102 @@ def follow(tmp_path, states, trainings, **variables):
   done = launch(tmp_path, "tpu_pod", "run", POLL_S="0", **TPU, **variables)
   calls = (tmp_path / "calls").read_text().split()
   assert not list(tmp_path.glob("tmp.*"))
-  return done, [call for call in calls if call != "describe"]
+  return done, [call for call in calls if call not in ("describe", "look")]
 
 
 def test_tpu_pod_goes_on_after_preemptions(tmp_path):
   stopped = "0 stopped by SIGTERM after step 7, and saved: the same command goes on"
   assert "stopped by SIGTERM" in (ROOT / "stemgen_jax/train.py").read_text()
   states = [
-    "NOT_FOUND", "WAITING_FOR_RESOURCES", "PROVISIONING", "ACTIVE",  # cut off
-    "ACTIVE", "SUSPENDING", "SUSPENDING", "SUSPENDED",
+    "NOT_FOUND", "WAITING_FOR_RESOURCES", "PROVISIONING", "ACTIVE",  # cut off, twice
+    "ACTIVE", "SUSPENDING", "SUSPENDING", "SUSPENDING", "SUSPENDED",
     "SUSPENDED", "ACTIVE",  # saved in time
     "SUSPENDED", "SUSPENDED", "FAILED",  # and one that never starts
     "FAILED", "ACTIVE",
   ]  # fmt: skip
-  done, calls = follow(tmp_path, states, ["255 cut off", stopped, "0 done"])
+  done, calls = follow(tmp_path, states, ["255 cut off", "255 again", stopped, "0 done"])
   assert done.returncode == 0, done.stderr
-  begun = ["scp", "ssh", "train"]
+  begun = ["scp", "ssh", "train", "follow"]
   anew = ["delete", "create"]
-  assert calls == ["create", *begun, *anew, *begun, *anew, *anew, *begun]
+  assert calls == ["create", *begun, "follow", *anew, *begun, *anew, *anew, *begun]
   assert "delete" in done.stderr  # a reminder
 
 
 def test_tpu_pod_ends_when_training_fails(tmp_path):
   done, calls = follow(tmp_path, ["ACTIVE"] * 6, ["9 a mistake"])
   assert done.returncode == 9
-  assert calls == ["scp", "ssh", "train"]
+  assert calls == ["scp", "ssh", "train", "follow"]
+  assert "tpu costs until you give it back" in done.stderr
   assert "a mistake" in done.stdout
+
+
+HOSTS = """#!/usr/bin/env bash
+# One host: runs what it is asked to, in a folder of its own; breaks the first two connections.
+case "$*" in
+  *' describe '*) echo ACTIVE; exit ;;
+esac
+for word in "$@"; do if [[ "$word" == --command=* ]]; then command=${word#--command=}; fi; done
+cd "$RECORD/host"
+if [[ "$command" == *'tail -n +'* && $(wc -l < "$RECORD/broken") -lt 2 ]]; then
+  echo broken >> "$RECORD/broken"
+  while [[ $(wc -l < stemgen_jax/train.log) -lt $(wc -l < "$RECORD/broken") ]]; do sleep 0.05; done
+  timeout 0.5 bash -c "$command"
+  touch "stemgen_jax/go$(wc -l < "$RECORD/broken")"
+  exit 255
+fi
+bash -c "$command"
+"""
+LEARNER = """#!/usr/bin/env bash
+echo "one $# $3 it's"
+until [[ -e go1 ]]; do sleep 0.05; done
+echo two
+until [[ -e go2 ]]; do sleep 0.05; done
+echo three
+exit 7
+"""
+
+
+def test_tpu_pod_follows_a_training_through_broken_connections(tmp_path):
+  install(tmp_path, "gcloud", HOSTS)
+  home = tmp_path / "host/stemgen_jax"
+  (home / ".venv/bin").mkdir(parents=True)
+  (home / ".venv/bin/python").write_text(LEARNER)
+  (home / ".venv/bin/python").chmod(0o755)
+  (tmp_path / "broken").touch()
+  done = launch(tmp_path, "tpu_pod", "train", TRAINED[-1], POLL_S="0", **TPU)
+  assert done.returncode == 7, done.stderr
+  lines = done.stdout.splitlines()
+  assert lines == ["one 9 --distributed it's", "two", "three", "training ended with code 7"]
+  assert done.stderr.count("the connection broke") == 1
+  assert "tpu costs until you give it back: launch/tpu_pod.sh delete" in done.stderr
+  again = launch(tmp_path, "tpu_pod", "follow", POLL_S="0", **TPU)
+  assert again.returncode == 7
+  assert again.stdout == done.stdout
+
+
+def test_tpu_pod_says_what_goes_on_when_one_leaves(tmp_path):
+  install(tmp_path, "gcloud", HOSTS)
+  home = tmp_path / "host/stemgen_jax"
+  home.mkdir(parents=True)
+  (home / "train.log").write_text("one\n")
+  (home / "train.pid").write_text(f"{os.getpid()}\n")  # which lives on
+  (tmp_path / "broken").write_text("broken\nbroken\n")
+  process = subprocess.Popen(
+    [ROOT / "launch/tpu_pod.sh", "follow"],
+    cwd=ROOT,
+    env=environment(tmp_path, **TPU),
+    stdout=subprocess.PIPE,
+    stderr=subprocess.PIPE,
+    text=True,
+    start_new_session=True,
+  )
+  assert process.stdout
+  assert process.stdout.readline() == "one\n"
+  os.killpg(process.pid, signal.SIGINT)  # as Ctrl-C does
+  _, error = process.communicate(timeout=30)
+  assert process.returncode == 130
+  assert "launch/tpu_pod.sh follow" in error
+  assert "tpu costs until you give it back" in error
 
 
 def test_tpu_pod_gives_up(tmp_path):

@@ -15,13 +15,13 @@ from typing import Any
 
 from rich.console import Console
 
-from data_prep.checks.tables import list_problems, make_table, say
+from data_prep.checks.tables import list_problems, make_table
 from data_prep.corpora import CORPORA, open_corpus
 from data_prep.corpora.stem_audio import measure_stem
 from data_prep.corpora.types import SPLITS, Corpus, Problem, Stem, Track
 from stemgen_jax.errors import UserError
-from stemgen_jax.shell.folders import make_folder, write_text
-from stemgen_jax.shell.progress import make_bars
+from stemgen_jax.shell.folders import keep_what_is_read, make_folder, write_text
+from stemgen_jax.shell.progress import make_bars, make_console, say
 
 UNREADABLE = 3  # exit code: some audio cannot be read
 UNKNOWN = "unknown"
@@ -63,9 +63,11 @@ def inspect_corpus(
   tracks = corpus.tracks()
   report = describe(corpus, root, list(measure(tracks)))
   if json_path:
+    files = [file.path for track in tracks for stem in track.stems for file in stem.files]
+    keep_what_is_read({str(path): path for path in files}, [Path(json_path)])
     make_folder(Path(json_path).absolute().parent, "--json")
     write_text(Path(json_path), json.dumps(report, indent=2) + "\n")
-  show(report, Console(), show_all)
+  show(report, make_console(), show_all)
   return UNREADABLE if report["unreadable"] else 0
 
 

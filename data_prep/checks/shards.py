@@ -16,7 +16,7 @@ from rich.console import Console
 from data_prep.checks.duplicates import SAME, choose_limit, find_alike, hash_shingles
 from data_prep.checks.rules import ClipChecks, check_file, read_checked
 from data_prep.checks.statistics import ACTIVE_DB, Statistics
-from data_prep.checks.tables import list_problems, make_table, say
+from data_prep.checks.tables import list_problems, make_table
 from data_prep.corpora.types import Problem
 from data_prep.tokens.engines import run_pool
 from stemgen_jax.codec.bundle import load_bundle
@@ -25,7 +25,7 @@ from stemgen_jax.data.records import Dataset
 from stemgen_jax.data.shards import Shard
 from stemgen_jax.errors import UserError
 from stemgen_jax.shell.folders import make_folder, write_text
-from stemgen_jax.shell.progress import make_bars
+from stemgen_jax.shell.progress import make_bars, make_console, say
 
 LEAKED = 3  # exit code: the same music is in two splits
 USED_LEAST, COMMONEST_MOST = 0.01, 0.5  # of a level's codes; beyond these it has collapsed
@@ -110,7 +110,7 @@ def inspect_dataset(
   items = [(split, shard) for split, shards in dataset.shards.items() for shard in shards]
   reports = _inspect_all(dataset, items)
   report = describe(dataset, reports)
-  console = Console()
+  console = make_console()
   show(report, console, show_all)
   if json_path:
     make_folder(Path(json_path).absolute().parent, "--json")

@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from rich.console import Console
 from rich.table import Table
 
+from stemgen_jax.shell.progress import say
+
 FIRST = 20  # problems listed if not all are asked for
 
 
@@ -15,11 +17,6 @@ def make_table(first: str, *rest: str) -> Table:
   for name in rest:
     table.add_column(name, justify="right")
   return table
-
-
-def say(console: Console, text: str) -> None:
-  """Prints a line as it is."""
-  console.print(text, markup=False, highlight=False, soft_wrap=True)
 
 
 def list_problems(console: Console, problems: Sequence[Mapping[str, str]], show_all: bool) -> None:

@@ -6,6 +6,7 @@ A song is decoded and resampled once; afterwards its samples are mapped from one
 
 import hashlib
 import os
+import sys
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -41,28 +42,52 @@ def find_songs(roots: Iterable[str], split: str, max_songs: int = 0) -> list[Pat
 
 
 def read_songs(folders: Sequence[Path], rate_hz: int, channels: int, cache: Path) -> Iterable[Song]:
-  """Yields each song's stems, mapped from `cache`, where those that are missing are put first."""
+  """Yields each song's stems, mapped from `cache`, where those that are missing are put first.
+
+  A song without a stem that can be read is left out.
+  """
   cache.mkdir(parents=True, exist_ok=True)
   with ThreadPoolExecutor(os.cpu_count()) as pool:  # decoding and resampling leave Python's lock
-    yield from pool.map(lambda folder: _map_song(folder, rate_hz, channels, cache), folders)
+    songs = pool.map(lambda folder: _map_song(folder, rate_hz, channels, cache), folders)
+    yield from (song for song in songs if song is not None)
 
 
-def _map_song(folder: Path, rate_hz: int, channels: int, cache: Path) -> Song:
+def _map_song(folder: Path, rate_hz: int, channels: int, cache: Path) -> Song | None:
   stems = sorted(folder.glob(STEMS))
-  key = (rate_hz, channels, *((str(p.resolve()), p.stat().st_mtime_ns) for p in stems))
-  path = cache / f"{folder.name}-{hashlib.sha256(repr(key).encode()).hexdigest()[:16]}.npy"
+  key = (rate_hz, channels, *((str(p.resolve()), _stamp(p)) for p in stems))
+  digest = hashlib.sha256(os.fsencode(repr(key))).hexdigest()[:16]
+  path = cache / f"{folder.name}-{digest}.npy"
   if not path.is_file():
+    song = read_song(folder, rate_hz, channels)
+    if song is None:
+      return None
     with appearing(path) as partial:
-      np.save(partial, read_song(folder, rate_hz, channels))
+      np.save(partial, song)
   return np.asarray(np.load(path, mmap_mode="r"))
 
 
-def read_song(folder: Path, rate_hz: int, channels: int) -> Song:
-  """Returns the stems of a song as 16-bit samples, the shorter ones padded with silence."""
+def _stamp(path: Path) -> int | None:
+  try:
+    return path.stat().st_mtime_ns
+  except OSError:  # a dangling link, say: reading it says so
+    return None
+
+
+def read_song(folder: Path, rate_hz: int, channels: int) -> Song | None:
+  """Returns the stems of a song as 16-bit samples, the shorter ones padded with silence.
+
+  Those that cannot be read are named on stderr and left out; None if there is no other.
+  """
   stems = []
   for path in sorted(folder.glob(STEMS)):
-    samples = convert_audio(*read_audio(path), rate_hz, channels)
+    try:
+      samples = convert_audio(*read_audio(path), rate_hz, channels)
+    except UserError as error:
+      print(f"warning: a stem is left out: {error}", file=sys.stderr)
+      continue
     stems.append(np.round(samples.clip(-1, 1) * 32767).astype(np.int16))
+  if not stems:
+    return None
   song = np.zeros((len(stems), channels, max(stem.shape[1] for stem in stems)), np.int16)
   for stem, samples in zip(song, stems, strict=True):
     stem[:, : samples.shape[1]] = samples

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import soundfile
 import torch
 from jaxtyping import Float
 from scipy import signal
@@ -19,6 +18,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from data_prep.codecs.torch_codec import build_model, load_weights
+from stemgen_jax.audio.files import read_audio, to_mono
 from stemgen_jax.codec.architecture import CODEBOOK
 from stemgen_jax.codec.bundle import Bundle
 from stemgen_jax.errors import UserError
@@ -87,10 +87,11 @@ def read_music(roots: Sequence[Path], split: str, rate_hz: int, device: str) -> 
   def read(track: Path) -> list[np.ndarray]:
     stems = []
     for path in sorted((track / "stems").glob("*.*")):
-      samples, own_hz = soundfile.read(path, dtype="int16")
+      samples, own_hz = read_audio(path)
       if own_hz != rate_hz:
         raise UserError(f"stems must have {rate_hz} Hz; got {own_hz} in {path}.")
-      stems.append(samples)
+      whole = np.rint(to_mono(samples)[0] * 2**15)
+      stems.append(whole.clip(-(2**15), 2**15 - 1).astype(np.int16))
     return stems
 
   with ThreadPoolExecutor(16) as pool:

@@ -17,6 +17,7 @@ from data_prep.codec_training.config import CodecConfig, ModelConfig, TrainConfi
 from data_prep.codec_training.discriminator import Adversary
 from data_prep.codec_training.init import scale_layers
 from data_prep.codec_training.quantizer import Codebook, quantize, start_codebooks, update_codebooks
+from data_prep.codecs.source import read_tensors
 from data_prep.codecs.torch_codec import build_model, load_weights, read_weights
 from stemgen_jax.codec.bundle import load_bundle, save_bundle
 from stemgen_jax.errors import UserError
@@ -118,19 +119,19 @@ class Trainer:
     }
     if self.adversary:
       state["adversary"] = self.adversary.state()
-    with appearing(workdir / "state.pt") as partial:
-      torch.save(state, partial)
+    with appearing(workdir / "state.pt") as partial, partial.open("wb") as file:
+      torch.save(state, file)  # by name it would not say that the disk is full
     save_bundle(workdir / "bundle", self.spec, read_weights(self.model), "float16")
 
   def resume(self, path: Path) -> None:
     """Takes up a saved state, if there is one; an adversary that it lacks starts afresh.
 
     Raises:
-      UserError: if it is of another architecture.
+      UserError: if it is damaged, or of another architecture.
     """
     if not path.is_file():
       return
-    state = torch.load(path, weights_only=True)
+    state = read_tensors(path)
     if ModelConfig(**state["architecture"]) != self.config.model:
       raise UserError(
         f"config.model must be that of the run to resume; got {self.config.model}, but {path} has"

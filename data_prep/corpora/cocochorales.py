@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """CocoChorales: synthesised chorales of four voices."""
 
+import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -50,7 +51,7 @@ class CocoChorales(Reader):
     Raises:
       UserError: if the root holds no song that can be used.
     """
-    self.problems = []
+    self._begin()
     tracks = []
     for folder, number in _find_songs(self._root):
       split = next((split for split, last in _LAST.items() if number <= last), None)
@@ -97,7 +98,7 @@ def _find_songs(folder: Path, depth: int = _DEPTH) -> Iterator[tuple[Path, int]]
   """Yields the folders of tracks, and their numbers."""
   for child in list_folders(folder):
     if match := _TRACK.fullmatch(child.name):
-      if (child / "stems_audio").is_dir():
+      if os.path.isdir(child / "stems_audio"):
         yield child, int(match[1])
     elif depth > 1:
       yield from _find_songs(child, depth - 1)

@@ -2,6 +2,7 @@
 """Folders of one's own: a song is a folder of audio files named after instruments."""
 
 import itertools
+import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -50,7 +51,7 @@ class Folder(Reader):
     Raises:
       UserError: if the root holds no song that can be used.
     """
-    self.problems = []
+    self._begin()
     tracks = []
     has_splits = any(_is_split(path) for path in list_folders(self._root))
     for folder, files in _find_songs(self._root):
@@ -153,9 +154,11 @@ def _find_songs(folder: Path, seen: set[Path] | None = None) -> Iterator[tuple[P
     return
   seen.add(folder.resolve())
   entries = list_folder(folder)
-  files = [path for path in entries if path.suffix.lower() in AUDIO_SUFFIXES and path.is_file()]
+  files = [
+    path for path in entries if path.suffix.lower() in AUDIO_SUFFIXES and os.path.isfile(path)
+  ]
   if files:
     yield folder, files
   for path in entries:
-    if path.is_dir():
+    if os.path.isdir(path):
       yield from _find_songs(path, seen)

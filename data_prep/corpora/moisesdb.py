@@ -3,6 +3,7 @@
 
 import functools
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -53,7 +54,7 @@ class MoisesDB(Reader):
     Raises:
       UserError: if the root holds no song that can be used.
     """
-    self.problems = []
+    self._begin()
     tracks = []
     for folder, content in self._read_songs(self.problems):
       if stems := self._read_stems(folder, content):
@@ -88,7 +89,7 @@ class MoisesDB(Reader):
         if normalise(kind) == _CLICK:
           self._report(path, "click track: left out")
           continue
-        if not path.is_file():
+        if not os.path.isfile(path):
           self._report(path, "no audio: listed, but has no file, left out")
           continue
         category = self._map.of_name(self.name, kind) or self._map.of_name(self.name, stem_name)
@@ -107,7 +108,7 @@ class MoisesDB(Reader):
 def _find_songs(folder: Path, depth: int = _DEPTH) -> Iterator[Path]:
   """Yields the folders that hold a data.json, by path."""
   for child in list_folders(folder):
-    if (child / "data.json").is_file():
+    if os.path.isfile(child / "data.json"):
       yield child
     elif depth > 1:
       yield from _find_songs(child, depth - 1)

@@ -50,7 +50,7 @@ class Musdb18(Reader):
     Raises:
       UserError: if the root holds no song that can be used.
     """
-    self.problems = []
+    self._begin()
     tracks = []
     for folder in ("train", "test"):
       for name, files in self._find_songs(self._root / folder):
@@ -67,9 +67,9 @@ class Musdb18(Reader):
   def _find_songs(self, folder: Path) -> Iterator[tuple[str, dict[str, AudioFile]]]:
     """Yields the songs of a folder and their stems' files; notes stems without a file."""
     entries = list_folder(folder)
-    names = {path.name for path in entries if path.is_dir()}
+    names = {path.name for path in entries if os.path.isdir(path)}
     for path in entries:
-      if path.is_dir():
+      if os.path.isdir(path):
         found = {stem: find_audio(path, stem) for stem in _STREAMS}
         for stem in (stem for stem, file in found.items() if file is None):
           where = (path / stem).relative_to(self._root).as_posix()

@@ -51,7 +51,7 @@ class Slakh(Reader):
   @staticmethod
   def recognises(root: Path) -> bool:
     """Returns whether a folder is laid out so."""
-    return any((folder / "metadata.yaml").is_file() for _, folder in _list_tracks(root))
+    return any(os.path.isfile(folder / "metadata.yaml") for _, folder in _list_tracks(root))
 
   def tracks(self) -> list[Track]:
     """Returns the songs, sorted by split and id.
@@ -59,7 +59,7 @@ class Slakh(Reader):
     Raises:
       UserError: if the root holds no song that can be used.
     """
-    self.problems = []
+    self._begin()
     tracks, hashes = [], {}
     counts: dict[str, int] = dict.fromkeys(SPLITS, 0)
     for split, folder in _list_tracks(self._root):
@@ -141,9 +141,12 @@ def read_slakh_metadata(path: Path) -> dict:
   Raises:
     UserError: if the file is missing or lists no stems.
   """
-  if not path.is_file():
+  if not os.path.isfile(path):
     raise UserError(f"track must have a metadata file; got none at {path}. Copy the track again.")
-  data = path.read_bytes()
+  try:
+    data = path.read_bytes()
+  except OSError as error:
+    raise UserError(f"track metadata must be readable; got {path} ({error.strerror}).") from error
   for text in (data, data[1:]):
     try:
       content = yaml.load(

@@ -9,11 +9,12 @@ import hashlib
 from pathlib import Path
 
 import mido
-import soundfile
+import numpy as np
 import yaml
 
 from data_prep.music.parts import Part, Song, inst_class, program_name
 from data_prep.music.render import MIX_LUFS, render_song
+from stemgen_jax.audio.files import write_audio
 from stemgen_jax.shell.folders import appearing
 
 _TICKS = 480
@@ -42,9 +43,9 @@ def write_track(song: Song, folder: Path, soundfont: Path, rate_hz: int) -> floa
       name = f"S{index:02d}"
       stems[name] = _describe(part, soundfont.name, lufs, pcm is not None)
       if pcm is not None:
-        soundfile.write(partial / "stems" / f"{name}.flac", pcm, rate_hz, subtype="PCM_16")
+        _write_pcm(partial / "stems" / f"{name}.flac", pcm, rate_hz)
       _write_midi(part, song, partial / "MIDI" / f"{name}.mid")
-    soundfile.write(partial / "mix.flac", audio.mix, rate_hz, subtype="PCM_16")
+    _write_pcm(partial / "mix.flac", audio.mix, rate_hz)
     metadata = {
       "UUID": hashlib.md5(f"{folder.name}:{song.source}".encode()).hexdigest(),
       "audio_dir": "stems",
@@ -70,6 +71,10 @@ def _describe(part: Part, font_name: str, lufs: float, rendered: bool) -> dict:
     "plugin_name": font_name,
     "program_num": _DRUM_PROGRAM if part.is_drum else part.program,
   }
+
+
+def _write_pcm(path: Path, pcm: np.ndarray, rate_hz: int) -> None:
+  write_audio(path, (pcm / np.float32(2**15))[None].astype(np.float32), rate_hz)  # exactly these
 
 
 def _write_midi(part: Part, song: Song, path: Path) -> None:

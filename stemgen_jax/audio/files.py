@@ -1,20 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Audio files in and out: any format libsndfile reads, resampled by soxr, written by rename.
+"""Audio files in and out: any format that `sound` opens, resampled by soxr, written by rename.
 
 Samples are float32 in [-1, 1], laid out [channels, samples].
 """
 
-import contextlib
 import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import soundfile
 import soxr
 from jaxtyping import Float
 
-from stemgen_jax.audio.headers import mend
+from stemgen_jax.audio.sound import open_sound
 from stemgen_jax.errors import UserError
 from stemgen_jax.shell.folders import appearing
 
@@ -22,19 +22,25 @@ Samples = Float[np.ndarray, "_channels _samples"]  # of no set number, so each a
 BLOCK_S = 10.0  # of what `read_blocks` holds at once
 CANCELLED = 1e-3  # of the channels' power: less of it in their mean is 30 dB lost
 SUBTYPES = {"PCM_16": (16, np.int16), "PCM_24": (24, np.int32), "FLOAT": (32, np.float32)}
-NO_LENGTH = 2**62  # libsndfile says more of a FLAC that was written to a pipe
 
 
-def read_audio(path: str | os.PathLike) -> tuple[Samples, int]:
-  """Returns the samples of an audio file and its rate in Hz.
+def read_audio(path: str | os.PathLike, stream: int | None = None) -> tuple[Samples, int]:
+  """Returns the samples of an audio file, or of one of its audio streams, and its rate in Hz.
 
   Raises:
     UserError: if the file is missing, empty, not audio, cut short, or holds NaN or infinite
-      samples.
+      samples; if it needs PyAV, as m4a does, and that is not installed.
   """
-  with open_audio(path) as file:
-    samples = _read(file, path, file.frames)
-    return np.ascontiguousarray(samples.T), file.samplerate
+  with open_sound(path, stream) as sound:
+    samples, done = np.empty((sound.channels, sound.frames), np.float32), 0
+    while len(block := sound.read(round(BLOCK_S * sound.samplerate))):
+      if done + len(block) > samples.shape[1]:  # a container that told too little
+        samples = np.concatenate([samples[:, :done], block.T], axis=1)
+      samples[:, done : done + len(block)] = block.T
+      done += len(block)
+    if not done:
+      raise UserError(f"audio file must hold at least one sample; got path={path} with none.")
+    return np.ascontiguousarray(samples[:, :done]), sound.samplerate
 
 
 def read_blocks(path: str | os.PathLike, to_rate_hz: int, to_channels: int) -> Iterator[Samples]:
@@ -43,95 +49,35 @@ def read_blocks(path: str | os.PathLike, to_rate_hz: int, to_channels: int) -> I
   Raises:
     UserError: as `read_audio`.
   """
-  with open_audio(path) as file:
+  with open_sound(path) as sound:
     resampler = None
-    if file.samplerate != to_rate_hz:
-      resampler = soxr.ResampleStream(file.samplerate, to_rate_hz, to_channels, quality="HQ")
-    size, done, frames = round(BLOCK_S * file.samplerate), 0, file.frames
-    while done < frames:
-      block = _read(file, path, min(size, frames - done))
-      done = done + len(block) if len(block) else frames
+    if sound.samplerate != to_rate_hz:
+      resampler = soxr.ResampleStream(sound.samplerate, to_rate_hz, to_channels, quality="HQ")
+    size = round(BLOCK_S * sound.samplerate)
+    block = sound.read(size)
+    while len(block):
+      following = sound.read(size)
       samples = convert_audio(block.T, to_rate_hz, to_rate_hz, to_channels)
       if resampler is not None:
-        samples = resampler.resample_chunk(samples.T, last=done >= frames).T
+        samples = resampler.resample_chunk(samples.T, last=not len(following)).T
       yield np.ascontiguousarray(samples)
+      block = following
 
 
 def measure_duration(path: str | os.PathLike) -> float:
-  """Returns the length of a file in seconds; raises a UserError as `read_audio`."""
-  return measure_audio(path)[0]
+  """Returns the length of a file in seconds, all that `read_blocks` gives; raises as it does."""
+  with open_sound(path) as sound:
+    return sound.frames / sound.samplerate
 
 
-def measure_audio(path: str | os.PathLike) -> tuple[float, int, int]:
+def measure_audio(path: str | os.PathLike, stream: int | None = None) -> tuple[float, int, int]:
   """Returns a file's seconds, rate in Hz and channels, mostly from its header alone.
 
   Raises:
     UserError: as `read_audio`, but for what only the samples tell.
   """
-  with open_audio(path) as file:
-    return file.frames / file.samplerate, file.samplerate, file.channels
-
-
-@contextlib.contextmanager
-def open_audio(path: str | os.PathLike) -> Iterator[soundfile.SoundFile]:
-  """Yields an audio file, open, whose `frames` are true whatever its header says.
-
-  Raises:
-    UserError: if it is missing, no audio, empty, or lacks sound that its header promises.
-  """
-  path = Path(path)
-  if not path.is_file():
-    found = "a folder" if path.is_dir() else "none"
-    raise UserError(f"audio file must exist; got path={path}, {found}. Check the path.")
-  try:
-    mended = mend(path)
-    file = soundfile.SoundFile(mended.view or path)
-  except OSError as error:
-    raise UserError(
-      f"audio file must be readable; got path={path} ({error.strerror}). Check its permissions."
-    ) from error
-  except (soundfile.LibsndfileError, TypeError) as error:  # a TypeError for .raw
-    reason = getattr(error, "error_string", "a format without a header")
-    raise UserError(
-      f"audio file must be one that libsndfile reads (wav, flac, ogg, mp3); got path={path}"
-      f" ({reason}). Convert it to wav first."
-    ) from error
-  with file:
-    if mended.missing_bytes > 0:
-      raise _cut(path, f"its end lacks {mended.missing_bytes} bytes")
-    if file.frames >= NO_LENGTH:
-      raise _cut(path, "it neither says its length nor ends with a whole frame")
-    if not file.frames:
-      raise UserError(f"audio file must hold at least one sample; got path={path} with none.")
-    yield file
-
-
-def _read(
-  file: soundfile.SoundFile, path: str | os.PathLike, count: int
-) -> Float[np.ndarray, "_samples _channels"]:
-  """Returns the next samples of an open file, all finite; fewer only at the end of an MP3."""
-  try:
-    samples = file.read(count, dtype="float32", always_2d=True)
-  except soundfile.LibsndfileError as error:  # a cut FLAC
-    raise _cut(path, f"it cannot be read to the end of its {file.frames} samples") from error
-  if len(samples) < count and file.format != "MP3":  # whose first and last frames hold less
-    raise _cut(path, f"it lacks {count - len(samples)} of its {file.frames} samples")
-  check_finite(samples, path)
-  return samples
-
-
-def _cut(path: str | os.PathLike, how: str) -> UserError:
-  return UserError(f"audio file must be whole; got path={path}: {how}. Copy the file again.")
-
-
-def check_finite(samples: Float[np.ndarray, "_samples _channels"], path: str | os.PathLike) -> None:
-  """Raises a UserError that names the file if a sample is NaN or infinite."""
-  if not np.isfinite(samples).all():
-    count = int((~np.isfinite(samples)).sum())
-    raise UserError(
-      f"audio samples must be finite; got path={path} with {count} NaN or infinite samples."
-      " Export the file again."
-    )
+  with open_sound(path, stream, whole=False) as sound:
+    return sound.frames / sound.samplerate, sound.samplerate, sound.channels
 
 
 def convert_audio(samples: Samples, rate_hz: int, to_rate_hz: int, to_channels: int) -> Samples:
@@ -149,9 +95,18 @@ def to_mono(samples: Samples) -> Samples:
   A side of opposite sign, as some microphones and wideners leave it, is heard in stereo, and would
   be silence in its mean.
   """
+  if len(samples) == 1:
+    return samples
   mean = samples.mean(axis=0, keepdims=True)
-  heard, left = (float(np.square(x, dtype=np.float64).mean()) for x in (samples, mean))
-  return samples[:1] if left < CANCELLED * heard else mean
+  heard = float(np.mean([_sum_squares(channel) for channel in samples]))
+  return samples[:1] if _sum_squares(mean[0]) < CANCELLED * heard else mean
+
+
+def _sum_squares(channel: Float[np.ndarray, " samples"]) -> float:
+  """Returns the energy of a channel; summed in blocks, whose copies are small."""
+  size = 1 << 20
+  blocks = (channel[i : i + size].astype(np.float64) for i in range(0, len(channel), size))
+  return float(sum(np.vdot(block, block) for block in blocks))
 
 
 def write_audio(
@@ -167,12 +122,14 @@ def write_audio(
   """
   if Path(path).suffix == ".wav" and samples.size and np.abs(samples).max() > 1.0:
     subtype = "FLOAT"
-  write_blocks(path, [samples], rate_hz, len(samples), subtype)
+  size = round(BLOCK_S * rate_hz)
+  blocks = (samples[:, i : i + size] for i in range(0, samples.shape[1], size))
+  write_blocks(path, blocks, rate_hz, len(samples), subtype)
 
 
 def find_subtype(path: str | os.PathLike) -> str:
   """Returns the one of SUBTYPES that keeps the samples of a file as `read_audio` gives them."""
-  with open_audio(path) as file:
+  with open_sound(path) as file:
     if file.subtype in ("PCM_24", "PCM_32", "FLOAT", "DOUBLE"):
       return "PCM_24" if file.subtype == "PCM_24" else "FLOAT"
     return "PCM_16"
@@ -184,15 +141,43 @@ def write_blocks(
   rate_hz: int,
   channels: int,
   subtype: str = "PCM_16",
+  compression: float | None = None,
 ) -> None:
-  """Writes blocks of samples, one after the other, as `write_audio`; PCM is clipped."""
-  path = Path(path)
-  with (
-    appearing(path) as partial,
-    soundfile.SoundFile(partial, "w", rate_hz, channels, subtype) as file,
-  ):
-    for samples in blocks:
-      file.write(_to_stored(samples.T, subtype))
+  """Writes blocks of samples, one after the other, as `write_audio`; PCM is clipped.
+
+  Args:
+    path: the file.
+    blocks: its samples.
+    rate_hz: their rate.
+    channels: how many.
+    subtype: of SUBTYPES, or one of libsndfile's that is lossy.
+    compression: of a lossy one, from 0 (best) to 1.
+
+  Raises:
+    UserError: if the disk does not take all of it; then nothing of it stays.
+  """
+  path, count = Path(path), 0
+  with appearing(path) as partial:
+    name: Any = os.fsencode(partial)  # soundfile takes bytes, its types do not say so
+    try:
+      with soundfile.SoundFile(
+        name, "w", rate_hz, channels, subtype, compression_level=compression
+      ) as file:
+        for samples in blocks:
+          file.write(_to_stored(samples.T, subtype))
+          count += samples.shape[1]
+      found = soundfile.info(name).frames
+    except soundfile.LibsndfileError as error:
+      raise _refuse_disk(path, error.error_string) from error
+    if found < count:  # the end of a file is written as it is closed, and libsndfile says nothing
+      raise _refuse_disk(path, f"{found} of {count} samples were written")
+
+
+def _refuse_disk(path: Path, how: str) -> UserError:
+  return UserError(
+    f"the disk must take an audio file whole; got path={path} ({how.rstrip('.')}). Free some room,"
+    " or check the folder's permissions."
+  )
 
 
 def _to_stored(samples: np.ndarray, subtype: str) -> np.ndarray:
@@ -200,7 +185,7 @@ def _to_stored(samples: np.ndarray, subtype: str) -> np.ndarray:
 
   Rounded here: libsndfile rounds down, and what was read would not be written again.
   """
-  if subtype == "FLOAT":
+  if subtype == "FLOAT" or subtype not in SUBTYPES:
     return samples
   bits, kind = SUBTYPES[subtype]
   top = 2.0 ** (bits - 1)

@@ -2,17 +2,20 @@
 """How loud audio is, and how far to turn it up or down: LUFS and true peaks (ITU-R BS.1770-4)."""
 
 import math
-import warnings
 
 import numpy as np
 import pyloudnorm
 import soxr
+from jaxtyping import Float, Int
+from scipy import signal
 
 from stemgen_jax.audio.files import BLOCK_S, Samples
 
 MOST_PEAK_DBTP = -1.0  # EBU R 128: room for what a lossy encoder adds
 MOST_BOOST_DB = 20.0  # a stem that hardly sounds stays quiet
 OVERSAMPLING = 4
+GATE_S = 0.4  # of a block that is loud enough to count, or not
+WEIGHTS = (1.0, 1.0, 1.0, 1.41, 1.41)  # of the channels: those behind the listener count more
 SURROUND = [0, 1, 2, 4, 5]  # the channels of 5.1 that count: all but the fourth, LFE
 
 
@@ -20,26 +23,62 @@ def measure_lufs(samples: Samples, rate_hz: int) -> float:
   """Returns the integrated loudness in LUFS; minus infinity where no block passes the gate.
 
   Sounds shorter than the standard's block of 0.4 s are padded to one. Of more channels than the
-  standard names, those of 5.1 count.
+  standard names, those of 5.1 count. The filters are pyloudnorm's; it would hold many times the
+  sound in memory, so that they run over BLOCK_S at a time here.
+
+  Source: ITU-R BS.1770-4, annex 1: weights of the channels, and the two gates.
   """
   if len(samples) > len(SURROUND):
     samples = samples[SURROUND]
-  room = max(0, round(0.4 * rate_hz) + 1 - samples.shape[1])
-  with warnings.catch_warnings():
-    warnings.simplefilter("ignore", RuntimeWarning)  # the mean of no blocks, where all is silent
-    sound = np.pad(samples, ((0, 0), (0, room))).T
-    loudness = float(pyloudnorm.Meter(rate_hz).integrated_loudness(sound))
-  return loudness if math.isfinite(loudness) else -math.inf
+  length = max(samples.shape[1], round(GATE_S * rate_hz) + 1)
+  count = round((length / rate_hz - GATE_S) / (GATE_S / 4)) + 1
+  starts = (GATE_S * np.arange(count) / 4 * rate_hz).astype(int)
+  stops = np.minimum((GATE_S * (np.arange(count) / 4 + 1) * rate_hz).astype(int), length)
+  edges = np.unique(np.concatenate([starts, stops]))
+  power = np.zeros(count)
+  for channel, weight in zip(samples, WEIGHTS, strict=False):
+    at_edges = _sum_power(channel, rate_hz, edges)
+    places = np.searchsorted(edges, starts), np.searchsorted(edges, stops)
+    power += weight * (at_edges[places[1]] - at_edges[places[0]]) / (GATE_S * rate_hz)
+  with np.errstate(divide="ignore"):
+    lufs = -0.691 + 10 * np.log10(power)
+    gate = lufs >= -70
+    if not gate.any():
+      return -math.inf
+    gate &= lufs > -0.691 + 10 * np.log10(power[gate].mean()) - 10
+  return float(-0.691 + 10 * np.log10(power[gate].mean())) if gate.any() else -math.inf
+
+
+def _sum_power(
+  channel: Float[np.ndarray, " samples"], rate_hz: int, edges: Int[np.ndarray, " edges"]
+) -> Float[np.ndarray, " edges"]:
+  """Returns the sum of squares of a channel, as the standard weighs it, up to each edge."""
+  filters = [
+    (f.b * f.passband_gain, f.a, np.zeros(max(len(f.a), len(f.b)) - 1))
+    for f in pyloudnorm.Meter(rate_hz)._filters.values()
+  ]
+  found, total, size = np.zeros(len(edges)), 0.0, round(BLOCK_S * rate_hz)
+  for start in range(0, len(channel), size):
+    sound = channel[start : start + size].astype(np.float64)
+    for i, (b, a, state) in enumerate(filters):
+      sound, state = signal.lfilter(b, a, sound, zi=state)
+      filters[i] = (b, a, state)
+    sums = total + np.append(0.0, np.cumsum(np.square(sound)))
+    inside = (edges >= start) & (edges <= start + len(sound))
+    found[inside] = sums[edges[inside] - start]
+    total = float(sums[-1])
+  found[edges > len(channel)] = total
+  return found
 
 
 def measure_true_peak(samples: Samples, rate_hz: int) -> float:
   """Returns the largest absolute value between and at the samples, in dBTP; silence: -inf."""
   stream = soxr.ResampleStream(1, OVERSAMPLING, len(samples), dtype="float32", quality="HQ")
-  size, peak = round(BLOCK_S * rate_hz), float(np.abs(samples).max(initial=0.0))
+  size, peak = round(BLOCK_S * rate_hz), 0.0
   for start in range(0, samples.shape[1], size):
     block = np.ascontiguousarray(samples[:, start : start + size].T, np.float32)
     dense = stream.resample_chunk(block, last=start + size >= samples.shape[1])
-    peak = max(peak, float(np.abs(dense).max(initial=0.0)))
+    peak = max(peak, *(float(np.abs(x).max(initial=0.0)) for x in (block, dense)))
   return 20 * math.log10(peak) if peak > 0 else -math.inf
 
 

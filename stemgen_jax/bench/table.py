@@ -9,12 +9,13 @@ from pathlib import Path
 
 import jax
 from rich import box
-from rich.console import Console, Group
+from rich.console import Group
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
 from stemgen_jax.shell.folders import write_text
+from stemgen_jax.shell.progress import make_console
 
 Row = dict[str, str | int | float | None]
 
@@ -49,7 +50,7 @@ def show_rows(
     columns: key in a row -> (heading, format of its numbers, "" for text). A row may lack some.
     save: a JSON file, written anew with each row.
   """
-  console = Console(highlight=False)
+  console = make_console()
   if not console.is_terminal:
     console.width = 120  # a file or a pipe has no width of its own
   rows: list[Row] = []

@@ -8,6 +8,7 @@ and read without TensorFlow. Files and folders are the business of `records`.
 
 import dataclasses
 import functools
+import math
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -138,6 +139,38 @@ class Metadata:
   level_frames: int
   clip_s: float
   settings: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+  @classmethod
+  def from_json(cls, content: dict[str, Any]) -> "Metadata":
+    """Returns what a manifest says.
+
+    Raises:
+      KeyError, TypeError, ValueError, AttributeError: if a field is missing, or of another kind.
+    """
+    fields = {f.name: content[f.name] for f in dataclasses.fields(cls)}
+    fields["sources"] = {name: tuple(values) for name, values in fields["sources"].items()}
+    found = cls(**fields)
+    whole = ("n_levels", "n_codes", "sample_rate_hz", "channels", "level_frames")
+    kinds = [
+      *((is_count(fields[name]) and fields[name] > 0, name) for name in whole),
+      *((is_number(x := fields[n]) and 0 < x < math.inf, n) for n in ("frame_rate_hz", "clip_s")),
+      (isinstance(found.codec_fingerprint, str), "codec_fingerprint"),
+      (isinstance(found.settings, dict), "settings"),
+      (all(isinstance(x, str) for values in found.sources.values() for x in values), "sources"),
+    ]
+    if wrong := [name for kept, name in kinds if not kept]:
+      raise ValueError(f"{wrong[0]}={fields[wrong[0]]!r}")
+    return found
+
+
+def is_count(value: Any, most: int = 2**31) -> bool:
+  """Returns whether a value of JSON is a whole number from 0 on, below `most`."""
+  return type(value) is int and 0 <= value < most
+
+
+def is_number(value: Any) -> bool:
+  """Returns whether a value of JSON is a number."""
+  return type(value) in (int, float) and not math.isnan(value)
 
 
 @functools.cache

@@ -29,7 +29,7 @@ from stemgen_jax.data.clips import (
 )
 from stemgen_jax.data.shards import Shard, damaged, hash_file, write_shard
 from stemgen_jax.errors import UserError
-from stemgen_jax.shell.folders import appearing
+from stemgen_jax.shell.folders import appearing, is_sealed, refuse_bytes, seal
 
 SCHEMA_VERSION = 3
 VERSION = f"{SCHEMA_VERSION}.0.0"  # the version folder of TFDS
@@ -42,6 +42,7 @@ def dataset_folder(root: str | os.PathLike, name: str) -> Path:
     raise UserError(
       f"dataset name must match [a-z][a-z0-9_]*; got name={name!r}. Choose another name."
     )
+  refuse_bytes(root, "folder of datasets")
   return Path(root) / name / VERSION
 
 
@@ -111,7 +112,7 @@ def _write_files(
   content["splits"] = {
     split: [dataclasses.asdict(shard) for shard in parts] for split, parts in shards.items()
   }
-  (partial / MANIFEST_FILE).write_text(json.dumps(content, indent=1) + "\n")
+  (partial / MANIFEST_FILE).write_text(json.dumps(seal(content), indent=1) + "\n")
 
 
 class ClipSource:
@@ -193,6 +194,7 @@ class Dataset:
     Raises:
       UserError: if there is none or several, a file is missing or cut short, or the schema differs.
     """
+    refuse_bytes(path, "dataset folder")
     directory = find_dataset(Path(path))
     file = directory / MANIFEST_FILE
     try:
@@ -203,9 +205,11 @@ class Dataset:
           f"dataset must have schema version {SCHEMA_VERSION}; got {version} in {file}."
           f" Tokenise again: {_command(directory, content)}"
         )
-      fields = {f.name: content[f.name] for f in dataclasses.fields(Metadata)}
-      fields["sources"] = {name: tuple(values) for name, values in fields["sources"].items()}
-      metadata = Metadata(**fields)
+      if not is_sealed(content):
+        raise UserError(f"dataset metadata must be whole; got {file}, changed. Copy it again.")
+      metadata = Metadata.from_json(content)
+      if not (splits and all(splits.values())):
+        raise ValueError("a split without shards")
       shards = {split: tuple(Shard.from_json(s) for s in parts) for split, parts in splits.items()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
       raise UserError(f"dataset metadata must be whole; got {file} ({error!r}).") from error

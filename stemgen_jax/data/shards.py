@@ -20,6 +20,8 @@ from stemgen_jax.data.clips import (
   Row,
   check_clip,
   deserialize_row,
+  is_count,
+  is_number,
   join_rows,
   serialize_row,
 )
@@ -53,10 +55,27 @@ class Shard:
 
   @classmethod
   def from_json(cls, entry: dict[str, Any]) -> "Shard":
-    """Returns the shard of its entry in the manifest; raises a TypeError if a field is missing."""
+    """Returns the shard of its entry in the manifest.
+
+    Raises:
+      KeyError, TypeError, ValueError: if a field is missing, or of another kind.
+    """
     columns: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in entry.items()}
     columns["categories"] = tuple(map(tuple, columns["categories"]))
-    return cls(**columns)
+    shard = cls(**columns)
+    counts = (*shard.frames, *shard.stems, *shard.mixes)
+    kinds = [
+      (isinstance(shard.file, str) and Path(shard.file).name == shard.file, "file"),
+      (isinstance(shard.sha256, str) and is_count(shard.size, 2**63), "size and sha256"),
+      (len({len(getattr(shard, name)) for name in COLUMNS}) == 1, "columns of one length"),
+      (all(isinstance(song, str) for song in shard.songs), "songs"),
+      (len(counts) > 0 and all(is_count(count) and count > 0 for count in counts), "counts"),
+      (all(map(is_number, (*shard.target_db, *shard.mix_lufs))), "levels"),
+      (all(type(i) is int for values in shard.categories for i in values), "categories"),
+    ]
+    if wrong := [name for kept, name in kinds if not kept]:
+      raise ValueError(f"a shard's {wrong[0]} must be given")
+    return shard
 
   @property
   def n_records(self) -> int:

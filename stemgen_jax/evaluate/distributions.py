@@ -27,7 +27,7 @@ from stemgen_jax.evaluate.metrics.frechet import (
   gaussian_distance,
 )
 from stemgen_jax.evaluate.metrics.intervals import bootstrap_set
-from stemgen_jax.shell.folders import write_text
+from stemgen_jax.shell.folders import read_json, write_text
 
 SUBSETS = 5  # the smallest set that `frechet_infinity` measures is a fifth
 
@@ -157,4 +157,4 @@ def cached(path: Path, make: Callable[[], Any]) -> Any:
   """Returns what a JSON file holds, which `make` makes where it is missing."""
   if not path.is_file():
     write_text(path, json.dumps(make(), indent=1) + "\n")
-  return json.loads(path.read_text(encoding="utf-8"))
+  return read_json(path)

@@ -52,9 +52,9 @@ def place_stem(
   if level_lu is not None:
     heard_lufs = loudness.measure_lufs(spread(stem, len(context.samples)), rate_hz)
     gain_db = loudness.place(heard_lufs, context.lufs + level_lu)
-  placed = loudness.amplify(stem, gain_db)
+  placed = loudness.amplify(stem, gain_db) if gain_db else stem
   held_db = 0.0 if kept else loudness.guard(placed, rate_hz)
-  placed = loudness.amplify(placed, held_db)
+  placed = loudness.amplify(placed, held_db) if held_db else placed
   return placed, {
     "gain_db": gain_db + held_db,
     "lufs": _finite(loudness.measure_lufs(spread(placed, len(context.samples)), rate_hz)),
@@ -66,7 +66,8 @@ def mix_stem(stem: Samples, context: Context) -> tuple[Samples, dict[str, float]
   """Returns the stem over the context, turned down as a whole if its true peaks ask for it."""
   mix = context.samples + spread(stem, len(context.samples))
   gain_db = loudness.guard(mix, context.rate_hz)
-  return loudness.amplify(mix, gain_db), {"mix_gain_db": gain_db}
+  mix *= np.float32(10 ** (gain_db / 20))  # in place: it may be an hour long
+  return mix, {"mix_gain_db": gain_db}
 
 
 def spread(stem: Samples, channels: int) -> Samples:
@@ -76,8 +77,11 @@ def spread(stem: Samples, channels: int) -> Samples:
   """
   if len(stem) == channels:
     return stem
+  mean = stem.mean(axis=0, keepdims=True) if len(stem) > 1 else stem
+  if channels <= 2:
+    return np.broadcast_to(mean, (channels, stem.shape[1]))  # which takes no memory
   heard = np.zeros((channels, stem.shape[1]), stem.dtype)
-  heard[:2] = stem.mean(axis=0, keepdims=True)
+  heard[:2] = mean
   return heard
 
 

@@ -15,6 +15,7 @@ from stemgen_jax.categories import ACTIVITY
 from stemgen_jax.errors import UserError
 from stemgen_jax.sampling.job import Job
 from stemgen_jax.sampling.request import Request
+from stemgen_jax.shell.folders import is_file_name
 
 SILENCE_HZ = 44_100
 SETTINGS = (
@@ -68,7 +69,7 @@ def plan_jobs(
     if not isinstance(line, dict):
       raise UserError(f"{where} must be an object as {{...}}; got {type(line).__name__}.")
     name = str(line.pop("name", f"{number:04d}"))
-    if name in names or Path(name).name != name or name in ("", ".", ".."):
+    if name in names or not is_file_name(name):
       raise UserError(f"{where} must have a name that no other has, without '/'; got {name!r}.")
     names.add(name)
     try:
@@ -111,13 +112,10 @@ def build_request(given: dict[str, Any]) -> tuple[str, Request]:
   Raises:
     UserError: if a file cannot be read or a value is of the wrong kind.
   """
+  context, rate_hz, source = read_context(given)
+  stem = read_stem(given["stem"], rate_hz) if "stem" in given else None
   try:
-    context, rate_hz, source = read_context(given)
-    stem = keep = None
     keep = [read_stretch(word) for word in given.get("keep", ())]
-    if "stem" in given:
-      samples, stem_hz = read_audio(given["stem"])
-      stem = convert_audio(samples, stem_hz, rate_hz, len(samples))
     if given.get("continue"):
       keep.append(span_of(stem, context, rate_hz))
     conditions = dict(given.get("condition", {}))
@@ -144,13 +142,29 @@ def build_request(given: dict[str, Any]) -> tuple[str, Request]:
   return source, request
 
 
+def read_stem(path: Any, rate_hz: int) -> Samples:
+  """Returns the samples of a stem that is given, at the rate of its context."""
+  samples, own_hz = read_audio(_as_path(path, "stem"))
+  return convert_audio(samples, own_hz, rate_hz, len(samples))
+
+
+def _as_path(value: Any, name: str) -> Path:
+  if not isinstance(value, str | Path):
+    raise UserError(f"--{name} must be the path of a file; got {value!r}.")
+  return Path(value)
+
+
 def read_context(given: dict[str, Any]) -> tuple[Samples, int, str]:
   """Returns the context's samples, rate and name: the file's, or silence."""
   if ("context" in given) == ("silence_s" in given):
     raise UserError("exactly one of --context and --silence_s must be given. See --help.")
   if "context" in given:
-    return *read_audio(given["context"]), str(given["context"])
-  seconds = float(given["silence_s"])
+    path = _as_path(given["context"], "context")
+    return *read_audio(path), str(path)
+  try:
+    seconds = float(given["silence_s"])
+  except (TypeError, ValueError) as error:
+    raise UserError(f"--silence_s must be a number; got {given['silence_s']!r}.") from error
   if not 0 < seconds < math.inf:
     raise UserError(f"--silence_s must be positive; got {seconds}.")
   silence = np.zeros((1, max(1, round(seconds * SILENCE_HZ))), np.float32)

@@ -76,4 +76,9 @@ def finish(
     **job.describe(),
     "takes": takes,
   }
-  return Result(np.stack(stems), np.stack(mixes), codes, rate_hz, metadata)
+  return Result(_stack(stems), _stack(mixes), codes, rate_hz, metadata)
+
+
+def _stack(takes: list[np.ndarray]) -> Audio:
+  """Returns all takes as one array; of one take without a copy, as it may be an hour long."""
+  return takes[0][None] if len(takes) == 1 else np.stack(takes)

@@ -77,8 +77,9 @@ def encode(
   codec: Codec, samples: Samples, rate_hz: int, loop: bool = False, gain_db: float = 0.0
 ) -> Heard:
   """Returns audio, made louder by a gain, as codes; what it must be, see `check`."""
-  spec, samples = codec.spec, loudness.amplify(samples, gain_db)
+  spec = codec.spec
   if loop:
+    samples = loudness.amplify(samples, gain_db)
     frames = max(1, round(samples.shape[1] / rate_hz * spec.frame_rate_hz))
     mono = convert_audio(samples, rate_hz, rate_hz, spec.channels)
     heard = _resample_loop(mono, frames * spec.hop_samples)
@@ -87,6 +88,7 @@ def encode(
     codes = codec.encode(around[None])[0][_round_frames(codec) :][:frames]
     return Heard(codes, None, samples.shape[1], rate_hz, loop, gain_db)
   heard = convert_audio(samples, rate_hz, spec.sample_rate, spec.channels)
+  heard = loudness.amplify(heard, gain_db)  # of a long piece the smaller copy
   scales = codec.scales(heard[None])
   return Heard(
     codec.encode(heard[None])[0],
@@ -100,7 +102,8 @@ def encode(
 
 def decode(codec: Codec, codes: Int[np.ndarray, "T Q"], like: Heard) -> Samples:
   """Returns a stem as long as the context it was made for, at its rate, its gain undone."""
-  return loudness.amplify(_decode(codec, codes, like), -like.gain_db)
+  stem = _decode(codec, codes, like)
+  return loudness.amplify(stem, -like.gain_db) if like.gain_db else stem
 
 
 def _decode(codec: Codec, codes: Int[np.ndarray, "T Q"], like: Heard) -> Samples:
@@ -113,7 +116,9 @@ def _decode(codec: Codec, codes: Int[np.ndarray, "T Q"], like: Heard) -> Samples
     return np.asarray(_resample_loop(audio, like.samples), np.float32)
   audio = codec.decode(codes[None], choose_scales(like))[0]
   audio = convert_audio(audio, codec.decoded_rate_hz, like.rate_hz, codec.spec.channels)
-  return np.pad(audio, ((0, 0), (0, max(0, like.samples - audio.shape[1]))))[:, : like.samples]
+  if (room := like.samples - audio.shape[1]) > 0:
+    audio = np.pad(audio, ((0, 0), (0, room)))
+  return audio[:, : like.samples]
 
 
 def _resample_loop(audio: Samples, samples: int) -> Float[np.ndarray, "channels samples"]:

@@ -10,6 +10,8 @@ from absl import flags
 from ml_collections import config_flags
 
 from stemgen_jax.errors import UserError
+from stemgen_jax.shell import hub
+from stemgen_jax.shell.folders import refuse_address
 
 
 def parse_config(parser: argparse.ArgumentParser, kind: type, argv: list[str] | None = None) -> Any:
@@ -74,8 +76,22 @@ def _last_line(error: Exception) -> str:
   return str(error).strip().splitlines()[-1] if str(error).strip() else ""
 
 
+_MEANT = (hub.SCHEME, "https://", "http://")  # of a flag that takes text, as a licence
+
+
 class Parser(argparse.ArgumentParser):
   """A parser whose complaints are UserErrors: one line, exit code 2."""
+
+  def parse_known_args(self, *args: Any, **named: Any) -> Any:
+    """Returns the flags' values and what is none; an address where a path is meant is refused."""
+    found, rest = super().parse_known_args(*args, **named)
+    for action in self._actions:
+      values = getattr(found, action.dest, None)
+      for value in values if isinstance(values, list) else [values]:
+        meant = isinstance(value, str) and value.startswith(_MEANT)
+        if isinstance(value, str | Path) and not meant:
+          refuse_address(value, max(action.option_strings, key=len, default=action.dest))
+    return found, rest
 
   def error(self, message: str) -> NoReturn:
     """Raises what argparse would print."""

@@ -2,6 +2,7 @@
 """Folders and small text files, written so that a reader never meets half of one."""
 
 import contextlib
+import hashlib
 import json
 import os
 import re
@@ -13,6 +14,7 @@ from typing import Any
 from stemgen_jax.errors import UserError
 
 _GLOB = re.compile(r"[\[\]*?]")  # signs by which libraries match names
+_SEAL = "content_sha256"
 _ADDRESS = re.compile(r"[a-z0-9]{2,}:/")  # a Path has lost one slash of gs://
 
 
@@ -23,11 +25,7 @@ def make_folder(path: Path, what: str) -> None:
     UserError: if it cannot be made or written to, or is a bucket's address; `what` names it, as
       "--out".
   """
-  if _ADDRESS.match(os.fspath(path)):
-    raise UserError(
-      f"{what} must be a path of this machine; got {path}, an address. Mount it, as gcsfuse does a"
-      " bucket, and give the path there."
-    )
+  refuse_address(path, what)
   try:
     path.mkdir(parents=True, exist_ok=True)
     writable = os.access(path, os.W_OK)
@@ -37,6 +35,15 @@ def make_folder(path: Path, what: str) -> None:
     ) from error
   if not writable:
     raise UserError(f"{what} must be a folder that can be written; got {path}, which cannot.")
+
+
+def refuse_address(path: str | os.PathLike, what: str) -> None:
+  """Raises a UserError for the address of a bucket or a server: it is no path of this machine."""
+  if _ADDRESS.match(os.fspath(path)):
+    raise UserError(
+      f"{what} must be a path of this machine; got {path}, an address. Mount it, as gcsfuse does a"
+      " bucket, or fetch it, and give the path there."
+    )
 
 
 def cache_folder(name: str) -> Path | None:
@@ -86,22 +93,81 @@ def _stat(path: Path) -> os.stat_result | None:
 
 
 def refuse_patterns(path: Path, what: str) -> None:
-  """Raises a UserError if a path, or a folder above it, has a sign that names are matched by.
+  """Raises a UserError if a path, or a folder above it, cannot be that of checkpoints.
 
-  The checkpoint library looks its files up so, finds none, and says nothing.
+  The checkpoint library looks its files up by patterns: where the path has signs of these, it finds
+  none, and says nothing. It follows links first.
   """
-  whole = os.path.abspath(path)
-  if signs := sorted(set(_GLOB.findall(whole))):
+  refuse_bytes(path, what)
+  for whole in (os.path.abspath(path), os.path.realpath(path)):
+    if signs := sorted(set(_GLOB.findall(whole))):
+      raise UserError(
+        f"{what} must have no {' or '.join(signs)} in its path, which the checkpoint library cannot"
+        f" take; got {whole}. Choose or rename the folder."
+      )
+
+
+def refuse_bytes(path: str | os.PathLike, what: str) -> None:
+  """Raises a UserError for an address, or a path that is no text, as libraries in C++ want it."""
+  refuse_address(path, what)
+  if os.path.realpath(path) != spell(os.path.realpath(path)):
     raise UserError(
-      f"{what} must have no {' or '.join(signs)} in its path, which the checkpoint library cannot"
-      f" take; got {whole}. Choose or rename the folder."
+      f"{what} must have a path whose letters are UTF-8; got {os.path.realpath(path)}. Rename the"
+      " folder, or set LC_ALL=C.UTF-8."
     )
 
 
+def spell(name: str) -> str:
+  """Returns a name as text: bytes of it that are not UTF-8 become backslashes and digits."""
+  try:
+    own = name.encode("utf-8", "surrogateescape")
+  except UnicodeEncodeError:  # no file's name, but JSON may hold such
+    own = name.encode("utf-8", "surrogatepass")
+  return own.decode("utf-8", "backslashreplace")
+
+
+def seal(content: dict[str, Any]) -> dict[str, Any]:
+  """Returns what is to be written as JSON, with a checksum of it as its last entry."""
+  plain = json.loads(json.dumps(content))
+  return {**plain, _SEAL: _sum_up(plain)}
+
+
+def is_sealed(content: dict[str, Any]) -> bool:
+  """Returns whether what was read is what `seal` gave; what has no checksum passes."""
+  rest = {name: value for name, value in content.items() if name != _SEAL}
+  return content.get(_SEAL) in (None, _sum_up(rest))
+
+
+def _sum_up(content: dict[str, Any]) -> str:
+  return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def is_file_name(name: str) -> bool:
+  """Returns whether a file or folder can have this name."""
+  try:
+    return 0 < len(os.fsencode(name)) < 256 and name not in (".", "..") and not {*"/\0"} & {*name}
+  except UnicodeEncodeError:
+    return False
+
+
+def read_json(path: Path) -> Any:
+  """Returns what an earlier start of a command noted in a file; what it is checked against.
+
+  Raises:
+    UserError: if that cannot be read, as after a crash of the machine.
+  """
+  try:
+    return json.loads(path.read_text(encoding="utf-8"))
+  except (OSError, ValueError) as error:
+    raise UserError(
+      f"{path} must be as this program wrote it; got {error}. Remove it to begin anew."
+    ) from error
+
+
 def write_text(path: Path, text: str) -> None:
-  """Writes a text file that appears whole or not at all."""
+  """Writes a text file that appears whole or not at all; in UTF-8, as `spell` has it."""
   with appearing(path) as partial:
-    partial.write_text(text, encoding="utf-8")
+    partial.write_text(spell(text), encoding="utf-8")
 
 
 @contextlib.contextmanager
@@ -157,7 +223,8 @@ def claim_folder(out: Path, file: str, plan: dict[str, Any], what: str) -> None:
   make_folder(out, "--out")
   plan = json.loads(json.dumps(plan))  # tuples are lists there
   if (out / file).is_file() and len(list(out.iterdir())) > 1:
-    before = json.loads((out / file).read_text(encoding="utf-8"))
+    before = read_json(out / file)
+    before = before if isinstance(before, dict) else {}
     differ = sorted(name for name in plan if before.get(name) != plan[name])
     if differ:
       told = ", ".join(_tell(name, before.get(name), plan[name]) for name in differ)

@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 from stemgen_jax.errors import UserError
-from stemgen_jax.shell.folders import write_text
+from stemgen_jax.shell.folders import read_json, write_text
 
 
 class Stages:
@@ -18,7 +18,7 @@ class Stages:
   def __init__(self, path: Path):
     """Reads what earlier starts took, if any, from a JSON file."""
     self.path = path
-    self.rows = json.loads(path.read_text()) if path.is_file() else {}
+    self.rows = read_json(path) if path.is_file() else {}
 
   def run(self, name: str, module: str, *words: object) -> None:
     """Runs `python -m module words...`; raises a UserError if it fails."""

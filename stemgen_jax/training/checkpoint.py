@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh
@@ -37,6 +38,7 @@ def _loss(metrics: dict[str, float]) -> float:
   return metrics["loss"]
 
 
+_TOLD_BYTES = 512  # of what one process says to the others
 _BY_LOSS = {"best_fn": _loss, "best_mode": "min"}  # so that Orbax stores the loss
 
 
@@ -63,7 +65,7 @@ class Checkpoints:
     options = ocp.CheckpointManagerOptions(preservation_policy=policy, **_BY_LOSS)
     self._manager = ocp.CheckpointManager(self._workdir / "checkpoints", options=options)
     while (step := self.latest_step()) is not None:
-      problem = find_damage(self._workdir, step) or _attempt(_read_meta, self._manager, step)[1]
+      problem = _find_damage(self._workdir, step) or _attempt(_read_meta, self._manager, step)[1]
       if not problem:
         break
       self._set_aside(step, problem)
@@ -117,14 +119,16 @@ class Checkpoints:
     self._write(lambda: self._manager.save(step, args=items, metrics=metrics), f"step {step}")
 
   def finish(self) -> None:
-    """Waits for the save under way, and notes what a whole checkpoint looks like.
+    """Waits for the save under way, reads it back, and notes what it looks like: then it counts.
 
     Raises:
       UserError: if it could not be written.
     """
     self._write(self._manager.wait_until_finished, "the save under way")
     if jax.process_index() == 0:
-      self._write(lambda: write_digest(self._workdir, self._manager.all_steps()), "its digest")
+      self._write(
+        lambda: write_digest(self._workdir, self._manager.all_steps()), "what was read back"
+      )
 
   def _write(self, call: Callable[[], Any], what: str) -> None:
     try:
@@ -193,7 +197,7 @@ def load_average(workdir: str | os.PathLike, mesh: Mesh) -> tuple[Config, Params
   newest = sorted(manager.all_steps(), reverse=True)
   problem = None
   for step in sorted(newest, key=lambda step: _validation_loss(manager, step)):
-    problem = find_damage(folder.parent, step)
+    problem = _find_damage(folder.parent, step)
     if not problem:
       found, problem = _attempt(_read_average, manager, step, mesh)
       if not problem:
@@ -205,6 +209,18 @@ def load_average(workdir: str | os.PathLike, mesh: Mesh) -> tuple[Config, Params
     f"checkpoint must be whole; got {folder} with none that can be read ({problem}). Train again,"
     " or copy the folder anew."
   )
+
+
+def _find_damage(workdir: Path, step: int) -> str | None:
+  """Returns what is wrong with a checkpoint, if anything; the first process looks for all."""
+  problem = find_damage(workdir, step) if jax.process_index() == 0 else None
+  if jax.process_count() == 1:
+    return problem
+  told = np.zeros(_TOLD_BYTES, np.uint8)
+  text = (problem or "").encode("utf-8", "backslashreplace")[:_TOLD_BYTES]
+  told[: len(text)] = np.frombuffer(text, np.uint8)
+  heard = np.asarray(multihost_utils.broadcast_one_to_all(told), np.uint8).tobytes()
+  return heard.rstrip(b"\0").decode("utf-8", "replace") or None
 
 
 def _validation_loss(manager: ocp.CheckpointManager, step: int) -> float:

@@ -5,7 +5,7 @@ import datetime
 import time
 from pathlib import Path
 
-from stemgen_jax.shell.progress import make_bars
+from stemgen_jax.shell.progress import make_bars, say
 
 
 class TrainConsole:
@@ -32,7 +32,7 @@ class TrainConsole:
   def say(self, text: str) -> None:
     """Prints a line above the bar."""
     if self._enabled:
-      self._bar.console.print(text, soft_wrap=True, highlight=False, markup=False)
+      say(self._bar.console, text)
 
   def tell_step(self, step: int, scalars: dict[str, float]) -> None:
     """Prints how training stands."""

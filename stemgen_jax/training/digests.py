@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How a checkpoint is known to be whole: the size and CRC-32 of each of its files.
+"""How a checkpoint is known to be whole: it has been read back, and has the CRC-32 of then.
 
-Orbax writes a checkpoint under another name until it is complete. What happens to its files later,
-on a failing disk or in a copy cut short, it may not notice.
+Orbax writes a checkpoint under another name until it is complete. Whether that can be read, and
+what happens to its files later, on a failing disk or in a copy cut short, it may not notice. Of
+several processes only the first is to call what is here: it reads every byte.
 """
 
 import json
@@ -10,13 +11,20 @@ import zlib
 from collections.abc import Iterable
 from pathlib import Path
 
+import tensorstore
+
 from stemgen_jax.shell.folders import write_text
 
 _CHUNK = 1 << 24
+_STORED = ("jax.Array", "np.ndarray", "scalar")  # what Orbax calls that which is an array on disk
 
 
 def write_digest(workdir: Path, steps: Iterable[int]) -> None:
-  """Writes the digest of each of these whole checkpoints, and removes those of others."""
+  """Reads back each of these checkpoints that has no digest, and writes it; removes others'.
+
+  Raises:
+    ValueError, OSError, KeyError: if one cannot be read.
+  """
   steps = set(steps)
   folder = workdir / "digests"
   folder.mkdir(exist_ok=True)
@@ -26,19 +34,51 @@ def write_digest(workdir: Path, steps: Iterable[int]) -> None:
   for step in steps:
     path = folder / f"{step}.json"
     if not path.exists():
-      write_text(path, json.dumps(_digest(workdir / "checkpoints" / str(step)), indent=1) + "\n")
+      checkpoint = workdir / "checkpoints" / str(step)
+      read_back(checkpoint)
+      write_text(path, json.dumps(_digest(checkpoint), indent=1) + "\n")
+
+
+def read_back(checkpoint: Path) -> None:
+  """Reads every array of a checkpoint from the disk, one at a time, and its settings.
+
+  Raises:
+    ValueError, OSError, KeyError: if something is missing or cannot be read.
+  """
+  json.loads((checkpoint / "meta" / "metadata").read_text(encoding="utf-8"))
+  for item in ("state", "average"):
+    about = json.loads((checkpoint / item / "_METADATA").read_text(encoding="utf-8"))
+    base = (checkpoint / item).resolve().as_uri()
+    for entry in about["tree_metadata"].values():
+      if entry["value_metadata"]["value_type"] not in _STORED:
+        continue
+      name = ".".join(str(part["key"]) for part in entry["key_metadata"])
+      array = tensorstore.open(
+        {
+          "driver": "zarr3" if about["use_zarr3"] else "zarr",
+          "kvstore": {"driver": "ocdbt", "base": base, "path": f"{name}/"},
+          "fill_missing_data_reads": False,
+        },
+        open=True,
+        read=True,
+      )
+      array.result().read().result()
 
 
 def find_damage(workdir: Path, step: int) -> str | None:
-  """Returns what differs from a checkpoint's digest; None if nothing does, or it has none."""
-  path = workdir / "digests" / f"{step}.json"
-  if not path.exists():
-    return None
+  """Returns what differs from a checkpoint's digest, or where it has none, what cannot be read.
+
+  None if it is whole.
+  """
+  path, checkpoint = workdir / "digests" / f"{step}.json", workdir / "checkpoints" / str(step)
   try:
+    if not path.exists():  # it was killed, or the disk is one that cannot be written
+      read_back(checkpoint)
+      return None
     expected = json.loads(path.read_text(encoding="utf-8"))
-    found = _digest(workdir / "checkpoints" / str(step))
-  except (OSError, ValueError) as error:
-    return f"{type(error).__name__}: {error}"
+    found = _digest(checkpoint)
+  except (OSError, ValueError, KeyError, TypeError) as error:
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:160]}"
   for name, (size, _) in expected.items():
     if name not in found:
       return f"file {name} is missing"

@@ -23,7 +23,7 @@ from stemgen_jax.errors import UserError
 from stemgen_jax.model import sharding
 from stemgen_jax.model.network import build
 from stemgen_jax.shell import hub
-from stemgen_jax.shell.folders import appearing, make_folder, write_text
+from stemgen_jax.shell.folders import appearing, is_sealed, make_folder, seal, write_text
 from stemgen_jax.types import Params
 
 MODEL_FILE, WEIGHTS_FILE = "model.json", "weights.safetensors"
@@ -63,7 +63,7 @@ def save_model(
   with appearing(path) as partial:
     make_folder(partial, "--out")
     (partial / WEIGHTS_FILE).write_bytes(weights)
-    write_text(partial / MODEL_FILE, json.dumps(content, indent=1) + "\n")
+    write_text(partial / MODEL_FILE, json.dumps(seal(content), indent=1) + "\n")
     if card is not None:
       write_text(partial / "README.md", card)
 
@@ -112,6 +112,8 @@ def load_model(path: str | os.PathLike, mesh: Mesh) -> tuple[Config, Params, dic
       raise UserError(
         f"a model must have format {FORMAT}; got {meta['format']} in {path}. Upgrade stemgen_jax."
       )
+    if not is_sealed(meta):
+      raise UserError(f"a model must be whole; {path / MODEL_FILE} was changed. Copy it again.")
     if hashlib.sha256(weights).hexdigest() != meta["sha256"]:
       raise UserError(f"a model must be whole; {path / WEIGHTS_FILE} is not. Copy it again.")
     config, stored = from_dict(meta["config"]), load(weights)

@@ -1,11 +1,26 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Channels: what is heard in stereo is heard in mono too."""
+"""Sound in and out: channels, formats, names in any bytes, and disks without room."""
+
+import fractions
+import os
+import resource
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
 
-from stemgen_jax.audio.files import convert_audio, find_subtype, read_audio, to_mono, write_audio
+from stemgen_jax.audio.files import (
+  convert_audio,
+  find_subtype,
+  measure_duration,
+  read_audio,
+  read_blocks,
+  to_mono,
+  write_audio,
+)
+from stemgen_jax.errors import UserError
 
 
 @pytest.fixture
@@ -42,3 +57,72 @@ def test_what_was_read_is_written_again(tmp_path, subtype):
 def test_what_is_above_full_scale_is_not_clipped(tmp_path, tone):
   write_audio(tmp_path / "a.wav", 10 * tone, 8000)
   np.testing.assert_array_equal(read_audio(tmp_path / "a.wav")[0], 10 * tone)
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+  """A folder in which no file grows beyond 20 kB: what a full disk is to one that writes."""
+  before = resource.getrlimit(resource.RLIMIT_FSIZE)
+  (tmp_path / "full").mkdir()
+  resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, before[1]))
+  yield tmp_path / "full"
+  resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+@pytest.mark.parametrize("name", ["a.wav", "a.flac", "a.ogg"])
+def test_a_full_disk_is_one_line_and_leaves_nothing(small_disk, name):
+  noise = np.random.default_rng(0).uniform(-0.5, 0.5, (1, 100_000)).astype(np.float32)
+  subtype = "VORBIS" if name == "a.ogg" else "PCM_16"
+  write_audio(small_disk / name, noise[:, :400], 22_050, subtype)
+  before = (small_disk / name).read_bytes()
+  with pytest.raises(UserError, match=rf"the disk must take an audio file whole; got .*{name}"):
+    write_audio(small_disk / name, noise, 22_050, subtype)
+  assert [p.name for p in small_disk.iterdir()] == [name]
+  assert (small_disk / name).read_bytes() == before
+
+
+def test_a_file_in_any_bytes_is_read_and_written(tmp_path):
+  path = Path(os.fsdecode(os.fsencode(tmp_path) + b"/na\xefve [v1].wav"))
+  write_audio(path, np.full((1, 100), 0.25, np.float32), 8_000)
+  assert read_audio(path)[0].shape == (1, 100)
+  assert find_subtype(path) == "PCM_16"
+
+
+def test_links_to_nothing_and_addresses_are_named(tmp_path):
+  (tmp_path / "a.wav").symlink_to(tmp_path / "gone.wav")
+  with pytest.raises(UserError, match=r"must exist; got path=.*a.wav, a link to nothing"):
+    read_audio(tmp_path / "a.wav")
+  with pytest.raises(
+    UserError, match=r"audio file must be a path of this machine; got gs:/b/a.wav"
+  ):
+    read_audio(Path("gs://b/a.wav"))
+
+
+def write_m4a(path, samples, rate_hz):
+  av = pytest.importorskip("av", reason="m4a is read with it")
+  with av.open(str(path), "w") as container:
+    stream = container.add_stream("aac", rate=rate_hz)
+    stream.layout = "stereo"
+    frame = av.AudioFrame.from_ndarray(samples, format="fltp", layout="stereo")
+    frame.sample_rate, frame.pts, frame.time_base = rate_hz, 0, fractions.Fraction(1, rate_hz)
+    for packet in [*stream.encode(frame), *stream.encode(None)]:
+      container.mux(packet)
+
+
+def test_m4a_is_read_where_pyav_is(tmp_path, monkeypatch):
+  time_s = np.arange(2 * 44_100) / 44_100
+  sound = 0.3 * np.sin(2 * np.pi * 440 * time_s * np.array([[1], [2]])).astype(np.float32)
+  write_m4a(tmp_path / "a.m4a", sound, 44_100)
+  samples, rate_hz = read_audio(tmp_path / "a.m4a")
+  assert rate_hz == 44_100
+  assert samples.shape == sound.shape  # neither the encoder's delay nor what fills its last frame
+  blocks = np.concatenate(list(read_blocks(tmp_path / "a.m4a", 44_100, 2)), axis=1)
+  np.testing.assert_array_equal(blocks, samples)
+  near = slice(20_000, 60_000)
+  assert np.corrcoef(samples[0, near], sound[0, near])[0, 1] > 0.98  # in time
+  assert measure_duration(tmp_path / "a.m4a") == pytest.approx(2, abs=0.1)
+  monkeypatch.setitem(sys.modules, "av", None)
+  with pytest.raises(
+    UserError, match=r"m4a files must be read with PyAV; .*a.m4a .*pip install av"
+  ):
+    read_audio(tmp_path / "a.m4a")

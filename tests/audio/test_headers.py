@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from stemgen_jax.audio.files import measure_duration, read_audio, read_blocks
+from stemgen_jax.audio.files import measure_audio, measure_duration, read_audio, read_blocks
 from stemgen_jax.errors import UserError
 
 RATE_HZ = 22_050
@@ -149,6 +149,59 @@ def test_joined_mp3s(tmp_path, mp3):
   (tmp_path / "a.mp3").write_bytes(content + content)
   samples, _ = read_audio(tmp_path / "a.mp3")
   assert abs(samples.shape[1] - 2 * length) < 6 * 1152
+
+
+JOINABLE = ["a.wav", "a.flac", "a.aiff", "a.ogg", "a.au", "a.w64", "a.caf"]
+
+
+@pytest.mark.parametrize("name", JOINABLE)
+@pytest.mark.parametrize("seconds", [(0.3, 0.5), (0.4, 0.4, 0.1)])
+def test_files_joined_end_to_end(tmp_path, name, seconds):
+  sounds = [tone(s, channels=2) for s in seconds]
+  parts = [bytes(make(tmp_path / name, sound)) for sound in sounds]
+  whole = []
+  for part in parts:
+    (tmp_path / name).write_bytes(part)
+    whole.append(read_audio(tmp_path / name)[0].T)
+  (tmp_path / name).write_bytes(b"".join(parts))
+  check(tmp_path / name, np.concatenate(whole), atol=0)
+  seconds = measure_audio(tmp_path / name)[0]
+  assert seconds == pytest.approx(sum(map(len, sounds)) / RATE_HZ)
+
+
+def test_joined_wavs_whose_sizes_nobody_knew(tmp_path):
+  sound = tone(0.3)
+  content = make(tmp_path / "a.wav", sound, format="WAV")
+  at = content.index(b"data") + 4
+  for size in (0, 0x7FFFF000, 0xFFFFFFFF):
+    content[at : at + 4] = struct.pack("<I", size)
+    (tmp_path / "a.wav").write_bytes(content * 3)
+    check(tmp_path / "a.wav", np.tile(sound, (3, 1)))
+
+
+def test_a_joined_flac_that_ends_as_its_header_says_is_found_as_it_is_read(tmp_path):
+  content = bytes(make(tmp_path / "a.flac", tone(0.3)))
+  (tmp_path / "a.flac").write_bytes(content + content)
+  assert measure_duration(tmp_path / "a.flac") == pytest.approx(0.6)
+  assert read_audio(tmp_path / "a.flac")[0].shape[1] == round(0.6 * RATE_HZ)
+
+
+def test_joined_files_that_are_not_alike_are_refused(tmp_path):
+  one, other = make(tmp_path / "a.wav", tone(0.1)), make(tmp_path / "b.wav", tone(0.1, 2), 8_000)
+  (tmp_path / "a.wav").write_bytes(one + other)
+  with pytest.raises(UserError, match=r"must be alike; got path=.*a.wav, of 2 files with 8000 Hz"):
+    read_audio(tmp_path / "a.wav")
+
+
+@pytest.mark.parametrize("name", [*JOINABLE, "a.mp3"])
+def test_a_joined_file_whose_end_is_cut_is_said(tmp_path, name):
+  content = bytes(make(tmp_path / name, tone(1.0)))
+  (tmp_path / name).write_bytes(content + content[: len(content) // 2])
+  if name == "a.mp3":  # a half MP3 is a shorter one
+    assert read_audio(tmp_path / name)[0].shape[1] > 1.4 * RATE_HZ
+    (tmp_path / name).write_bytes(content[: len(content) // 2])
+  with pytest.raises(UserError, match="must be whole"):
+    read_audio(tmp_path / name)
 
 
 @pytest.mark.parametrize("kind", ["WAV", "FLAC", "MP3", "AIFF", "RF64"])

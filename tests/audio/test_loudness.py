@@ -2,6 +2,7 @@
 """Loudness: the standard's own sine, and silence."""
 
 import numpy as np
+import pyloudnorm
 import pytest
 
 from stemgen_jax.audio.loudness import measure_lufs
@@ -21,3 +22,14 @@ def test_two_channels_are_three_units_louder_than_one():
   sine = np.sin(2 * np.pi * 997 * np.arange(32_000) / 16_000).astype(np.float32)[None]
   both = measure_lufs(np.repeat(sine, 2, axis=0), 16_000)
   assert both == pytest.approx(measure_lufs(sine, 16_000) + 3.01, abs=0.01)
+
+
+@pytest.mark.parametrize("channels", [1, 2, 5])
+@pytest.mark.parametrize(("seconds", "rate_hz"), [(0.2, 8_000), (0.4, 44_100), (25.7, 8_000)])
+def test_loudness_in_blocks_is_pyloudnorms(channels, seconds, rate_hz):
+  rng = np.random.default_rng(channels)
+  envelope = np.abs(np.sin(np.linspace(0, 9, round(seconds * rate_hz)))) ** 4
+  sound = (0.3 * rng.normal(size=(channels, len(envelope))) * envelope).astype(np.float32)
+  padded = np.pad(sound, ((0, 0), (0, max(0, round(0.4 * rate_hz) + 1 - sound.shape[1]))))
+  wanted = pyloudnorm.Meter(rate_hz).integrated_loudness(padded.T)
+  assert measure_lufs(sound, rate_hz) == pytest.approx(wanted, abs=1e-4)

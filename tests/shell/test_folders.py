@@ -1,12 +1,24 @@
 # SPDX-License-Identifier: Apache-2.0
 """What is written appears whole, and what stood there survives every way of failing."""
 
+import json
+import os
 from pathlib import Path
 
 import pytest
 
 from stemgen_jax.errors import UserError
-from stemgen_jax.shell.folders import appearing, keep_what_is_read, make_folder
+from stemgen_jax.shell.flags import build_parser
+from stemgen_jax.shell.folders import (
+  appearing,
+  claim_folder,
+  is_sealed,
+  keep_what_is_read,
+  make_folder,
+  refuse_patterns,
+  seal,
+  write_text,
+)
 
 
 def write_folder(path, text):
@@ -70,3 +82,62 @@ def test_a_file_that_is_read_is_never_written(tmp_path):
   with pytest.raises(UserError, match="--context"):  # not there yet, but by another name
     keep_what_is_read({"--context": tmp_path / "linked/new.wav"}, written)
   keep_what_is_read({"--stem": other, "--context": tmp_path / "none.wav"}, written)
+
+
+@pytest.mark.parametrize("path", ["gs://b/run", "s3://b/run", "gs:/b/run"])
+def test_every_path_flag_refuses_an_address(path):
+  parser = build_parser("")
+  parser.add_argument("recording", type=Path, nargs="?")
+  parser.add_argument("--out", type=Path)
+  parser.add_argument("--root")
+  parser.add_argument("--codec", nargs="+")
+  parser.add_argument("--licence")
+  for words in (["--out", path], ["--root", path], ["--codec", "a", path]):
+    with pytest.raises(UserError, match=f"{words[0]} must be a path of this machine; got gs:|s3:"):
+      parser.parse_args(words)
+  with pytest.raises(UserError, match="recording must be a path of this machine"):
+    parser.parse_args([path])
+  with pytest.raises(UserError, match="--out must be a path of this machine"):
+    parser.parse_args(["--out", "https://a/b"])
+  kept = parser.parse_args(["--licence", "https://a/b", "--root", "hf://a/b", "--out", "a:b"])
+  assert (kept.licence, kept.root, kept.out) == ("https://a/b", "hf://a/b", Path("a:b"))
+
+
+def test_paths_that_libraries_cannot_take_are_refused(tmp_path):
+  odd = Path(os.fsdecode(os.fsencode(tmp_path) + b"/na\xefve"))
+  with pytest.raises(UserError, match="--workdir must have a path whose letters are UTF-8"):
+    refuse_patterns(odd, "--workdir")
+  (tmp_path / "a[1]").mkdir()
+  (tmp_path / "link").symlink_to(tmp_path / "a[1]")
+  with pytest.raises(UserError, match=r"--workdir must have no \[ or \] in its path"):
+    refuse_patterns(tmp_path / "link", "--workdir")
+  refuse_patterns(tmp_path / "plain", "--workdir")
+
+
+def test_what_is_sealed_is_known_to_be_as_it_was():
+  content = {"a": (1, 2), "b": {"c": float("-inf")}}
+  written = json.loads(json.dumps(seal(content)))
+  assert is_sealed(written)
+  assert not is_sealed({**written, "a": [1, 3]})
+  assert is_sealed({"a": 1})  # older ones have none
+
+
+def test_what_an_earlier_start_noted_may_be_damaged(tmp_path):
+  claim_folder(tmp_path, "plan.json", {"a": 1}, "sweep")
+  (tmp_path / "rows").touch()
+  for broken in ("", '{"a": 1', "\xff"):
+    (tmp_path / "plan.json").write_text(broken, encoding="latin-1")
+    with pytest.raises(
+      UserError, match=r"plan.json must be as this program wrote it; got .*Remove"
+    ):
+      claim_folder(tmp_path, "plan.json", {"a": 1}, "sweep")
+  (tmp_path / "plan.json").write_text("[]")
+  with pytest.raises(UserError, match="--out must be a new folder or hold the same sweep"):
+    claim_folder(tmp_path, "plan.json", {"a": 1}, "sweep")
+
+
+def test_text_of_any_bytes_is_written(tmp_path):
+  write_text(tmp_path / "a.html", "na\udcefve \ud800 é")
+  assert (tmp_path / "a.html").read_text("utf-8") == "na\\xed\\xb3\\xafve \\xed\\xa0\\x80 é"
+  write_text(tmp_path / "a.html", "na\udcefve")
+  assert (tmp_path / "a.html").read_text("utf-8") == "na\\xefve"

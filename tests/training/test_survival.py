@@ -22,7 +22,9 @@ from stemgen_jax.model import losses
 from stemgen_jax.model.network import build
 from stemgen_jax.model.sharding import build_mesh
 from stemgen_jax.train import train
+from stemgen_jax.training import checkpoint
 from stemgen_jax.training.checkpoint import Checkpoints, load_average
+from stemgen_jax.training.digests import find_damage
 from stemgen_jax.training.metrics import read_metrics
 from stemgen_jax.training.step import init_state
 
@@ -176,6 +178,49 @@ def test_a_damaged_checkpoint_is_named_and_passed_over(
   assert f"resuming {tmp_path} from step 4" in error
   assert curve(tmp_path) == good
   assert load_average(tmp_path, mesh)[2]["step"] == 6
+
+
+def test_what_cannot_be_read_back_does_not_count_as_saved(tiny_config, tmp_path, monkeypatch):
+  config = tiny_config()
+  config.optim.steps, config.optim.warmup_steps, config.eval_batches = 2, 1, 0
+  workdir = tmp_path / "run[1]"  # in which Orbax merges nothing, and says nothing
+  with pytest.raises(UserError, match="--workdir must have no"):
+    train(config, workdir)
+  (tmp_path / "link").symlink_to(workdir)
+  with pytest.raises(UserError, match="--workdir must have no"):
+    train(config, tmp_path / "link")
+  assert not workdir.exists()
+  monkeypatch.setattr("stemgen_jax.train.refuse_patterns", lambda *a: None)
+  with pytest.raises(UserError, match=r"must take a whole checkpoint.*whole one is of step none"):
+    train(config, workdir)
+  assert not list((workdir / "digests").glob("*"))
+
+
+def test_a_checkpoint_without_a_digest_is_read_back(tiny_config, tmp_path):
+  config = tiny_config()
+  config.optim.steps, config.optim.warmup_steps, config.eval_batches = 2, 1, 0
+  train(config, tmp_path)
+  (tmp_path / "digests/2.json").unlink()
+  assert find_damage(tmp_path, 2) is None
+  victim = max((tmp_path / "checkpoints/2/average").rglob("d/*"), key=lambda p: p.stat().st_size)
+  victim.write_bytes(victim.read_bytes()[:-9])
+  assert find_damage(tmp_path, 2)
+
+
+def test_only_the_first_process_reads_checkpoints_through(monkeypatch, tmp_path):
+  from jax.experimental import multihost_utils
+
+  monkeypatch.setattr(jax, "process_count", lambda: 2)
+  looked, said = [], []
+  monkeypatch.setattr(
+    checkpoint, "find_damage", lambda *a: looked.append(a) or "file state/d/é is missing"
+  )
+  monkeypatch.setattr(multihost_utils, "broadcast_one_to_all", lambda x: said.append(x) or said[0])
+  for number in range(2):
+    monkeypatch.setattr(jax, "process_index", lambda number=number: number)
+    assert checkpoint._find_damage(tmp_path, 3) == "file state/d/é is missing"
+  assert len(looked) == 1
+  assert len(said) == 2
 
 
 def test_a_half_written_checkpoint_counts_for_nothing(tiny_config, tmp_path):

@@ -2,37 +2,68 @@
 """What the headers of sound files say wrongly, and files seen as if their headers were right.
 
 Pipes and recorders write a header before they know how long the sound will be, some never come back
-to it, and an MP3 need not say its length at all. Readers believe headers: they stop early, or take
-a whole file for a cut one. Nothing is changed on disk.
+to it, and an MP3 need not say its length at all. Files joined end to end have the header of the
+first. Readers believe headers: they stop early, or take a whole file for a cut one. Nothing is
+changed on disk.
 """
 
 import struct
 from pathlib import Path
 
+from stemgen_jax.audio.headers.chunks import CHUNKED, mend_chunks
 from stemgen_jax.audio.headers.flac import mend_flac
 from stemgen_jax.audio.headers.mp3 import mend_mp3, read_frame, skip_id3
-from stemgen_jax.audio.headers.view import Mended
-from stemgen_jax.audio.headers.wav import FORMATS, find_missing_aiff, mend_wav
+from stemgen_jax.audio.headers.ogg import mend_ogg
+from stemgen_jax.audio.headers.view import Mended, Part
+from stemgen_jax.audio.headers.wav import FORMATS, mend_aiff, mend_wav
 
 
-def mend(path: Path) -> Mended:
-  """Returns how a sound file is to be read: a WAV, AIFF, FLAC or MP3; others as they are."""
+def mend(path: Path, whole: bool = True) -> list[Mended]:
+  """Returns how a sound file is to be read, or each of the files that were joined into it.
+
+  WAV, AIFF, AU, CAF, FLAC, Ogg and MP3 are looked into, others read as they are.
+
+  Args:
+    path: the file.
+    whole: whether its sound is to be read too. If not, a FLAC is not searched through for others
+      that are joined to it, if its last frame is that which its header promises.
+  """
+  found, start, stop = [], 0, path.stat().st_size
+  while True:
+    mended = _try(Part(path, start, stop), whole)
+    end = mended.end
+    if end is not None:
+      mended = _try(Part(path, start, start + end), whole=False)
+    if mended.view is None and (start or end is not None):
+      view = Part(path, start, stop if end is None else start + end).view()
+      mended = Mended(view, mended.cut)
+    found.append(mended)
+    if end is None:
+      return found
+    start += end
+
+
+def _try(part: Part, whole: bool) -> Mended:
   try:
-    return _mend(path)
+    return _mend(part, whole)
   except (struct.error, IndexError, KeyError):  # a header that ends in the middle: as it is
     return Mended()
 
 
-def _mend(path: Path) -> Mended:
-  with path.open("rb") as file:
+def _mend(part: Part, whole: bool) -> Mended:
+  with part.view() as file:
     start = file.read(12)
     if start[:4] in FORMATS and start[8:] == b"WAVE":
-      return mend_wav(path, file, start[:4])
+      return mend_wav(part, file, start[:4])
     if start[:4] == b"FORM":
-      return Mended(missing_bytes=find_missing_aiff(file))
+      return mend_aiff(file)
     if start[:4] == b"fLaC":
-      return mend_flac(path, file)
+      return mend_flac(part, file, whole)
+    if start[:4] == b"OggS":
+      return mend_ogg(file)
+    if start[:4] in CHUNKED:
+      return mend_chunks(file, start[:4])
     first = skip_id3(file, start)
     if read_frame(file, first) is not None:
-      return mend_mp3(path, file, first)
+      return mend_mp3(part, file, first)
   return Mended()

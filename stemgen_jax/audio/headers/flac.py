@@ -1,38 +1,54 @@
 # SPDX-License-Identifier: Apache-2.0
-"""FLAC that does not say its length, as encoders write it to a pipe."""
+"""FLAC that does not say its length, as encoders write it to a pipe, and FLAC that was joined."""
 
 import functools
 import io
 import struct
-from pathlib import Path
-from typing import BinaryIO
 
-from stemgen_jax.audio.headers.view import Mended, view
+from stemgen_jax.audio.headers.view import Mended, Part, find_bytes
 
 MOST_FRAME_BYTES = 1 << 18
+_LENGTH_AT = 18  # rate 20, channels 3, bits 5, samples 36 bits
+_HEAD = 42  # bytes up to the end of the first block, STREAMINFO
 
 
-def mend_flac(path: Path, file: BinaryIO) -> Mended:
-  """Puts the length into a FLAC that does not say it, from the number of its last frame.
+def mend_flac(part: Part, file: io.BufferedReader, whole: bool) -> Mended:
+  """Puts the length into a FLAC that does not say it, and finds where a joined one begins.
+
+  The length is that of the last frame's number. Unless the `whole` sound is to be read, a FLAC
+  that ends as its header says is not searched through.
 
   Source: the format of FLAC (RFC 9639), sections 8.2 and 9.1.
   """
-  file.seek(8)
-  block_size, place = struct.unpack(">2xH4x2x8s", file.read(18))[0], 18
-  file.seek(place)
-  packed = int.from_bytes(file.read(8), "big")  # rate 20, channels 3, bits 5, samples 36 bits
-  if packed & (1 << 36) - 1:
+  file.seek(_LENGTH_AT)
+  packed = int.from_bytes(file.read(8), "big")
+  said, found = packed & (1 << 36) - 1, _find_length(file)
+  if whole or said != found:
+    at = _HEAD
+    while (next_at := find_bytes(file, b"fLaC", at, _HEAD - 4)) is not None:
+      file.seek(next_at)
+      head = file.read(8)
+      if head[4] & 0x7F == 0 and head[5:] == b"\0\0\x22":  # begins with a STREAMINFO
+        return Mended(end=next_at)
+      at = next_at + 4
+  if said or found is None:
     return Mended()
+  return Mended(part.view({_LENGTH_AT: (packed | found).to_bytes(8, "big")}))
+
+
+def _find_length(file: io.BufferedReader) -> int | None:
+  """Returns the number of the sample after the last frame; None unless that one is whole."""
+  file.seek(10)
+  (block_size,) = struct.unpack(">H", file.read(2))
   end = file.seek(0, io.SEEK_END)
-  start = file.seek(max(0, end - MOST_FRAME_BYTES))
+  file.seek(max(_HEAD, end - MOST_FRAME_BYTES))
   tail = file.read()
-  place_in_tail = len(tail)
-  while (place_in_tail := tail.rfind(b"\xff", 0, place_in_tail)) >= 0:
-    frame = tail[place_in_tail:]
-    length = _end_of_flac(frame, block_size)
-    if length is not None and start + place_in_tail > place:
-      return Mended(view(path, {place: (packed | length).to_bytes(8, "big")}))
-  return Mended()
+  place = len(tail)
+  while (place := tail.rfind(b"\xff", 0, place)) >= 0:
+    length = _end_of_flac(tail[place:], block_size)
+    if length is not None:
+      return length
+  return None
 
 
 def _end_of_flac(frame: bytes, block_size: int) -> int | None:

@@ -4,10 +4,8 @@
 import dataclasses
 import io
 import struct
-from pathlib import Path
-from typing import BinaryIO
 
-from stemgen_jax.audio.headers.view import Mended, view
+from stemgen_jax.audio.headers.view import Mended, Part
 
 _RATES_HZ = {3: (44_100, 48_000, 32_000), 2: (22_050, 24_000, 16_000), 0: (11_025, 12_000, 8_000)}
 _KBPS_1 = (0, 32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320)  # MPEG 1, layer 3
@@ -15,7 +13,7 @@ _KBPS_2 = (0, 8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160)  # MPEG
 _FRAMES_FLAG = 1  # of a Xing header: it says how many frames there are
 
 
-def skip_id3(file: BinaryIO, start: bytes) -> int:
+def skip_id3(file: io.BufferedReader, start: bytes) -> int:
   """Returns where an MP3 begins, behind the tags at its head."""
   at = 0
   while start[:3] == b"ID3" and len(start) >= 10:
@@ -35,7 +33,7 @@ class Frame:
   tag_at: int
 
 
-def read_frame(file: BinaryIO, at: int) -> Frame | None:
+def read_frame(file: io.BufferedReader, at: int) -> Frame | None:
   """Returns the frame of MPEG 1, 2 or 2.5, layer 3, that begins at a place; None if none does."""
   file.seek(at)
   header = file.read(4)
@@ -52,7 +50,7 @@ def read_frame(file: BinaryIO, at: int) -> Frame | None:
   return Frame(header, size, 4 + side)
 
 
-def mend_mp3(path: Path, file: BinaryIO, first_at: int) -> Mended:
+def mend_mp3(part: Part, file: io.BufferedReader, first_at: int) -> Mended:
   """Puts a Xing header with the number of frames before an MP3 that lacks one, or has a wrong one.
 
   A reader without it takes the bit rate of the first frame for that of all.
@@ -77,17 +75,19 @@ def mend_mp3(path: Path, file: BinaryIO, first_at: int) -> Mended:
     flags, said = struct.unpack(">II", tag[4:12])
     if not flags & _FRAMES_FLAG or said == count - 1:
       return Mended()
-    return Mended(view(path, {first_at + first.tag_at + 8: struct.pack(">I", count - 1)}))
+    if said > count:
+      return Mended(cut=f"it has {count - 1} of the {said} frames that its header tells of")
+    return Mended(part.view({first_at + first.tag_at + 8: struct.pack(">I", count - 1)}))
   if content[36:40] == b"VBRI":
     return Mended()
   xing = b"Xing" + struct.pack(">II", _FRAMES_FLAG, count)
   before = (first.header + bytes(first.tag_at - 4) + xing).ljust(first.size, b"\0")
   if len(before) > first.size:  # too small a frame to hold one
     return Mended()
-  return Mended(view(path, {}, before, skip=first_at))
+  return Mended(part.view({}, before, skip=first_at))
 
 
-def _find_frame(file: BinaryIO, at: int, end: int) -> int | None:
+def _find_frame(file: io.BufferedReader, at: int, end: int) -> int | None:
   """Returns where the next frame begins that another one follows, if there is one."""
   size = 1 << 16
   while at < end:

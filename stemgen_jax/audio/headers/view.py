@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A file seen with other bytes at some places, and how a sound file is to be read."""
+"""A stretch of a file seen with other bytes at some places, and how a sound file is to be read."""
 
 import dataclasses
 import io
@@ -8,6 +8,7 @@ from pathlib import Path
 # What writers put where they do not know a size lies just below one of these: sox 0x7FFFF000,
 # ffmpeg and others all ones, some of them less the header. Any other size is meant.
 _TOPS = (2**31, 2**32, 2**63, 2**64)
+_BLOCK = 1 << 24  # of what is searched at once
 
 
 def is_placeholder(size: int) -> bool:
@@ -17,26 +18,48 @@ def is_placeholder(size: int) -> bool:
 
 @dataclasses.dataclass(frozen=True)
 class Mended:
-  """How a file is to be read.
+  """How a file, or one of several that were joined into it, is to be read.
 
   Attributes:
     view: it, as if its header were right; None where the header is.
-    missing_bytes: of sound, that the header promises and the file lacks.
+    cut: how the file is not whole, if it is not.
+    end: where another file begins that was joined to it; None if none was.
   """
 
   view: io.BufferedReader | None = None
-  missing_bytes: int = 0
+  cut: str | None = None
+  end: int | None = None
+
+
+def tell_missing(count: int) -> str:
+  """Returns how a file is cut whose header promises more bytes than there are."""
+  return f"its end lacks {count} bytes"
+
+
+@dataclasses.dataclass(frozen=True)
+class Part:
+  """The bytes [start, stop) of a file, which are a sound file of their own."""
+
+  path: Path
+  start: int
+  stop: int
+
+  def view(
+    self, patches: dict[int, bytes] | None = None, before: bytes = b"", skip: int = 0
+  ) -> io.BufferedReader:
+    """Returns the part from `skip` on, with `before` in front and `patches` by offset in it."""
+    return io.BufferedReader(_View(self, patches or {}, before, skip))
 
 
 class _View(io.RawIOBase):
-  """A file from an offset on, with bytes before it, and other bytes at some places."""
+  """A part from an offset on, with bytes before it, and other bytes at some places."""
 
-  def __init__(self, path: Path, patches: dict[int, bytes], before: bytes = b"", skip: int = 0):
+  def __init__(self, part: Part, patches: dict[int, bytes], before: bytes, skip: int):
     super().__init__()
-    self._file = path.open("rb")
-    self._before, self._skip = before, skip
+    self._file = part.path.open("rb")
+    self._before, self._skip = before, part.start + skip
     self._patches = {len(before) + at - skip: new for at, new in patches.items()}
-    self._size = len(before) + path.stat().st_size - skip
+    self._size = len(before) + part.stop - self._skip
     self._at = 0
 
   def readable(self) -> bool:
@@ -71,8 +94,14 @@ class _View(io.RawIOBase):
     super().close()
 
 
-def view(
-  path: Path, patches: dict[int, bytes], before: bytes = b"", skip: int = 0
-) -> io.BufferedReader:
-  """Returns a file from `skip` on, with `before` in front and `patches`, of offsets in the file."""
-  return io.BufferedReader(_View(path, patches, before, skip))
+def find_bytes(file: io.BufferedReader, wanted: bytes, at: int, room: int) -> int | None:
+  """Returns where bytes next stand that at least `room` others follow; None if they do not."""
+  while True:
+    file.seek(at)
+    block = file.read(_BLOCK)
+    place = block.find(wanted)
+    if place >= 0 and place + len(wanted) + room <= len(block):
+      return at + place
+    if len(block) < _BLOCK:
+      return None
+    at += place if place > 0 else len(block) - len(wanted) - room

@@ -126,7 +126,8 @@ def test_all_damaged_shards_are_listed(tmp_path, capsys):
 def test_a_manifest_that_lists_other_clips(tmp_path):
   path = write(tmp_path, GOOD)
   text = (path / "stemgen.json").read_text()
-  (path / "stemgen.json").write_text(text.replace('"song 2"', '"song 7"'))
+  text = text.replace("content_sha256", "of_what_it_was").replace('"song 2"', '"song 7"')
+  (path / "stemgen.json").write_text(text)
   with pytest.raises(UserError, match="got 1 damaged of 2"):
     look(path)
 

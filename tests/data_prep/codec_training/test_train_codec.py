@@ -4,6 +4,7 @@
 import dataclasses
 import json
 import os
+import shutil
 import signal
 
 import numpy as np
@@ -311,3 +312,29 @@ def test_command_line_prints_the_table_and_refuses_typos(config, tmp_path, monke
   monkeypatch.setattr("sys.argv", [*command, "--config.train.stepz=4"])
   with pytest.raises(UserError, match="stepz"):
     train_codec.main()
+
+
+def test_a_stem_that_cannot_be_read_is_named_and_left_out(music_folder, tmp_path, capsys):
+  shutil.copytree(music_folder, tmp_path / "music")
+  folders = codec_audio.find_songs([str(tmp_path / "music")], "train")
+  first, *_ = sorted(folders[0].glob(codec_audio.STEMS))
+  whole = codec_audio.read_song(folders[0], RATE, 1)
+  first.unlink()
+  first.symlink_to(tmp_path / "gone.flac")
+  for path in folders[1].glob(codec_audio.STEMS):
+    path.write_bytes(b"fLaC")
+  found = list(codec_audio.read_songs(folders, RATE, 1, tmp_path / "cache"))
+  assert len(found) == len(folders) - 1
+  assert whole is not None
+  assert len(found[0]) == len(whole) - 1
+  error = capsys.readouterr().err
+  assert f"got path={first}, a link to nothing" in error
+  assert str(folders[1]) in error
+
+
+def test_a_damaged_state_is_one_line_that_names_it(config, tmp_path):
+  (tmp_path / "state.pt").write_bytes(b"PK\3\4" + bytes(50))
+  with pytest.raises(
+    UserError, match=rf"must be a whole PyTorch file; got path={tmp_path}/state.pt"
+  ):
+    codec_trainer.Trainer(config).resume(tmp_path / "state.pt")

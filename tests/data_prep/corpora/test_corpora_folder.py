@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Folders of one's own, read as songs."""
 
+import errno
 import os
 from collections import Counter
+from pathlib import Path
 
 import pytest
 from small_trees import tell, write_tone
@@ -47,6 +49,37 @@ def test_a_song(tmp_path):
     ("song/Thing.ogg", "unknown instrument: 'Thing', kept without a category"),
     ("song/song.wav", mix),
   ]
+
+
+def test_links_to_nothing_and_folders_that_cannot_be_read_are_named(tmp_path, monkeypatch):
+  write_songs(tmp_path, song="bass.wav, piano.wav", other="bass.wav, drums.wav", shut="bass.wav")
+  (tmp_path / "song/drums.wav").symlink_to(tmp_path / "gone.wav")
+  (tmp_path / "round").symlink_to(tmp_path / "round")
+  listdir, scandir = os.listdir, os.scandir
+
+  def refuse(call, path):
+    if Path(path).name == "shut":
+      raise PermissionError(errno.EACCES, "Permission denied", os.fspath(path))
+    return call(path)
+
+  monkeypatch.setattr(os, "listdir", lambda path: refuse(listdir, path))
+  monkeypatch.setattr(os, "scandir", lambda path: refuse(scandir, path))
+  corpus = open_corpus("folder", tmp_path)
+  assert {track.id for track in corpus.tracks()} == {"song", "other"}
+  assert sorted(tell(corpus)) == [
+    ("round", f"dangling link: it leads to {tmp_path / 'round'}, left out"),
+    ("shut", "cannot be read: Permission denied, left out"),
+    ("song/drums.wav", f"dangling link: it leads to {tmp_path / 'gone.wav'}, left out"),
+  ]
+
+
+def test_a_song_of_any_bytes_is_text_in_a_dataset(tmp_path):
+  write_songs(tmp_path, song="bass.wav")
+  os.rename(tmp_path / "song", os.fsencode(tmp_path) + b"/na\xefve")
+  (track,) = open_corpus("folder", tmp_path).tracks()
+  assert track.id == "na\\xefve"
+  assert track.stems[0].files[0].path.is_file()
+  assert hash_split(os.fsdecode(b"na\xefve")) in ("train", "validation", "test")
 
 
 def test_the_title_is_no_instrument(tmp_path):
