@@ -21,13 +21,14 @@ from stemgen_jax.model.network import build
 from stemgen_jax.shell import compilation_cache
 from stemgen_jax.shell.flags import build_parser
 from stemgen_jax.train import train
-from stemgen_jax.training.checkpoint import hush_closed_loops, load_average
+from stemgen_jax.training.checkpoint import hush_closed_loops
 from stemgen_jax.training.distillation import (
   Teacher,
   build_lesson,
   check_teacher,
   distilled_config,
 )
+from stemgen_jax.training.weights import load_average
 
 
 def main(argv: list[str] | None = None) -> None:

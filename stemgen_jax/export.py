@@ -20,8 +20,8 @@ from stemgen_jax.config import MeshConfig
 from stemgen_jax.errors import UserError, run_cli
 from stemgen_jax.model import sharding
 from stemgen_jax.shell.flags import build_parser
-from stemgen_jax.training.checkpoint import load_average
 from stemgen_jax.training.model_bundle import save_model
+from stemgen_jax.training.weights import load_average
 
 
 def main(argv: list[str] | None = None) -> None:

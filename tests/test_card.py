@@ -16,7 +16,7 @@ from stemgen_jax.codec.bundle import load_bundle, save_bundle
 from stemgen_jax.config import MeshConfig
 from stemgen_jax.errors import UserError
 from stemgen_jax.model import sharding
-from stemgen_jax.training.checkpoint import load_average
+from stemgen_jax.training.weights import load_average
 
 TOLD = ("--licence", "CC BY 4.0", "--about", "arranged <chorales> & more")
 

@@ -29,7 +29,7 @@ from stemgen_jax.sampling.request import Request
 from stemgen_jax.sampling.result import Result, finish
 from stemgen_jax.sampling.windows import fill_windows
 from stemgen_jax.shell import compilation_cache
-from stemgen_jax.training.checkpoint import load_average
+from stemgen_jax.training.weights import load_average
 from stemgen_jax.types import Bool, Keys, Params
 
 

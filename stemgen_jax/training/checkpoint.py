@@ -27,7 +27,6 @@ from stemgen_jax.model import sharding
 from stemgen_jax.model.network import build
 from stemgen_jax.shell.folders import refuse_patterns
 from stemgen_jax.training.digests import find_damage, set_aside, write_digest
-from stemgen_jax.training.model_bundle import is_model, load_model, locate
 from stemgen_jax.training.step import TrainState
 from stemgen_jax.types import Params
 
@@ -168,20 +167,12 @@ class Checkpoints:
       self._manager.close()
 
 
-def load_average(workdir: str | os.PathLike, mesh: Mesh) -> tuple[Config, Params, dict[str, Any]]:
-  """Returns the run's config, its averaged weights on the mesh, its step and other settings.
-
-  They are those of the lowest validation loss; where nothing was validated, of the newest step.
-  `workdir` may be whatever `model_bundle.locate` finds; the settings hold its name as "checkpoint".
-  A damaged checkpoint is named on stderr and passed over for the one before.
+def read_best(place: Path, mesh: Mesh) -> tuple[Config, Params, dict[str, Any]]:
+  """Returns what `weights.load_average` does, of a workdir.
 
   Raises:
-    UserError: if there is no checkpoint, none that is whole, or it cannot be fetched.
+    UserError: if there is no checkpoint, or none that is whole.
   """
-  place, name = locate(workdir)
-  if is_model(place):
-    config, params, meta = load_model(place, mesh)
-    return config, params, {**meta, "checkpoint": name}
   refuse_patterns(place, "--checkpoint")
   folder = place.resolve() / "checkpoints"
   manager = None
@@ -191,7 +182,7 @@ def load_average(workdir: str | os.PathLike, mesh: Mesh) -> tuple[Config, Params
     )
   if manager is None or manager.latest_step() is None:
     raise UserError(
-      f"checkpoint folder must be a workdir that stemgen_jax.train wrote; got {workdir} without"
+      f"checkpoint folder must be a workdir that stemgen_jax.train wrote; got {place} without"
       " checkpoints. Train first, or check the path."
     )
   newest = sorted(manager.all_steps(), reverse=True)
@@ -202,8 +193,7 @@ def load_average(workdir: str | os.PathLike, mesh: Mesh) -> tuple[Config, Params
       found, problem = _attempt(_read_average, manager, step, mesh)
       if not problem:
         manager.close()
-        config, params, meta = found
-        return config, params, {**meta, "checkpoint": name}
+        return found
     print(f"warning: checkpoint {folder / str(step)} is damaged ({problem})", file=sys.stderr)
   raise UserError(
     f"checkpoint must be whole; got {folder} with none that can be read ({problem}). Train again,"

@@ -19,7 +19,8 @@ from stemgen_jax.errors import UserError
 from stemgen_jax.model import sharding
 from stemgen_jax.model.network import build
 from stemgen_jax.shell.folders import make_folder, write_text
-from stemgen_jax.training.checkpoint import Checkpoints, load_average
+from stemgen_jax.training.checkpoint import Checkpoints
+from stemgen_jax.training.weights import load_average
 from stemgen_jax.types import Params
 
 

@@ -37,8 +37,8 @@ from stemgen_jax.sampling.request_files import PARTS, SETTINGS, plan_jobs
 from stemgen_jax.shell.flags import build_parser, parse_config
 from stemgen_jax.shell.folders import make_folder
 from stemgen_jax.train import train
-from stemgen_jax.training.checkpoint import load_average
 from stemgen_jax.training.model_bundle import SHIPPED, load_model, save_model
+from stemgen_jax.training.weights import load_average
 
 ROOT = Path(__file__).parents[2]
 RATE_HZ = 22_050

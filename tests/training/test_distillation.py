@@ -19,9 +19,9 @@ from stemgen_jax.model.network import build
 from stemgen_jax.model.sharding import build_mesh
 from stemgen_jax.train import train
 from stemgen_jax.training import distillation
-from stemgen_jax.training.checkpoint import load_average
 from stemgen_jax.training.distillation import Teacher, distilled_config, share_rows
 from stemgen_jax.training.metrics import read_metrics
+from stemgen_jax.training.weights import load_average
 
 B, T, Q, V = 16, 20, 4, 16
 

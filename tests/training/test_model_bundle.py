@@ -12,7 +12,6 @@ from stemgen_jax.config import MeshConfig
 from stemgen_jax.errors import UserError
 from stemgen_jax.model import sharding
 from stemgen_jax.model.network import build
-from stemgen_jax.training.checkpoint import load_average
 from stemgen_jax.training.model_bundle import (
   MODEL_FILE,
   SHIPPED,
@@ -22,6 +21,7 @@ from stemgen_jax.training.model_bundle import (
   locate,
   save_model,
 )
+from stemgen_jax.training.weights import load_average
 from stemgen_jax.training.workdir import load_init
 
 

@@ -23,10 +23,11 @@ from stemgen_jax.model.network import build
 from stemgen_jax.model.sharding import build_mesh
 from stemgen_jax.train import train
 from stemgen_jax.training import checkpoint
-from stemgen_jax.training.checkpoint import Checkpoints, load_average
+from stemgen_jax.training.checkpoint import Checkpoints
 from stemgen_jax.training.digests import find_damage
 from stemgen_jax.training.metrics import read_metrics
 from stemgen_jax.training.step import init_state
+from stemgen_jax.training.weights import load_average
 
 ROOT = Path(__file__).parents[2]
 TIMES = ("frames_per_s", "data_wait_share")

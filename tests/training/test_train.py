@@ -13,10 +13,10 @@ from stemgen_jax.errors import UserError, run_cli
 from stemgen_jax.model.sharding import build_mesh
 from stemgen_jax.train import train
 from stemgen_jax.training import recorder
-from stemgen_jax.training.checkpoint import load_average
 from stemgen_jax.training.listening_gain import unigram_entropy
 from stemgen_jax.training.metrics import read_metrics
 from stemgen_jax.training.stopping import Patience
+from stemgen_jax.training.weights import load_average
 
 
 def losses(workdir):
