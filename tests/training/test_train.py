@@ -171,7 +171,7 @@ def test_config_reports_every_broken_rule_together(tiny_config):
 
 
 @pytest.mark.parametrize(
-  ("levels", "complaint"), [((1, 5), "numbers from 1 to 4"), ((1, 2, 3), "multiple of the 3")]
+  ("levels", "complaint"), [((1, 5), "numbers from 1 to 4"), ((1, 2, 3), "multiple of 12")]
 )
 def test_levels_that_cannot_be_asked(tiny_config, levels, complaint):
   config = tiny_config()
