@@ -25,6 +25,8 @@ BASE = [  # trains and samples; no torch
   "mir_eval>=0.8",
   "matplotlib",
   "jinja2",
+  "starlette>=1",
+  "uvicorn>=0.50",
   "tensorboardX",
   "rich",
 ]
@@ -80,6 +82,7 @@ setup(
       "shipped/*",
       "shipped/songs/*/*",
       "pages/templates/*",
+      "looper/page/*",
     ],
     "data_prep": ["chorale_splits.yaml", "corpora/*.yaml"],
   },
