@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 // All lanes, the rule above them, and the welcome where nothing was begun.
 
-import { byId, clamp, setText } from "./dom.js";
+import { byId, clamp } from "./dom.js";
 import { LaneView } from "./lane.js";
 import { onPlayer, play, player } from "./player.js";
-import { edit, selectLane, store, subscribe } from "./store.js";
+import { edit, selectLane, send, store, subscribe } from "./store.js";
 import { drawGrid, fit } from "./wave.js";
 
 const views = new Map(); // lane -> LaneView
@@ -66,6 +66,7 @@ function drawRuler(fraction = null) {
 export function tickBoard() {
   const { engine } = player;
   const playing = Boolean(engine?.playing) && store.state?.loop_samples;
+  engine?.settle();
   const heard = playing ? engine.heard() : 0;
   const fraction = playing && heard >= 0 ? (heard % engine.frames) / engine.frames : 0;
   for (const view of views.values()) view.tick(engine, fraction);
@@ -119,5 +120,5 @@ export function startBoard() {
       tempo_bpm: Number(tempo.value), bars: Number(bars.value), beats_per_bar: Number(beats.value),
     });
   });
-  setText(byId("place"), "–");
+  byId("way-example").addEventListener("click", () => send("/api/example"));
 }

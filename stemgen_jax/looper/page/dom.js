@@ -41,6 +41,3 @@ export function decibels(gain) {
 export function seconds(value) {
   return Number.isFinite(value) ? `${value.toFixed(value < 9.95 ? 1 : 0)} s` : "?";
 }
-
-/** Which take this is, in words: "Take B". */
-export const takeName = (take) => (take ? `Take ${take.label}` : "No take");

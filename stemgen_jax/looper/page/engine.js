@@ -187,10 +187,9 @@ export class Engine {
     }
   }
 
-  /** [{lane, id, from}] of what is asked for and does not sound yet. */
-  pending() {
+  /** Looks which of the takes that were to come have begun. */
+  settle() {
     for (const strip of this.lanes.values()) this.#settle(strip);
-    return [...this.lanes].flatMap(([lane, { next }]) => (next ? [{ lane, ...next }] : []));
   }
 
   /** Plays all lanes from `place` (frames) of the loop on; returns the frame at which it sounds. */

@@ -121,8 +121,9 @@ function drawModel(state) {
   const { status, message, seconds_last: last } = state.model;
   byId("model").dataset.status = status;
   const time = Number.isFinite(last) ? ` The last take was written in ${seconds(last)}.` : "";
-  setText(byId("model-words"), (message || status) + time);
-  setText(byId("preset"), state.model.preset ?? "");
+  const preset = state.model.preset ?? "";
+  setText(byId("model-words"), `${message || status}${time}${preset === message ? "" : ` ${preset}`}`);
+  setText(byId("preset"), preset);
 }
 
 subscribe((state) => {

@@ -1,20 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0
 // One lane: what it shows, and what a touch of it does.
 
-import { request, url } from "./api.js";
-import { byId, decibels, onField, press, seconds, setText, setValue, takeName } from "./dom.js";
+import { url } from "./api.js";
+import { byId, decibels, onField, press, setText, setValue } from "./dom.js";
 import { cancelLane, jobOf, jobWords, timingOf, write } from "./jobs.js";
 import { letMark } from "./keep.js";
 import { chooseFile } from "./files.js";
 import { bufferOf, mixOf, onsetsOf, player } from "./player.js";
 import { say } from "./say.js";
 import { chooseTake, edit, laneOf, lengths, placeName, selectLane, setLane, store } from "./store.js";
+import { showTakes, tellTake } from "./takes.js";
 import { COLOURS, drawWave, gridWords } from "./wave.js";
 
-const ORIGINS = {
-  generated: "written by the model", varied: "a variation", kept: "partly kept, the rest written anew",
-  file: "from a file", recording: "recorded",
-};
 const PAN_WORDS = (pan) => (pan ? `${Math.round(Math.abs(pan) * 100)} ${pan < 0 ? "L" : "R"}` : "C");
 const LEVEL_WORDS = (db) => (db <= -60 ? "silent" : `${db > 0 ? "+" : ""}${db.toFixed(1)} dB`);
 
@@ -97,10 +94,9 @@ export class LaneView {
     click("generate", () => this.write("generate"));
     click("another", () => this.write("another"));
     click("vary", () => this.write("vary"));
-    click("anew", () => this.write("another"));
     click("unmark", () => this.unmark());
     click("cancel", () => cancelLane(this.id));
-    click("about", () => this.#showTake());
+    click("about", () => tellTake(this.lane));
     click("spectrum", () => {
       this.spectrum = !this.spectrum;
       this.draw();
@@ -113,24 +109,6 @@ export class LaneView {
       },
       allowed: () => Boolean(this.lane?.active),
     });
-  }
-
-  async #showTake() {
-    const take = this.lane.takes.find((one) => one.id === this.lane.active);
-    if (!take) return;
-    const dialog = byId("take-dialog");
-    byId("take-title").textContent = `${this.lane.name}: ${takeName(take)}`;
-    const seed = Number.isFinite(take.seed) ? `, seed ${take.seed}` : "";
-    const time = Number.isFinite(take.seconds) ? `, in ${seconds(take.seconds)}` : "";
-    byId("take-about").textContent = `${ORIGINS[take.origin] ?? take.origin}${seed}${time}.`;
-    byId("take-command").textContent = "…";
-    dialog.showModal();
-    try {
-      const about = await (await request(`/api/take/${take.id}.json`)).json();
-      byId("take-command").textContent = about.command || "It was not written, so no command gives it.";
-    } catch (error) {
-      byId("take-command").textContent = error.message;
-    }
   }
 
   update(state, index) {
@@ -162,7 +140,7 @@ export class LaneView {
     shown("level", LEVEL_WORDS);
     shown("pan", PAN_WORDS);
     shown("guidance", (value) => value.toFixed(2));
-    this.#updateTakes(lane);
+    showTakes(this, lane);
     this.#updateJob(state, lane);
     if (this.marked !== lane.active) this.keep = [];
     this.marked = lane.active;
@@ -177,6 +155,7 @@ export class LaneView {
       name: `Name of lane ${index + 1}`, instrument: `Instrument of ${name}`, mute: `Mute ${name}`,
       solo: `Only ${name}`, lock: `Lock ${name}: nothing is written over it`, load: `Open a sound in ${name}`,
       remove: `Remove ${name}`, switches: `${name}: what is heard`, choices: `Takes of ${name}`,
+      vary: `Vary ${name}`, another: `Another take of ${name}`, cancel: `Cancel ${name}`,
       spectrum: `Spectrogram of ${name}`, about: `About this take of ${name}`,
     };
     for (const [part, label] of Object.entries(words)) this.at(part).setAttribute("aria-label", label);
@@ -185,6 +164,7 @@ export class LaneView {
     }
     if (index < 9) this.at("mute").setAttribute("aria-keyshortcuts", String(index + 1));
     const screen = "waveform. Arrow keys mark beats that stay, with Shift more of them";
+    this.at("amount").querySelector("input").setAttribute("aria-label", `How much of ${name} is varied`);
     this.at("screen").setAttribute("aria-label", `${name}: ${screen}`);
   }
 
@@ -198,25 +178,6 @@ export class LaneView {
     setValue(select, lane.instrument);
   }
 
-  #updateTakes({ takes, active }) {
-    const list = this.at("choices");
-    const key = takes.map((take) => take.id).join();
-    if (list.dataset.key !== key) {
-      list.dataset.key = key;
-      list.replaceChildren(...takes.map((take) => {
-        const button = document.createElement("button");
-        Object.assign(button, { type: "button", className: "take", textContent: take.label });
-        button.dataset.take = take.id;
-        button.title = `Take ${take.label}: ${ORIGINS[take.origin] ?? take.origin}`;
-        button.setAttribute("aria-label", button.title);
-        button.addEventListener("click", () => chooseTake(this.id, take.id));
-        return button;
-      }));
-    }
-    for (const button of list.children) press(button, button.dataset.take === active);
-    this.at("about").hidden = this.at("spectrum").hidden = !active;
-  }
-
   #updateJob(state, lane) {
     const entry = jobOf(state, lane.id);
     const { at } = this;
@@ -226,14 +187,10 @@ export class LaneView {
     setText(at("words"), entry ? jobWords(state, entry) : lane.lock ? "Locked" : verb);
     at("generate").setAttribute("aria-label", `${at("words").textContent}: ${lane.name}`);
     at("cancel").hidden = !entry;
-    at("cancel").setAttribute("aria-label", `Cancel ${lane.name}`);
     at("writing").hidden = !entry;
     at("writing").style.setProperty("--done", entry?.progress ?? 0);
     setText(at("timing"), timingOf(lane.id));
     for (const kind of ["another", "vary"]) at(kind).disabled = !lane.active;
-    setText(at("vary"), "Vary");
-    at("vary").setAttribute("aria-label", `Vary ${lane.name}`);
-    at("another").setAttribute("aria-label", `Another take of ${lane.name}`);
   }
 
   /** Draws the picture anew: after a change, or when the width is another. */

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // The top of the page: play, the place in the loop, tempo and bars, the output's meter, undo.
 
-import { byId, clamp, decibels, onField, press, setText, setValue } from "./dom.js";
+import { byId, clamp, decibels, onField, setText, setValue } from "./dom.js";
 import { request } from "./api.js";
 import { onPlayer, player, setVolume, toggle } from "./player.js";
 import { say, settle } from "./say.js";
@@ -116,7 +116,7 @@ export function startTransport() {
   for (const [id, field] of Object.entries(SONG)) {
     onField(byId(id), (value) => edit("set_song", { [field]: Number(value) }));
   }
-  onField(byId("title"), (name) => edit("set_song", { name: name.trim() }));
+  onField(byId("title"), (name) => name.trim() && edit("set_song", { name: name.trim() }));
   const scale = (by) => () => {
     const { tempo_bpm: tempo, bars } = store.state.song; // the same seconds, counted otherwise
     const fields = { tempo_bpm: tempo * by };
@@ -125,6 +125,10 @@ export function startTransport() {
   };
   byId("half").addEventListener("click", scale(0.5));
   byId("double").addEventListener("click", scale(2));
+  const header = document.querySelector("header");
+  new ResizeObserver(() => { // narrow screens keep the row with the play button in sight
+    header.style.setProperty("--fold", `${8 - byId("play").offsetTop}px`);
+  }).observe(header);
   const volume = byId("volume");
   volume.addEventListener("input", () => setVolume(Number(volume.value) ** 2));
   onPlayer((name, detail) => {
@@ -132,18 +136,4 @@ export function startTransport() {
       say("The computer has stopped the sound. Press play to go on.", "info", "context");
     } else if (name === "context") settle("context");
   });
-
-  const dialogs = [["take-copy", () => copy(byId("take-command").textContent)]];
-  for (const [id, act] of dialogs) byId(id).addEventListener("click", act);
-}
-
-async function copy(text) {
-  try {
-    await navigator.clipboard.writeText(text);
-    press(byId("take-copy"), true);
-    setText(byId("take-copy"), "Copied");
-    setTimeout(() => setText(byId("take-copy"), "Copy"), 1500);
-  } catch {
-    say("The browser does not let the page copy. Mark the command and copy it yourself.", "error");
-  }
 }

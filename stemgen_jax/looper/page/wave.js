@@ -112,7 +112,7 @@ export function drawWave(canvas, song, lengths, what) {
   const [pen, width, height] = fit(canvas);
   if (!width) return;
   const middle = (height - 10) / 2, reach = middle - 4;
-  drawGrid(pen, width, height, song);
+  drawGrid(pen, width, height, song, false);
   if (what.buffer) {
     const { low, high, rms } = columnsOf(what.buffer, width);
     pen.globalAlpha = what.dim ? 0.3 : 1;
