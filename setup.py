@@ -57,6 +57,7 @@ EXTRAS = {
     "ruff",
     "basedpyright",
     "selenium",
+    "axe-core-python",
     "transformers",
   ],
   "wandb": ["wandb"],

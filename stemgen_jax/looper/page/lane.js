@@ -164,6 +164,7 @@ export class LaneView {
     }
     if (index < 9) this.at("mute").setAttribute("aria-keyshortcuts", String(index + 1));
     const screen = "waveform. Arrow keys mark beats that stay, with Shift more of them";
+    this.at("guidance").title = "How closely it follows what it hears: less on the left, more on the right";
     this.at("amount").querySelector("input").setAttribute("aria-label", `How much of ${name} is varied`);
     this.at("screen").setAttribute("aria-label", `${name}: ${screen}`);
   }
