@@ -15,8 +15,9 @@ SOURCES = sorted(p for name in ("stemgen_jax", "data_prep") for p in (ROOT / nam
 ROOMS = {
   "stemgen_jax": (
     *("errors", "types", "categories", "config"),
-    *("shell", "audio", "pages", "web", "data", "codec", "model", "training", "sampling", "__init__"),
-    *("train", "sample", "layer", "card", "export", "bench", "compile", "evaluate", "sweep", "looper"),
+    *("shell", "audio", "pages", "web", "data", "codec", "model", "training", "sampling"),
+    *("__init__", "train", "sample", "layer", "card", "export", "bench", "compile", "evaluate"),
+    *("sweep", "looper"),
   ),
   "data_prep": (
     *("__init__", "corpora", "music", "tokens", "codecs", "checks", "codec_training", "yardsticks"),

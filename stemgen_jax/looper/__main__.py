@@ -23,6 +23,7 @@ from stemgen_jax.looper.desk import Desk
 from stemgen_jax.looper.flags import Model
 from stemgen_jax.looper.recorded import Recorded
 from stemgen_jax.looper.session import Session, new_folder
+from stemgen_jax.looper.worker import Worker
 from stemgen_jax.shell.flags import build_parser
 from stemgen_jax.web.server import bind, build_server, serve
 
@@ -51,7 +52,7 @@ def main(argv: list[str] | None = None) -> None:
   with bind(arguments.port) as listening:
     session = Session(arguments.session or new_folder())
     model = Model(_absolute(arguments.checkpoint), arguments.codec and arguments.codec.resolve())
-    maker = Recorded(session.folder)
+    maker = Recorded(session.folder) if arguments.recorded else Worker(session.folder, model)
     desk = Desk(session, maker, model, arguments.recorded)
     port, token = listening.getsockname()[1], secrets.token_urlsafe(16)
     server = build_server(build_app(desk, port, token))

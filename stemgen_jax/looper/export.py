@@ -90,8 +90,8 @@ def list_files(document: Document, takes: dict[str, Take]) -> set[str]:
 def list_commands(document: Document, takes: dict[str, Take]) -> str:
   """Returns the command line of each take that was written, with what it gives."""
   lines = [
-    "# Each command, run in this folder, writes the take named above it again, as take_00.wav: byte",
-    "# for byte on the same machine with the same versions.",
+    "# Each command, run in this folder, writes the take named above it again, as take_00.wav,",
+    "# byte for byte on the same machine with the same versions.",
   ]
   for lane in document.lanes:
     for name in lane.takes:

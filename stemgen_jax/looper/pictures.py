@@ -25,9 +25,7 @@ def draw_spectrogram(samples: Samples, rate_hz: int) -> bytes:
 
   mono = to_mono(samples)[0]
   with _drawing:
-    power = librosa.feature.melspectrogram(
-      y=mono, sr=rate_hz, n_fft=2048, hop_length=512, n_mels=96
-    )
+    power = librosa.feature.melspectrogram(y=mono, sr=rate_hz, n_mels=96)
     level_db = librosa.power_to_db(power, ref=1.0, top_db=None)
     figure = Figure(figsize=(8, 1.6), dpi=100)
     FigureCanvasAgg(figure)

@@ -187,11 +187,12 @@ def _claim(folder: Path) -> int:
 
 def _build(kind: type, entry: dict[str, Any]) -> Any:
   """Returns a dataclass of what JSON holds of it, whose names are no paths."""
-  values = {name: tuple(v) if isinstance(v, list) else v for name, v in entry.items()}
-  if "id" in values and not _ID.fullmatch(values["id"]):
-    raise ValueError(f"id {values['id']!r}")
-  if values.get("source") is not None and not _SOURCE.fullmatch(values["source"]):
-    raise ValueError(f"source {values['source']!r}")
+  values: dict[str, Any] = {
+    name: tuple(value) if isinstance(value, list) else value for name, value in entry.items()
+  }
+  for name, form in (("id", _ID), ("source", _SOURCE)):
+    if values.get(name) is not None and not form.fullmatch(values[name]):
+      raise ValueError(f"{name} {values[name]!r}")
   return kind(**values)
 
 

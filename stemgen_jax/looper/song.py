@@ -72,7 +72,7 @@ def find_song(path: Path, name: str, seconds: float) -> Song:
   """Returns the tempo and bars of a sound, and where its first bar begins: bars of four beats.
 
   A file that is as long as whole bars at the tempo that is heard, or at one near it, is taken for a
-  loop and kept whole. Of others the first bars after the first beat are cut. librosa finds the beat.
+  loop and kept whole. Of others the first bars are cut. librosa finds tempo and beats.
   """
   import librosa
 
@@ -108,7 +108,7 @@ def _is_whole(seconds: float, bar_s: float, bars: int, whole_bpm: float) -> bool
 
 
 def _first_bar(beats: np.ndarray, bar_s: float) -> float:
-  """Returns where the first bar begins: at the first beat, or the beats before it that were missed."""
+  """Returns where the first bar begins: at the first beat, or at one before it that was missed."""
   if not len(beats):
     return 0.0
   return float(beats[0] % (bar_s / 4))
