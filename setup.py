@@ -84,6 +84,7 @@ setup(
       "shipped/songs/*/*",
       "pages/templates/*",
       "looper/page/*",
+      "looper/takes/*",
     ],
     "data_prep": ["chorale_splits.yaml", "corpora/*.yaml"],
   },

@@ -21,7 +21,7 @@ from stemgen_jax.errors import UserError, run_cli
 from stemgen_jax.looper.app import build_app
 from stemgen_jax.looper.desk import Desk
 from stemgen_jax.looper.flags import Model
-from stemgen_jax.looper.recorded import Recorded
+from stemgen_jax.looper.recorded import Recorded, begin_recorded
 from stemgen_jax.looper.session import Session, new_folder
 from stemgen_jax.looper.worker import Worker
 from stemgen_jax.shell.flags import build_parser
@@ -50,7 +50,8 @@ def main(argv: list[str] | None = None) -> None:
   add("--recorded", action="store_true", help="without a model: takes recorded beforehand")
   arguments = parser.parse_args(argv)
   with bind(arguments.port) as listening:
-    session = Session(arguments.session or new_folder())
+    first = begin_recorded() if arguments.recorded else None
+    session = Session(arguments.session or new_folder(), first)
     model = Model(_absolute(arguments.checkpoint), arguments.codec and arguments.codec.resolve())
     maker = Recorded(session.folder) if arguments.recorded else Worker(session.folder, model)
     desk = Desk(session, maker, model, arguments.recorded)

@@ -8,7 +8,6 @@ of takes that the session knows.
 import asyncio
 import contextlib
 import errno
-import json
 import math
 import sys
 import tempfile
@@ -30,6 +29,7 @@ from stemgen_jax.looper.desk import Desk
 from stemgen_jax.looper.document import RATE_HZ
 from stemgen_jax.looper.jobs import describe_error
 from stemgen_jax.looper.session import SOURCES, WORK
+from stemgen_jax.web.bodies import TooLarge, parse_object, read_body
 from stemgen_jax.web.guard import Guard
 
 PAGE = Path(__file__).parent / "page"
@@ -55,10 +55,6 @@ HEADERS = {
   "X-Content-Type-Options": "nosniff",
 }
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-
-
-class TooLarge(UserError):
-  """More was sent than is taken."""
 
 
 def build_app(desk: Desk, port: int, token: str) -> Starlette:
@@ -225,16 +221,8 @@ def _json(value: Any, status: int = 200) -> JSONResponse:
 
 async def _read_object(request: Request) -> dict[str, Any]:
   """Returns the body, a JSON object of MOST_BODY bytes or less."""
-  body = bytearray()
-  async for chunk in request.stream():
-    body += chunk
-    if len(body) > MOST_BODY:
-      raise TooLarge(f"A request must have at most {MOST_BODY} bytes.")
-  try:
-    value = json.loads(body)
-  except (ValueError, RecursionError):
-    value = None
-  if not isinstance(value, dict):
+  value = parse_object(await read_body(request, MOST_BODY))
+  if value is None:
     raise UserError("The body must be a JSON object.")
   return value
 

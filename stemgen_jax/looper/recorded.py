@@ -7,9 +7,11 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from stemgen_jax.audio.files import convert_audio, read_audio, write_audio
-from stemgen_jax.categories import CATEGORIES
-from stemgen_jax.looper.document import RATE_HZ
+import numpy as np
+from scipy import signal
+
+from stemgen_jax.audio.files import Samples, read_audio, write_audio
+from stemgen_jax.looper.document import RATE_HZ, Document, Song, first_document
 from stemgen_jax.looper.messages import (
   Advanced,
   Failed,
@@ -24,7 +26,13 @@ from stemgen_jax.looper.messages import (
 from stemgen_jax.looper.song import refit
 
 PARTS, PART_S = 4, 0.15  # of a pretended job
-FOLDER = Path(__file__).parents[1] / "shipped/listen"
+FOLDER = Path(__file__).parent / "takes"  # `stemgen_jax.looper.record` wrote them
+ROUND_SAMPLES = 3200  # that go round before a take's start and after its end
+BARS, SECONDS = 5, 7.29196875  # of the example loop
+SENTENCE = (
+  "No model is running: these takes were recorded beforehand, to the package's example loop, and"
+  " listen to nothing else."
+)
 
 
 class Recorded:
@@ -33,6 +41,7 @@ class Recorded:
   def __init__(self, folder: Path):
     """`folder` is the session's."""
     self.folder = folder
+    self.files = list_files()
     self._tell: Callable[[Report], None] = lambda report: None
     self._tasks: set[asyncio.Task] = set()
     self._cancelled = 0
@@ -40,8 +49,7 @@ class Recorded:
   def start(self, tell: Callable[[Report], None]) -> None:
     """Is ready at once."""
     self._tell = tell
-    sentence = "Takes were recorded beforehand: they fit the example loop, and no other."
-    asyncio.get_running_loop().call_soon(tell, Ready(CATEGORIES, "", 3.0, sentence))
+    asyncio.get_running_loop().call_soon(tell, Ready(tuple(self.files), "", None, SENTENCE))
 
   def ask(self, task: Task) -> None:
     """Hands out a take after a moment."""
@@ -79,10 +87,32 @@ class Recorded:
 
   def _write(self, task: Make) -> None:
     words = list(task.words)
-    number = int(words[words.index("--seed") + 1])
-    files = sorted(FOLDER.glob("*_generated.ogg"))
-    samples, rate_hz = read_audio(files[number % len(files)])
-    samples = convert_audio(samples, rate_hz, RATE_HZ, len(samples))
+    seed, instrument = (words[words.index(flag) + 1] for flag in ("--seed", "--instrument"))
+    files = self.files.get(instrument) or next(iter(self.files.values()))
     task.out.mkdir(parents=True, exist_ok=True)
-    write_audio(task.out / "take_00.wav", refit(samples, task.loop_samples), RATE_HZ)
-    (task.out / "settings.json").write_text(json.dumps({"recorded": True}) + "\n")
+    loop = refit(read_take(files[int(seed) % len(files)]), task.loop_samples)
+    write_audio(task.out / "take_00.wav", loop, RATE_HZ)
+    settings = json.dumps({"recorded": True, "instrument": instrument, "seed": int(seed)})
+    (task.out / "settings.json").write_text(settings + "\n", encoding="utf-8")
+
+
+def list_files() -> dict[str, list[Path]]:
+  """Returns the recorded takes of each instrument."""
+  found: dict[str, list[Path]] = {}
+  for path in sorted(FOLDER.glob("*_[0-9].ogg")):
+    found.setdefault(path.stem.rpartition("_")[0], []).append(path)
+  return found
+
+
+def read_take(path: Path) -> Samples:
+  """Returns a recorded take as long as the example loop at RATE_HZ; its end meets its start."""
+  samples, _ = read_audio(path)
+  loop = samples[:, ROUND_SAMPLES:-ROUND_SAMPLES]
+  return np.asarray(signal.resample(loop, round(SECONDS * RATE_HZ), axis=1), np.float32)
+
+
+def begin_recorded() -> Document:
+  """Returns what a session of recorded takes begins with: the tempo and bars that they have."""
+  document = first_document()
+  song = Song(tempo_bpm=BARS * document.song.beats_per_bar * 60 / SECONDS, bars=BARS)
+  return Document(song, document.lanes)

@@ -29,8 +29,8 @@ _SOURCE = re.compile(r"[a-z]{1,8}[0-9]{1,9}\.[a-z0-9]{1,5}")
 class Session:
   """The documents of a folder, one of them current, and all its takes."""
 
-  def __init__(self, folder: Path):
-    """Opens a folder, or begins a session there.
+  def __init__(self, folder: Path, first: Document | None = None):
+    """Opens a folder, or begins a session there, with `first` or with empty lanes.
 
     Raises:
       UserError: if it cannot be written, holds something else, or another process has it open.
@@ -39,7 +39,7 @@ class Session:
     self.folder = folder.resolve()
     self._lock = _claim(self.folder)
     self.revision, self.number = 0, 0
-    self._steps: list[Document] = [first_document()]
+    self._steps: list[Document] = [first or first_document()]
     self._at = 0
     self.takes: dict[str, Take] = {}
     self.number = len(self.document.lanes)

@@ -10,8 +10,6 @@ from stemgen_jax.errors import UserError
 from stemgen_jax.looper.document import RATE_HZ, Song
 
 HEARD_S = 90.0  # from which the tempo is found
-TEMPO_HZ, HOP_SAMPLES = 22_050, 512
-WHOLE = 0.03  # a file within this share of whole bars is a loop already
 MOST_WHOLE_S, GOOD_LOOP_S = 30.0, 16.0  # a whole file that is kept; what is cut from a longer one
 MOST_S, MOST_CHANNELS, MOST_HZ = 600.0, 8, 384_000
 
@@ -71,47 +69,26 @@ def choose_subtype(path: Path) -> str:
 def find_song(path: Path, name: str, seconds: float) -> Song:
   """Returns the tempo and bars of a sound, and where its first bar begins: bars of four beats.
 
-  A file that is as long as whole bars at the tempo that is heard, or at one near it, is taken for a
-  loop and kept whole. Of others the first bars are cut. librosa finds tempo and beats.
+  A file that is as long as whole bars is taken for a loop and kept whole. Of others the first bars
+  are cut: so many, a power of two, as make a loop that is good to play with.
   """
-  import librosa
+  from stemgen_jax.looper import tempo
 
   heard, have = [], 0
-  for block in read_blocks(path, TEMPO_HZ, 1):
+  for block in read_blocks(path, tempo.RATE_HZ, 1):
     heard.append(block[0])
     have += block.shape[1]
-    if have >= HEARD_S * TEMPO_HZ:
+    if have >= HEARD_S * tempo.RATE_HZ:
       break
-  mono = np.concatenate(heard)[: round(HEARD_S * TEMPO_HZ)]
-  tempo, beats = librosa.beat.beat_track(y=mono, sr=TEMPO_HZ, hop_length=HOP_SAMPLES, units="time")
-  tempo_bpm = float(np.atleast_1d(tempo)[0]) or 120.0
-  while tempo_bpm < 70:
-    tempo_bpm *= 2
-  while tempo_bpm > 180:
-    tempo_bpm /= 2
-  bar_s = 4 * 60 / tempo_bpm
-  bars = max(1, round(seconds / bar_s))
-  whole_bpm = bars * 4 * 60 / seconds
-  if seconds <= MOST_WHOLE_S and bars <= 64 and _is_whole(seconds, bar_s, bars, whole_bpm):
-    return Song(name, whole_bpm, 4, bars).begin()
-  offset_s = min(_first_bar(beats, bar_s), max(0.0, seconds - bar_s))
-  fits = max(1, int((seconds - offset_s + 0.01) / bar_s))
-  limit = max(1, int(GOOD_LOOP_S / bar_s))
-  bars = 2 ** int(np.log2(min(fits, limit)))
-  return Song(name, round(tempo_bpm, 2), 4, bars, round(offset_s, 4)).begin()
-
-
-def _is_whole(seconds: float, bar_s: float, bars: int, whole_bpm: float) -> bool:
-  if seconds < bar_s * (1 - WHOLE):  # less than a bar: any length is as good
-    return 20 <= whole_bpm <= 400
-  return abs(seconds / (bars * bar_s) - 1) <= WHOLE
-
-
-def _first_bar(beats: np.ndarray, bar_s: float) -> float:
-  """Returns where the first bar begins: at the first beat, or at one before it that was missed."""
-  if not len(beats):
-    return 0.0
-  return float(beats[0] % (bar_s / 4))
+  mono = np.concatenate(heard)[: round(HEARD_S * tempo.RATE_HZ)]
+  pulse = tempo.find_pulse(mono, seconds, may_loop=seconds <= MOST_WHOLE_S)
+  if pulse.bars is not None:
+    return Song(name, pulse.tempo_bpm, tempo.BEATS, pulse.bars).begin()
+  bar_s = tempo.BEATS * 60 / pulse.tempo_bpm
+  first_s = pulse.first_s if seconds - pulse.first_s >= bar_s else 0.0
+  fits = max(1, int((seconds - first_s + 0.01) / bar_s))
+  bars = 2 ** int(np.log2(min(fits, max(1, int(GOOD_LOOP_S / bar_s)))))
+  return Song(name, round(pulse.tempo_bpm, 2), tempo.BEATS, bars, round(first_s, 4)).begin()
 
 
 def refit(samples: Samples, length: int) -> Samples:

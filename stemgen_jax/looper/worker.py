@@ -191,7 +191,7 @@ def warm(loaded: "StemGen", ready: Ready, model: Model, loop_samples: int) -> Re
     try:
       for _ in range(2):
         began = time.monotonic()
-        _write(loaded, words, Path(folder), lambda text: None)
+        write_take(loaded, words, Path(folder), lambda text: None)
         seconds = time.monotonic() - began
     except UserError as error:
       return Failed(0, " ".join(str(error).split()))
@@ -211,7 +211,7 @@ def make(loaded: "StemGen", task: Make, connection: Any, cancelled: Any) -> Made
     done += 1
 
   try:
-    _write(loaded, task.words, task.out, advance)
+    write_take(loaded, task.words, task.out, advance)
   except Cancelled:
     return Failed(task.job, "It was cancelled.")
   except UserError as error:
@@ -221,7 +221,7 @@ def make(loaded: "StemGen", task: Make, connection: Any, cancelled: Any) -> Made
   return Made(task.job, time.monotonic() - began)
 
 
-def _write(
+def write_take(
   loaded: "StemGen", words: tuple[str, ...], out: Path, advance: Callable[[str], None]
 ) -> None:
   """Does what `python -m stemgen_jax.sample` does with these flags, with a model that is loaded."""

@@ -6,7 +6,6 @@ site's page. A token, where there is one, keeps out other users of this machine.
 """
 
 import hmac
-import json
 from collections.abc import Iterable
 
 from starlette.datastructures import Headers, QueryParams
@@ -61,14 +60,3 @@ class Guard:
     if self.token:
       return JSONResponse({"error": f"{complaint[:1].upper()}{complaint[1:]}."}, 403)
     return PlainTextResponse(f"{complaint}\n", 403)
-
-
-def parse_object(body: bytes, fields: dict[str, type]) -> dict | None:
-  """Returns a JSON body that is an object of just these fields, each of its type; else None."""
-  try:
-    values = json.loads(body)
-  except (ValueError, RecursionError):
-    return None
-  if not isinstance(values, dict) or {n: type(v) for n, v in values.items()} != fields:
-    return None
-  return values

@@ -10,6 +10,7 @@ from starlette.types import ASGIApp
 from stemgen_jax.errors import UserError
 from stemgen_jax.web.guard import HOSTS
 
+MOST_CONNECTIONS = 100
 IDLE_S = 30  # after which a silent connection is closed
 
 
@@ -20,8 +21,10 @@ def bind(port: int) -> socket.socket:
     UserError: if the port is taken, or is none.
   """
   try:
+    if not 0 <= port < 2**16:
+      raise OSError("0 to 65535 are ports")
     return socket.create_server((HOSTS[0], port))
-  except (OSError, OverflowError) as error:
+  except OSError as error:
     raise UserError(
       f"--port must be a free port of this machine; got {port} ({error}). Choose another, or 0."
     ) from error
@@ -39,6 +42,7 @@ def build_server(app: ASGIApp) -> uvicorn.Server:
       http="h11",
       ws="none",
       loop="asyncio",
+      limit_concurrency=MOST_CONNECTIONS,
       timeout_keep_alive=IDLE_S,
       timeout_graceful_shutdown=1,
     )
