@@ -190,7 +190,6 @@ export class LaneView {
     at("cancel").hidden = !entry;
     at("writing").hidden = !entry;
     at("writing").style.setProperty("--done", entry?.progress ?? 0);
-    setText(at("timing"), timingOf(lane.id));
     for (const kind of ["another", "vary"]) at(kind).disabled = !lane.active;
   }
 
@@ -260,6 +259,7 @@ export class LaneView {
     const left = next ? (next.from - engine.now()) / engine.rate : 0;
     const take = next && this.lane?.takes.find((one) => one.id === next.id);
     setText(at("coming"), take && left > 0 ? `${take.label} comes in ${left.toFixed(1)} s` : "");
+    setText(at("timing"), timingOf(this.id));
     if ((next?.from ?? null) !== this.nextFrom) {
       this.nextFrom = next?.from ?? null;
       this.draw();

@@ -8,7 +8,7 @@ import { startKeys } from "./keys.js";
 import { player, play, render, stop } from "./player.js";
 import { startRecorder } from "./record.js";
 import { say, settle } from "./say.js";
-import { applyProgress, applyState, store } from "./store.js";
+import { applyProgress, applyState, store, subscribe } from "./store.js";
 import { startTabs } from "./tabs.js";
 import { startTheme } from "./theme.js";
 import { startTransport, tickTransport } from "./transport.js";
@@ -42,10 +42,19 @@ function watchSleep() {
   });
 }
 
-function tick() {
+const REST_MS = 400; // levels fall for this long after play has stopped
+const FRAME_MS = 30; // no oftener: the model needs the processor too
+let drawn = 0, sounded = 0;
+
+function tick(now) {
+  requestAnimationFrame(tick);
+  if (now - drawn < FRAME_MS) return;
+  if (player.engine?.playing) sounded = now;
+  else if (drawn && now - sounded > REST_MS && !tick.due) return;
+  tick.due = false;
+  drawn = now;
   tickTransport();
   tickBoard();
-  requestAnimationFrame(tick);
 }
 
 startTheme();
@@ -68,6 +77,8 @@ listen({
     }
   },
 });
+subscribe(() => { tick.due = true; });
+addEventListener("resize", () => { tick.due = true; });
 refresh();
-tick();
+requestAnimationFrame(tick);
 window.looper = { store, player, play, stop, render, refresh };
