@@ -58,6 +58,7 @@ def main(argv: list[str] | None = None) -> None:
     port, token = listening.getsockname()[1], secrets.token_urlsafe(16)
     server = build_server(build_app(desk, port, token))
     address = f"http://127.0.0.1:{port}/?token={token}"
+    desk.jobs.refused = lambda: setattr(server, "should_exit", True)
     print(f"looper: {address}", flush=True)
     print(f"session: {session.folder} (ctrl-C ends it)", file=sys.stderr, flush=True)
     if arguments.open:

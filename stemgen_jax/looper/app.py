@@ -15,6 +15,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
+import soundfile
 from starlette.applications import Starlette
 from starlette.background import BackgroundTask
 from starlette.exceptions import HTTPException
@@ -89,6 +90,8 @@ def build_app(desk: Desk, port: int, token: str) -> Starlette:
     exception_handlers={
       UserError: _answer_error,
       OSError: _answer_error,
+      soundfile.LibsndfileError: _answer_error,
+      ClientDisconnect: _answer_left,
       HTTPException: _answer_http,
       Exception: _answer_bug,
     },
@@ -257,8 +260,8 @@ def _read_latency(text: str | None) -> float | None:
 
 
 async def _answer_error(request: Request, error: Exception) -> Response:
-  if isinstance(error, OSError):
-    status = 507 if error.errno in _FULL else 500
+  if not isinstance(error, UserError):
+    status = 507 if getattr(error, "errno", errno.ENOSPC) in _FULL else 500
     return _json({"error": describe_error(error)}, status)
   status = 413 if isinstance(error, TooLarge) else STATUS.get(type(error), 400)
   return _json({"error": " ".join(str(error).split())}, status)
@@ -270,7 +273,10 @@ async def _answer_http(request: Request, error: Exception) -> Response:
   return _json({"error": words.get(status, "The request cannot be answered.")}, status)
 
 
+async def _answer_left(request: Request, error: Exception) -> Response:
+  return _json({"error": "The page left before all was sent."}, 400)
+
+
 async def _answer_bug(request: Request, error: Exception) -> Response:
-  if not isinstance(error, ClientDisconnect):
-    print(f"looper: {type(error).__name__}: {error}", file=sys.stderr)
+  print(f"looper: {type(error).__name__}: {error}", file=sys.stderr)
   return _json({"error": "Something went wrong in the looper; its terminal says what."}, 500)

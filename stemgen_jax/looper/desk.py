@@ -27,7 +27,7 @@ from stemgen_jax.looper.session import CONTEXTS, SOURCES, TAKES, WORK, Session
 
 KINDS = ("generate", "another", "vary")
 MOST_KEPT = 32  # stretches of a take
-KEPT_SOUNDS = 16  # in memory
+KEPT_SOUNDS = 8  # in memory
 
 
 class Desk:

@@ -131,4 +131,6 @@ def next_label(count: int) -> str:
 
 def is_number(value: Any) -> bool:
   """Whether a value of JSON is a finite number."""
-  return type(value) in (int, float) and math.isfinite(value)
+  return (type(value) is int and abs(value) < 2**53) or (
+    type(value) is float and math.isfinite(value)
+  )

@@ -29,21 +29,24 @@ _WORDS = (
 # What a lane and the song can be given: whether a value will do, and what would.
 LANE = {
   "name": _WORDS,
-  "level_db": _between(-60, 12),
-  "pan": _between(-1, 1),
+  "level_db": _between(-60.0, 12.0),
+  "pan": _between(-1.0, 1.0),
   "mute": _FLAG,
   "solo": _FLAG,
   "lock": _FLAG,
-  "guidance": _between(0, 10),
+  "guidance": _between(0.0, 10.0),
   "seed": _whole(0, 2**32 - 1),
 }
 SONG = {
   "name": _WORDS,
-  "tempo_bpm": _between(20, 400),
+  "tempo_bpm": _between(20.0, 400.0),
   "beats_per_bar": _whole(1, 16),
   "bars": _whole(1, 64),
-  "offset_s": _between(0, 600),
+  "offset_s": _between(0.0, 600.0),
 }
+
+
+NUMBERS = {"level_db", "pan", "guidance", "tempo_bpm", "offset_s"}  # that need not be whole
 
 
 class NotFound(UserError):
@@ -76,15 +79,14 @@ def edit(
   op = fields.pop("op", None)
   rules = {**LANE, "instrument": _one_of(instruments)}
   if op == "add_lane":
-    _check(fields, {"instrument": rules["instrument"]}, all_of=True)
+    fields = _check(fields, {"instrument": rules["instrument"]}, all_of=True)
     if len(document.lanes) >= MOST_LANES:
       raise Conflict(f"A session has at most {MOST_LANES} lanes. Remove one first.")
     name = fields["instrument"]
     lane = Lane(lane_id, name.replace("_", " "), name)
     return dataclasses.replace(document, lanes=(*document.lanes, lane))
   if op == "set_song":
-    _check(fields, SONG)
-    return _set_song(document, fields)
+    return _set_song(document, _check(fields, SONG))
   if op not in ("remove_lane", "set_lane", "choose_take"):
     raise UserError(
       "op must be one of add_lane, remove_lane, set_lane, choose_take, set_song; got"
@@ -101,8 +103,7 @@ def edit(
     if fields["take"] not in lane.takes:
       raise NotFound(f"Lane '{lane.name}' has no such take.")
     return document.put(dataclasses.replace(lane, active=fields["take"]))
-  _check(fields, rules)
-  return document.put(dataclasses.replace(lane, **fields))
+  return document.put(dataclasses.replace(lane, **_check(fields, rules)))
 
 
 def need_lane(document: Document, lane: Any) -> Lane:
@@ -132,7 +133,8 @@ def _check(
   fields: dict[str, Any],
   rules: dict[str, tuple[Callable[[Any], bool], str]],
   all_of: bool = False,
-) -> None:
+) -> dict[str, Any]:
+  """Returns the fields as the document has them; raises a UserError unless all keep their rules."""
   unknown = sorted(set(fields) - set(rules))
   if unknown:
     raise UserError(f"Fields must be among {sorted(rules)}; got {str(unknown)[:80]}.")
@@ -142,3 +144,4 @@ def _check(
     fits, wanted = rules[name]
     if not fits(value):
       raise UserError(f"{name} must be {wanted}; got {str(value)[:40]!r}.")
+  return {name: float(value) if name in NUMBERS else value for name, value in fields.items()}

@@ -11,6 +11,8 @@ import time
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
+import soundfile
+
 from stemgen_jax.errors import UserError
 from stemgen_jax.looper.events import Events
 from stemgen_jax.looper.messages import (
@@ -26,6 +28,7 @@ from stemgen_jax.looper.messages import (
   Warmed,
 )  # fmt: skip
 
+FAULTS = (UserError, OSError, soundfile.LibsndfileError)  # that are said on the page
 MOST_JOBS = 32
 MOST_DEATHS = 3  # in a row, without anything made
 TICK_S = 0.25  # between two words on progress
@@ -106,6 +109,7 @@ class Jobs:
     self.status, self.message = "loading", "The model is being loaded."
     self.seconds_last: float | None = None
     self.refusal: str | None = None
+    self.refused: Callable[[], None] = lambda: None  # called where the model cannot be loaded
     self._number, self._deaths = 0, 0
     self._running: Job | None = None
     self._warming = False
@@ -200,10 +204,13 @@ class Jobs:
     began = time.monotonic()
     try:
       task = await self._prepare(job)
-    except (UserError, OSError) as error:
+    except FAULTS as error:
       self._say(describe_error(error))
       self._leave(job)
       return
+    except BaseException:  # a fault of ours: the queue goes on
+      self._leave(job)
+      raise
     if job.cancelled:
       self._leave(job)
       return
@@ -229,7 +236,7 @@ class Jobs:
     try:
       if not job.cancelled:
         await self._keep(job, seconds)
-    except (UserError, OSError) as error:
+    except FAULTS as error:
       self._say(describe_error(error))
     finally:
       self._leave(job)
@@ -251,8 +258,10 @@ class Jobs:
           self._say(report.sentence)
         self._leave(job)
       return
+    if self.status == "loading" and not self._deaths:
+      self.refusal = report.sentence
+      self.refused()
     self.status, self.message = "failed", report.sentence
-    self.refusal = report.sentence
     self._running, self._warming = None, False
     self.queue.clear()
 
@@ -276,8 +285,9 @@ class Jobs:
     self.maker.start(self.hear)
 
 
-def describe_error(error: UserError | OSError) -> str:
-  """Returns an error as a sentence for the page."""
+def describe_error(error: Exception) -> str:
+  """Returns one of FAULTS as a sentence for the page."""
   if isinstance(error, UserError):
     return str(error)
-  return f"The session cannot be written: {error.strerror or error}. Free some room and try again."
+  reason = getattr(error, "strerror", None) or str(error).rstrip(".")
+  return f"The session cannot be written: {reason}. Free some room and try again."

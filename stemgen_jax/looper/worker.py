@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import soundfile
 
 from stemgen_jax.audio.files import write_audio
 from stemgen_jax.errors import UserError
@@ -43,7 +44,6 @@ if TYPE_CHECKING:
   from stemgen_jax.sampling.stemgen import StemGen
 
 NICE = 5  # so that the browser's sound goes before it where cores are few
-STAGES = 2  # of a job beside its windows: encoding and decoding
 
 
 class Cancelled(Exception):
@@ -200,15 +200,18 @@ def warm(loaded: "StemGen", ready: Ready, model: Model, loop_samples: int) -> Re
 
 def make(loaded: "StemGen", task: Make, connection: Any, cancelled: Any) -> Made | Failed:
   """Writes a take and its settings, and returns how it went."""
-  began, done = time.monotonic(), 0
+  began, total = time.monotonic(), 1
 
   def advance(text: str) -> None:
-    nonlocal done
+    nonlocal total
     if cancelled.value == task.job:
       raise Cancelled
-    total = int(text.split()[-1]) if "window" in text else done + STAGES
-    connection.send(Advanced(task.job, done, max(done + 1, total + STAGES)))
-    done += 1
+    done = 0
+    if "window" in text:  # "... window 1 of 2"
+      done, total = (int(word) for word in text.split() if word.isdecimal())
+    elif "decoding" in text:
+      done = total
+    connection.send(Advanced(task.job, done, total + 1))
 
   try:
     write_take(loaded, task.words, task.out, advance)
@@ -216,8 +219,9 @@ def make(loaded: "StemGen", task: Make, connection: Any, cancelled: Any) -> Made
     return Failed(task.job, "It was cancelled.")
   except UserError as error:
     return Failed(task.job, " ".join(str(error).split()))
-  except OSError as error:
-    return Failed(task.job, f"The take cannot be written: {error.strerror}. Free some room.")
+  except (OSError, soundfile.LibsndfileError) as error:
+    reason = getattr(error, "strerror", None) or str(error).rstrip(".")
+    return Failed(task.job, f"The take cannot be written: {reason}. Free some room.")
   return Made(task.job, time.monotonic() - began)
 
 

@@ -85,9 +85,9 @@ class Server:
     self.examples = read_examples(report)
     self.page = render("listen.html", rater=rater, labels=LABELS, best=BEST)
     self.mixing, self.saving = threading.Lock(), threading.Lock()  # requests are answered at once
-    self.folder = tempfile.TemporaryDirectory()
     self.write = functools.lru_cache(maxsize=KEPT_TRIALS)(self._write)
     self.socket = bind(port)
+    self.folder = tempfile.TemporaryDirectory()
     self.server_port = self.socket.getsockname()[1]
     self.server = build_server(self._build())
 
