@@ -177,9 +177,19 @@ class Page:
     """Gives a file to the page's own input."""
     self.find("#file").send_keys(str(path))
 
+  def drop(self, path):
+    """Lets go of a file over the page."""
+    script = """const [text, name] = arguments, data = new DataTransfer();
+    data.items.add(new File([Uint8Array.from(atob(text), (c) => c.charCodeAt(0))], name));
+    for (const kind of ["dragenter", "dragover", "drop"]) {
+      document.querySelector("main").dispatchEvent(
+        new DragEvent(kind, { dataTransfer: data, bubbles: true, cancelable: true }));
+    }"""
+    self.run(script, base64.b64encode(path.read_bytes()).decode(), path.name)
+
   def begin(self, path):
-    """Starts a session from a file; returns the index of its lane."""
-    self.open(path)
+    """Starts a session from a file that is dropped; returns the index of its lane."""
+    self.drop(path)
     self.wait("looper.store.state.loop_samples > 0 && looper.store.state.lanes.some(l => l.active)")
     return self.run("return looper.store.state.lanes.findIndex(l => l.active)")
 

@@ -8,6 +8,10 @@ import { announce, say } from "./say.js";
 import { laneOf, send, store, subscribe } from "./store.js";
 
 const KINDS = { generate: "generate", another: "another take", vary: "a variation" };
+const STATUS = {
+  loading: "The model is being loaded.", compiling: "The model is being compiled, once.", ready: "Ready.",
+  recorded: "Takes are recorded ones.", failed: "The model has failed.",
+};
 const asked = new Map(); // lane -> {job, at, known takes, take}
 const timings = new Map(); // lane -> words
 
@@ -122,7 +126,7 @@ function drawModel(state) {
   byId("model").dataset.status = status;
   const time = Number.isFinite(last) ? ` The last take was written in ${seconds(last)}.` : "";
   const preset = state.model.preset ?? "";
-  setText(byId("model-words"), `${message || status}${time}${preset === message ? "" : ` ${preset}`}`);
+  setText(byId("model-words"), `${message || STATUS[status]}${time}${preset === message ? "" : ` ${preset}`}`);
   setText(byId("preset"), preset);
 }
 

@@ -9,6 +9,7 @@ import { openRecorder } from "./record.js";
 import { setLane, store } from "./store.js";
 import { redo, undo } from "./transport.js";
 
+const LETTERS = "looper-letters";
 const WRITES = { g: "generate", n: "another", v: "vary" };
 
 /** Whether the key belongs to what has the focus: a field, or a button reached by Tab. */
@@ -47,6 +48,7 @@ export function startKeys() {
   addEventListener("keydown", (event) => {
     const command = event.ctrlKey || event.metaKey;
     if (command && event.key.toLowerCase() !== "z") return;
+    if (!command && event.key.length === 1 && event.key !== " " && !byId("letters").checked) return;
     if (event.altKey || event.isComposing || isTaken(event)) return;
     if (event.repeat && !event.key.startsWith("Arrow")) return;
     if (act(event)) event.preventDefault();
@@ -56,5 +58,11 @@ export function startKeys() {
     const at = document.activeElement;
     if (event.key === " " && at?.matches("button:not(:focus-visible)")) event.preventDefault();
   });
+  try { // speech input and some screen readers need single keys for themselves
+    byId("letters").checked = localStorage.getItem(LETTERS) !== "off";
+    byId("letters").addEventListener("change", ({ target }) => {
+      localStorage.setItem(LETTERS, target.checked ? "on" : "off");
+    });
+  } catch { /* a browser that keeps nothing */ }
   byId("help").addEventListener("click", () => byId("help-dialog").showModal());
 }

@@ -240,6 +240,17 @@ export class LaneView {
     return { buffer: strip.take.buffer, from, before: strip.voice?.id ?? null };
   }
 
+  #showLevel(strip, playing) {
+    let peak = 0;
+    if (strip && playing) {
+      strip.meter.getFloatTimeDomainData(this.samples);
+      for (const value of this.samples) if (Math.abs(value) > peak) peak = Math.abs(value);
+    }
+    this.vu = Math.max(peak, this.vu * 0.8);
+    const shown = Math.max(0, 1 + decibels(this.vu) / 48);
+    this.at("vu").style.transform = `scaleX(${Math.min(1, shown).toFixed(2)})`;
+  }
+
   /** Each frame of the screen: the playhead, the level, the time until the next take. */
   tick(engine, fraction) {
     const { at } = this;
@@ -247,14 +258,8 @@ export class LaneView {
     const head = at("playhead");
     head.style.opacity = engine?.playing ? 1 : 0;
     head.style.transform = `translateX(${fraction * at("screen").clientWidth}px)`;
-    let peak = 0;
-    if (strip && engine.playing) {
-      strip.meter.getFloatTimeDomainData(this.samples);
-      for (const value of this.samples) if (Math.abs(value) > peak) peak = Math.abs(value);
-    }
-    this.vu = Math.max(peak, this.vu * 0.88);
-    const shown = Math.max(0, 1 + decibels(this.vu) / 48);
-    at("vu").style.transform = `scaleX(${Math.min(1, shown).toFixed(3)})`;
+    this.late = !this.late;
+    if (this.late || !engine?.playing) this.#showLevel(strip, engine?.playing);
     const next = engine?.playing ? strip?.next : null;
     const left = next ? (next.from - engine.now()) / engine.rate : 0;
     const take = next && this.lane?.takes.find((one) => one.id === next.id);

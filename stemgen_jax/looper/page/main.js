@@ -5,7 +5,7 @@ import { fetchState, listen } from "./api.js";
 import { startBoard, tickBoard } from "./board.js";
 import { startFiles } from "./files.js";
 import { startKeys } from "./keys.js";
-import { player, play, render, stop } from "./player.js";
+import { onPlayer, player, play, render, stop } from "./player.js";
 import { startRecorder } from "./record.js";
 import { say, settle } from "./say.js";
 import { applyProgress, applyState, store, subscribe } from "./store.js";
@@ -43,18 +43,20 @@ function watchSleep() {
 }
 
 const REST_MS = 400; // levels fall for this long after play has stopped
-const FRAME_MS = 30; // no oftener: the model needs the processor too
-let drawn = 0, sounded = 0;
+const FRAME_MS = 20; // between one picture and the next: no oftener: the model needs the processor too
+let sounded = 0, asleep = true;
 
 function tick(now) {
-  requestAnimationFrame(tick);
-  if (now - drawn < FRAME_MS) return;
   if (player.engine?.playing) sounded = now;
-  else if (drawn && now - sounded > REST_MS && !tick.due) return;
-  tick.due = false;
-  drawn = now;
+  asleep = now - sounded > REST_MS; // nothing moves: no frame is asked for until something happens
+  if (!asleep) setTimeout(requestAnimationFrame, FRAME_MS, tick);
   tickTransport();
   tickBoard();
+}
+
+function wake() {
+  if (asleep) requestAnimationFrame(tick);
+  asleep = false;
 }
 
 startTheme();
@@ -77,8 +79,8 @@ listen({
     }
   },
 });
-subscribe(() => { tick.due = true; });
-addEventListener("resize", () => { tick.due = true; });
+subscribe(wake);
+onPlayer(wake);
+addEventListener("resize", wake);
 refresh();
-requestAnimationFrame(tick);
 window.looper = { store, player, play, stop, render, refresh };

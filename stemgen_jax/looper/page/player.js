@@ -7,6 +7,7 @@ import { Engine } from "./engine.js";
 import { store, subscribe } from "./store.js";
 
 const SILENT_DB = -60;
+const LATENCY_S = 0.08; // asked for: enough that nothing stutters while the model works
 const AHEAD = 6; // takes of a lane that are decoded before anybody asks
 
 const buffers = new Map(); // key -> promise of an AudioBuffer
@@ -126,7 +127,7 @@ export async function ensureEngine() {
   const { state } = store;
   if (!player.engine) {
     player.making ??= (async () => {
-      const context = new AudioContext({ sampleRate: state.sample_rate, latencyHint: "interactive" });
+      const context = new AudioContext({ sampleRate: state.sample_rate, latencyHint: LATENCY_S });
       const loop = { frames: state.loop_samples || 1, bars: state.song.bars || 1 };
       player.engine = await Engine.build(context, loop);
       player.engine.volume.gain.value = player.volume;

@@ -96,7 +96,7 @@ export function tickTransport() {
     const { bars, beats_per_bar: beats } = state.song;
     const heard = playing ? engine.heard() : 0;
     const fraction = playing ? (((heard % engine.frames) + engine.frames) % engine.frames) / engine.frames : 0;
-    node.style.setProperty("--turn", heard < 0 ? 0 : fraction);
+    node.style.setProperty("--turn", heard < 0 ? 0 : Math.round(fraction * 240) / 240);
     const beat = Math.floor(fraction * bars * beats + 1e-6);
     const early = heard < 0 ? Math.ceil((-heard / engine.frames) * bars * beats) : 0;
     const words = early ? `–${early}` : `${Math.floor(beat / beats) + 1}.${(beat % beats) + 1}`;
