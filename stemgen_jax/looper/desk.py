@@ -287,17 +287,21 @@ class Desk:
     context = await asyncio.to_thread(
       self._write_context, document.list_sounding(but=lane.id), job.loop_samples
     )
-    if job.kind == "generate" and self._is_known(words := self._word(job, lane, context), lane):
+    if job.kind == "generate" and self._is_known(job, lane, context):
       job.seed = self._free_seed(lane)
       self.notice = f"'{lane.name}' has this very take already; seed {job.seed} was taken instead."
-    words = self._word(job, lane, context)
-    job.words = words
-    return Make(job.number, words, self.session.folder / WORK / job.name, job.loop_samples)
+    job.words = self._list_words(job, lane, context)
+    return Make(job.number, job.words, self.session.folder / WORK / job.name, job.loop_samples)
 
-  def _is_known(self, words: tuple[str, ...], lane: Lane) -> bool:
-    return any(self.session.takes[name].words == words for name in lane.takes)
+  def _is_known(self, job: Job, lane: Lane, context: str) -> bool:
+    """Whether a lane has the very take that a job would give."""
+    takes = [self.session.takes[name] for name in lane.takes]
+    if self.recorded:  # which listens to nothing
+      return any(take.origin == "generated" and take.seed == job.seed for take in takes)
+    words = self._list_words(job, lane, context)
+    return any(take.words == words for take in takes)
 
-  def _word(self, job: Job, lane: Lane, context: str) -> tuple[str, ...]:
+  def _list_words(self, job: Job, lane: Lane, context: str) -> tuple[str, ...]:
     stem = f"{TAKES}/{job.stem}.wav" if job.stem else None
     return build_words(
       self.model, context, lane.instrument, job.seed, lane.guidance, stem, job.keep, job.vary

@@ -4,7 +4,7 @@
 import dataclasses
 from collections.abc import Callable
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,6 +92,7 @@ Task = Warm | Make
 Report = Ready | Warmed | Advanced | Made | Failed | Died
 
 
+@runtime_checkable
 class Maker(Protocol):
   """Who writes takes, one at a time, while everything else goes on."""
 

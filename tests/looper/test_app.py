@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The looper over HTTP, with recorded takes: sessions, undo, uploads, export, and who is refused."""
+"""The looper over HTTP, with recorded takes: takes, undo, uploads, export, and who is refused."""
 
 import errno
 import http.client
