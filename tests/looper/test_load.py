@@ -20,7 +20,6 @@ PATHS = (
   "/api/generate",
   "/api/cancel",
   "/api/upload",
-  "/api/undo",
   "/api/take/t1.wav",
 )
 ENDS = ("/nothing", "/static/%2e%2e", "/api/spectrogram/x.png", "/api/upload?lane=x&latency_s=nan")
