@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import errno
 import math
+import shutil
 import sys
 import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -34,6 +35,7 @@ from stemgen_jax.web.bodies import TooLarge, parse_object, read_body
 from stemgen_jax.web.guard import Guard
 
 PAGE = Path(__file__).parent / "page"
+EXAMPLE = Path(__file__).parents[1] / "shipped/example.ogg"
 KINDS = {
   ".html": "text/html; charset=utf-8",
   ".css": "text/css; charset=utf-8",
@@ -70,6 +72,7 @@ def build_app(desk: Desk, port: int, token: str) -> Starlette:
     ("POST", "/api/undo", routes.undo),
     ("POST", "/api/redo", routes.redo),
     ("POST", "/api/upload", routes.upload),
+    ("POST", "/api/example", routes.example),
     ("POST", "/api/generate", routes.generate),
     ("POST", "/api/cancel", routes.cancel),
     ("GET", "/api/take/{name}.wav", routes.sound),
@@ -165,6 +168,18 @@ class Routes:
       try:
         await _receive(request, source)
         state = await self.desk.upload(source, query.get("lane", "new"), name, latency_s)
+      except BaseException:
+        source.unlink(missing_ok=True)
+        raise
+    return _json(state)
+
+  async def example(self, request: Request) -> Response:
+    """The example of the package, as if it had been sent."""
+    async with self._receiving:
+      source = self.desk.session.folder / SOURCES / f"{self.desk.session.name('s')}.ogg"
+      try:
+        await asyncio.to_thread(shutil.copyfile, EXAMPLE, source)
+        state = await self.desk.upload(source, "new", "example", None)
       except BaseException:
         source.unlink(missing_ok=True)
         raise

@@ -165,7 +165,8 @@ class Desk:
       document = dataclasses.replace(document, song=found)
       if lane == "new":
         made = Lane(self.session.name("lane"), name[: edits.MOST_NAME], "other")
-        document = dataclasses.replace(document, lanes=(*document.lanes, made))
+        lanes = (made, *document.lanes) if first else (*document.lanes, made)
+        document = dataclasses.replace(document, lanes=lanes)  # on top: what all others listen to
         lane = made.id
       self._add(document, lane, take)
     return self._changed(notice)

@@ -18,7 +18,8 @@ def page(tmp_path_factory):
   with open_browser(folder) as driver, serve(folder / "session") as looper:
     page = Page(driver, looper.address)
     page.file = page.begin(write_loop(folder / "loop.wav"))
-    page.one, page.two, page.free, *_ = (i for i, l in enumerate(page.state["lanes"]) if not l["takes"])
+    lanes = page.state["lanes"]
+    page.one, page.two, page.free, *_ = (i for i, lane in enumerate(lanes) if not lane["takes"])
     page.set_lane(page.file, pan=-0.4, level_db=-9.0)
     page.set_lane(page.one, pan=0.7, level_db=-12.0, seed=0)
     page.set_lane(page.two, pan=-1.0, level_db=-15.0, seed=1)

@@ -3,6 +3,8 @@
 
 const token = new URLSearchParams(location.search).get("token") ?? "";
 
+const UNANSWERED = "The looper does not answer, so this was not done. What was made is kept.";
+
 export class Failure extends Error {}
 
 export function url(path, query = {}) {
@@ -17,7 +19,7 @@ export async function request(path, { method = "GET", query = {}, body, type, si
     answer = await fetch(url(path, query), { method, headers, body, signal });
   } catch (error) {
     if (error.name === "AbortError") throw error;
-    throw new Failure("The looper does not answer, so this was not done. What was made before is kept.");
+    throw new Failure(UNANSWERED);
   }
   if (!answer.ok) throw new Failure(await complaint(answer));
   return answer;

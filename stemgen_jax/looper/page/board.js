@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // All lanes, the rule above them, and the welcome where nothing was begun.
 
-import { byId, clamp } from "./dom.js";
+import { byId, clamp, setValue } from "./dom.js";
 import { LaneView } from "./lane.js";
 import { onPlayer, play, player } from "./player.js";
 import { edit, selectLane, send, store, subscribe } from "./store.js";
@@ -26,7 +26,13 @@ function update(state) {
   const begun = state.loop_samples > 0;
   byId("welcome").hidden = begun;
   byId("board").hidden = !begun;
-  if (!begun) return;
+  if (!begun) {
+    const { tempo, bars, beats } = byId("way-silence").elements;
+    setValue(tempo, Number(state.song.tempo_bpm.toFixed(2)));
+    setValue(bars, state.song.bars);
+    setValue(beats, state.song.beats_per_bar);
+    return;
+  }
   const list = byId("lanes");
   for (const [id, view] of views) {
     if (state.lanes.some((lane) => lane.id === id)) continue;
@@ -58,7 +64,7 @@ function drawRuler(fraction = null) {
   if (fraction === null) return;
   const beats = state.song.bars * state.song.beats_per_bar;
   const beat = Math.min(beats - 1, Math.floor(fraction * beats));
-  pen.fillStyle = beat % state.song.beats_per_bar ? "rgba(255,255,255,.28)" : "rgba(255,255,255,.5)";
+  pen.fillStyle = `rgba(255,255,255,${beat % state.song.beats_per_bar ? 0.28 : 0.5})`;
   pen.fillRect((beat * width) / beats + 1, height - 5, width / beats - 1, 5);
 }
 
@@ -97,7 +103,7 @@ export function startBoard() {
   };
   subscribe(({ song }) => {
     ruler.setAttribute("aria-valuemax", song.bars);
-    if (Number(ruler.getAttribute("aria-valuenow")) > song.bars) ruler.setAttribute("aria-valuenow", 1);
+    if (ruler.getAttribute("aria-valuenow") > song.bars) ruler.setAttribute("aria-valuenow", 1);
   });
   ruler.addEventListener("click", (event) => {
     const box = ruler.getBoundingClientRect();

@@ -10,12 +10,12 @@
 export const FADE_S = 0.012; // of one take into the next
 const GATE_S = 0.002; // of play
 const STOP_S = 0.02;
-const LEAD_S = 0.09; // how far ahead anything is asked for
+const LEAD_S = 0.25; // how far ahead anything is asked for: it is seen before it is heard
 const SMOOTH_S = 0.012; // of levels
 const ATTACK_S = 0.003, MARGIN = 8; // of the limiter
 const CEILING = 10 ** (-1 / 20); // -1 dBTP
 
-const curve = (shape) => Float32Array.from({ length: 65 }, (_, i) => shape((i / 64) * (Math.PI / 2)));
+const curve = (shape) => Float32Array.from({ length: 65 }, (_, i) => shape((i / 128) * Math.PI));
 const RISE = curve(Math.sin), FALL = curve(Math.cos);
 
 export class Engine {
@@ -222,7 +222,7 @@ export class Engine {
     }
   }
 
-  /** A short tone at a frame, for counting in and for measuring the way from speaker to microphone. */
+  /** A short tone at a frame: it counts in, and measures the way from speaker to microphone. */
   click(frame, high = false, seconds = 0.04) {
     const at = frame / this.rate;
     const tone = this.context.createOscillator();

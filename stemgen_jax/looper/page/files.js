@@ -12,7 +12,8 @@ let target = "new";
 /** Sends a sound to a lane ("new" makes one); returns whether it is there. */
 export async function send(data, name, lane = "new", more = {}) {
   if (data.size > MOST_BYTES) {
-    say(`${name} has ${Math.round(data.size / 1e6)} MB. A sound may have at most 64 MB: cut it first.`, "error");
+    const size = Math.round(data.size / 1e6);
+    say(`${name} has ${size} MB. A sound may have at most 64 MB: cut it first.`, "error");
     return false;
   }
   if (laneOf(lane)?.lock) {
@@ -27,7 +28,9 @@ export async function send(data, name, lane = "new", more = {}) {
     settle("upload");
     const made = state.lanes.find((one) => !before.has(one.id));
     if (made) selectLane(made.id);
-    say(`${name} is in the loop: ${Number(state.song.tempo_bpm.toFixed(1))} beats a minute, ${state.song.bars} bars.`);
+    const { tempo_bpm: tempo, bars } = state.song;
+    const found = `${Number(tempo.toFixed(1))} beats a minute, ${bars} bars`;
+    if (!state.notice) say(`${name} is in the loop: ${found}.`);
     return true;
   } catch (error) {
     settle("upload");

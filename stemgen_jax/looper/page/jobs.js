@@ -9,8 +9,8 @@ import { laneOf, send, store, subscribe } from "./store.js";
 
 const KINDS = { generate: "generate", another: "another take", vary: "a variation" };
 const STATUS = {
-  loading: "The model is being loaded.", compiling: "The model is being compiled, once.", ready: "Ready.",
-  recorded: "Takes are recorded ones.", failed: "The model has failed.",
+  loading: "The model is being loaded.", compiling: "The model is being compiled, once.",
+  ready: "Ready.", recorded: "Takes are recorded ones.", failed: "The model has failed.",
 };
 const asked = new Map(); // lane -> {job, at, known takes, take}
 const timings = new Map(); // lane -> words
@@ -56,7 +56,8 @@ export function jobWords(state, entry) {
     return place === 1 ? "next in line" : `number ${place} in line`;
   }
   const done = `${Math.round((entry.progress ?? 0) * 100)} %`;
-  return Number.isFinite(entry.seconds_left) ? `${done}, ${seconds(entry.seconds_left)} left` : done;
+  const left = entry.seconds_left;
+  return Number.isFinite(left) ? `${done}, ${seconds(left)} left` : done;
 }
 
 function follow(state) {
@@ -126,7 +127,8 @@ function drawModel(state) {
   byId("model").dataset.status = status;
   const time = Number.isFinite(last) ? ` The last take was written in ${seconds(last)}.` : "";
   const preset = state.model.preset ?? "";
-  setText(byId("model-words"), `${message || STATUS[status]}${time}${preset === message ? "" : ` ${preset}`}`);
+  const trade = preset === message ? "" : ` ${preset}`;
+  setText(byId("model-words"), `${message || STATUS[status]}${time}${trade}`);
   setText(byId("preset"), preset);
 }
 

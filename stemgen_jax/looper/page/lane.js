@@ -8,11 +8,14 @@ import { letMark } from "./keep.js";
 import { chooseFile } from "./files.js";
 import { bufferOf, mixOf, onsetsOf, player } from "./player.js";
 import { say } from "./say.js";
-import { chooseTake, edit, laneOf, lengths, placeName, selectLane, setLane, store } from "./store.js";
+import {
+  chooseTake, edit, laneOf, lengths, placeName, selectLane, setLane, store,
+} from "./store.js";
 import { showTakes, tellTake } from "./takes.js";
 import { COLOURS, drawWave, gridWords } from "./wave.js";
 
-const PAN_WORDS = (pan) => (pan ? `${Math.round(Math.abs(pan) * 100)} ${pan < 0 ? "L" : "R"}` : "C");
+const SIDE = (pan) => `${Math.round(Math.abs(pan) * 100)} ${pan < 0 ? "L" : "R"}`;
+const PAN_WORDS = (pan) => (pan ? SIDE(pan) : "C");
 const LEVEL_WORDS = (db) => (db <= -60 ? "silent" : `${db > 0 ? "+" : ""}${db.toFixed(1)} dB`);
 
 export class LaneView {
@@ -153,19 +156,23 @@ export class LaneView {
     const { name } = lane;
     const words = {
       name: `Name of lane ${index + 1}`, instrument: `Instrument of ${name}`, mute: `Mute ${name}`,
-      solo: `Only ${name}`, lock: `Lock ${name}: nothing is written over it`, load: `Open a sound in ${name}`,
+      solo: `Only ${name}`, lock: `Lock ${name}: nothing is written over it`,
+      load: `Open a sound in ${name}`,
       remove: `Remove ${name}`, switches: `${name}: what is heard`, choices: `Takes of ${name}`,
       vary: `Vary ${name}`, another: `Another take of ${name}`, cancel: `Cancel ${name}`,
       spectrum: `Spectrogram of ${name}`, about: `About this take of ${name}`,
     };
-    for (const [part, label] of Object.entries(words)) this.at(part).setAttribute("aria-label", label);
+    for (const [part, label] of Object.entries(words)) {
+      this.at(part).setAttribute("aria-label", label);
+    }
     for (const part of ["mute", "solo", "lock", "load", "remove", "spectrum", "about"]) {
       this.at(part).title = words[part];
     }
     if (index < 9) this.at("mute").setAttribute("aria-keyshortcuts", String(index + 1));
     const screen = "waveform. Arrow keys mark beats that stay, with Shift more of them";
-    this.at("guidance").title = "How closely it follows what it hears: less on the left, more on the right";
-    this.at("amount").querySelector("input").setAttribute("aria-label", `How much of ${name} is varied`);
+    this.at("guidance").title = "How closely it follows what it hears: more on the right";
+    const amount = this.at("amount").querySelector("input");
+    amount.setAttribute("aria-label", `How much of ${name} is varied`);
     this.at("screen").setAttribute("aria-label", `${name}: ${screen}`);
   }
 
@@ -183,13 +190,14 @@ export class LaneView {
     const entry = jobOf(state, lane.id);
     const { at } = this;
     this.node.classList.toggle("working", Boolean(entry));
-    at("generate").style.setProperty("--done", entry?.status === "running" ? entry.progress ?? 0 : 0);
+    const done = entry?.status === "running" ? entry.progress ?? 0 : 0;
+    at("generate").style.setProperty("--done", done);
     const verb = this.keep.length ? "Write the rest" : "Generate";
     setText(at("words"), entry ? jobWords(state, entry) : lane.lock ? "Locked" : verb);
     at("generate").setAttribute("aria-label", `${at("words").textContent}: ${lane.name}`);
     at("cancel").hidden = !entry;
     at("writing").hidden = !entry;
-    at("writing").style.setProperty("--done", entry?.progress ?? 0);
+    at("writing").style.setProperty("--done", done);
     for (const kind of ["another", "vary"]) at(kind).disabled = !lane.active;
   }
 
@@ -213,7 +221,8 @@ export class LaneView {
     at("keeping").hidden = !this.keep.length;
     const kept = this.keep.map((p) => p.map((place) => placeName(state, place)).join(" to "));
     setText(at("kept"), kept.length ? `Stays: ${kept.join("; ")}` : "");
-    setText(at("onsets"), onsets && lane.active && !this.keep.length ? gridWords(onsets, loop) : "");
+    const told = onsets && lane.active && !this.keep.length;
+    setText(at("onsets"), told ? gridWords(onsets, loop) : "");
     const words = at("words");
     if (!jobOf(state, lane.id) && !lane.lock) {
       setText(words, this.keep.length ? "Write the rest" : "Generate");

@@ -43,7 +43,7 @@ function watchSleep() {
 }
 
 const REST_MS = 400; // levels fall for this long after play has stopped
-const FRAME_MS = 20; // between one picture and the next: no oftener: the model needs the processor too
+const FRAME_MS = 20; // between two pictures: the model needs the processor too
 let sounded = 0, asleep = true;
 
 function tick(now) {

@@ -12,7 +12,8 @@ const AHEAD = 6; // takes of a lane that are decoded before anybody asks
 
 const buffers = new Map(); // key -> promise of an AudioBuffer
 const ready = new Map(); // key -> AudioBuffer
-const onsets = new Map(); // take -> seconds, or a promise
+const onsets = new Map(); // take -> seconds, or null while they are asked for
+let asking = Promise.resolve();
 const listeners = new Set();
 
 export const player = { engine: null, loop: "", volume: 1 };
@@ -57,15 +58,15 @@ async function load(state, take, key) {
 export function onsetsOf(take) {
   if (!take) return null;
   if (!onsets.has(take)) {
-    const found = request(`/api/take/${take}.json`)
+    onsets.set(take, null);
+    // One after the other: a browser keeps few connections, and sound must not wait for them.
+    asking = asking.then(() => request(`/api/take/${take}.json`))
       .then((answer) => answer.json())
       .then((about) => onsets.set(take, about.onsets_s ?? []))
       .then(() => tell("onsets", take))
-      .catch(() => onsets.set(take, []));
-    onsets.set(take, found);
+      .catch(() => onsets.delete(take));
   }
-  const known = onsets.get(take);
-  return Array.isArray(known) ? known : null;
+  return onsets.get(take);
 }
 
 /** How loud and where a lane sounds, mute and solo of all lanes counted in. */
@@ -85,9 +86,10 @@ function applyTo(engine, state) {
 }
 
 function agree(state) {
-  for (const lane of state.lanes) {
-    bufferOf(state, lane.active);
-    for (const take of lane.takes.slice(-AHEAD)) bufferOf(state, take.id);
+  const there = state.lanes.map((lane) => !lane.active || bufferOf(state, lane.active));
+  if (there.every(Boolean)) { // what sounds comes first
+    const ahead = state.lanes.flatMap((lane) => lane.takes.slice(-AHEAD));
+    for (const take of ahead) bufferOf(state, take.id);
   }
   forget(state);
   const { engine } = player;

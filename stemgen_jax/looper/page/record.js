@@ -16,6 +16,7 @@ const TAIL_S = 0.05; // beyond the loop's end and the latency
 const MOST_S = 600;
 const CLICKS = 5, CLICK_S = 0.4;
 const KEY = "looper-latency-ms";
+const REFUSED = "The browser gives no microphone. Allow it here, or plug one in; try again.";
 let mic = null; // {stream, source, node, pieces, level}
 
 const dialog = () => byId("record-dialog");
@@ -68,8 +69,9 @@ function showEstimate() {
     byId("latency").value = Math.round(Number.isFinite(kept) && kept > 0 ? kept : whole * 1000);
   }
   const ms = (value) => `${Math.round(value * 1000)} ms`;
-  setText(byId("latency-words"), `The computer tells ${ms(out)} on the way out and ${ms(within)} on the way in`
-    + " to the page; this much is cut from a recording's start. Late in the loop? Give more. Early? Less.");
+  const told = `The computer tells ${ms(out)} on the way out and ${ms(within)} on the way in; `;
+  setText(byId("latency-words"), told
+    + "this much is cut from a recording's start. Late in the loop? Give more. Early? Less.");
 }
 
 /** Collects the frames [from, until) of what the microphone hears. */
@@ -100,7 +102,8 @@ async function measure() {
   stop();
   const first = engine.now() + Math.round(0.3 * rate), step = Math.round(CLICK_S * rate);
   for (let i = 0; i < CLICKS; i++) engine.click(first + i * step, true, 0.02);
-  setText(byId("record-words"), "Five clicks sound. Keep quiet, with the microphone near the speaker.");
+  const words = (text) => setText(byId("record-words"), text);
+  words("Five clicks sound. Keep quiet, with the microphone near the speaker.");
   const samples = await collect(first, first + CLICKS * step);
   const found = [];
   for (let i = 0; i < CLICKS; i++) {
@@ -113,12 +116,14 @@ async function measure() {
   const middle = found[Math.floor(found.length / 2)];
   const agree = found.filter((value) => Math.abs(value - middle) < 0.004).length;
   if (agree < 3) {
-    say("The clicks were not heard clearly. Bring the microphone nearer to the speaker, and measure again.", "error");
-  } else {
-    keepLatency(Math.round(middle * 1000));
-    announce(`Measured: ${Math.round(middle * 1000)} milliseconds.`);
+    words("The clicks were not heard clearly.");
+    say("Bring the microphone nearer to the speaker, and measure again.", "error");
+    return;
   }
-  setText(byId("record-words"), agree < 3 ? "" : `Measured ${Math.round(middle * 1000)} ms, ${agree} of ${CLICKS} clicks agree.`);
+  const ms = Math.round(middle * 1000);
+  keepLatency(ms);
+  words(`Measured ${ms} ms, ${agree} of ${CLICKS} clicks agree.`);
+  announce(`Measured: ${ms} milliseconds.`);
 }
 
 function keepLatency(ms) {
@@ -167,7 +172,8 @@ async function startRecording() {
   own.state = "open";
   setText(byId("record-start"), "Start recording");
   const lane = byId("record-lane").value;
-  const done = await send(encodeWav(samples, rate), "recording.wav", lane, { latency_s: latency.toFixed(4) });
+  const more = { latency_s: latency.toFixed(4) };
+  const done = await send(encodeWav(samples, rate), "recording.wav", lane, more);
   if (done) closeRecorder();
 }
 
@@ -208,8 +214,7 @@ export async function openRecorder(lane = null) {
     dialog().close();
     closeMicrophone();
     const refused = error.name === "NotAllowedError" || error.name === "NotFoundError";
-    say(refused ? "The browser gives no microphone. Allow it for this page, or plug one in, and try again."
-      : `The microphone cannot be used (${error.message}).`, "error");
+    say(refused ? REFUSED : `The microphone cannot be used (${error.message}).`, "error");
   }
 }
 

@@ -4,7 +4,7 @@
 import { onPlayer, player, stop } from "./player.js";
 import { say, settle } from "./say.js";
 
-const WORDS = "This session is open in another tab too. Both show the same; the tab that plays last sounds.";
+const WORDS = "This session is open in another tab too. Both show the same; one sounds.";
 
 export function startTabs() {
   if (!("BroadcastChannel" in window)) return;

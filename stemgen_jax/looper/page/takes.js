@@ -7,8 +7,8 @@ import { say } from "./say.js";
 import { chooseTake } from "./store.js";
 
 const ORIGINS = {
-  generated: "written by the model", varied: "a variation", file: "from a file", recording: "recorded",
-  kept: "partly kept, the rest written anew",
+  generated: "written by the model", varied: "a variation", file: "from a file",
+  recording: "recorded", kept: "partly kept, the rest written anew",
 };
 const originOf = (take) => ORIGINS[take.origin] ?? take.origin;
 

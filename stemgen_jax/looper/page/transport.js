@@ -39,7 +39,8 @@ async function exportZip() {
     const data = await (await request("/api/export.zip")).blob();
     const link = document.createElement("a");
     link.href = URL.createObjectURL(data);
-    link.download = `${(store.state.song.name || store.state.session).replace(/[^\w-]+/g, "_")}.zip`;
+    const name = store.state.song.name || store.state.session;
+    link.download = `${name.replace(/[^\w-]+/g, "_")}.zip`;
     link.click();
     setTimeout(() => URL.revokeObjectURL(link.href), 60000);
     settle("export");
@@ -95,7 +96,7 @@ export function tickTransport() {
   if (state?.loop_samples) {
     const { bars, beats_per_bar: beats } = state.song;
     const heard = playing ? engine.heard() : 0;
-    const fraction = playing ? (((heard % engine.frames) + engine.frames) % engine.frames) / engine.frames : 0;
+    const fraction = playing && heard > 0 ? (heard % engine.frames) / engine.frames : 0;
     node.style.setProperty("--turn", heard < 0 ? 0 : Math.round(fraction * 240) / 240);
     const beat = Math.floor(fraction * bars * beats + 1e-6);
     const early = heard < 0 ? Math.ceil((-heard / engine.frames) * bars * beats) : 0;

@@ -8,7 +8,7 @@ export const COLOURS = [ // Okabe and Ito's, which colour-blind people tell apar
 const ON_GRID_S = 0.03; // a note nearer to a sixteenth than this counts as on it
 const shapes = new WeakMap(); // AudioBuffer -> {width, columns}
 
-/** Sets a canvas to its place's size in the screen's own pixels; returns [context, width, height]. */
+/** Fits a canvas to its place in the screen's own pixels; returns [context, width, height]. */
 export function fit(canvas) {
   const scale = Math.min(3, window.devicePixelRatio || 1);
   const width = Math.round(canvas.clientWidth), height = Math.round(canvas.clientHeight);
@@ -26,7 +26,7 @@ export function fit(canvas) {
 function columnsOf(buffer, width) {
   const known = shapes.get(buffer);
   if (known?.width === width) return known;
-  const low = new Float32Array(width), high = new Float32Array(width), rms = new Float32Array(width);
+  const [low, high, rms] = [0, 1, 2].map(() => new Float32Array(width));
   for (let c = 0; c < buffer.numberOfChannels; c++) {
     const samples = buffer.getChannelData(c);
     for (let x = 0; x < width; x++) {
@@ -107,7 +107,7 @@ export function gridWords(onsets, lengths) {
   return `${on} of ${late.length} notes on the grid`;
 }
 
-/** Draws a lane. `what`: buffer, onsets, coming {buffer, from (0 to 1)}, keep [[s, s]], colour, dim. */
+/** Draws a lane: buffer, onsets, coming {buffer, from (0 to 1)}, keep [[s, s]], colour, dim. */
 export function drawWave(canvas, song, lengths, what) {
   const [pen, width, height] = fit(canvas);
   if (!width) return;
