@@ -39,7 +39,7 @@ def build_words(
   Args:
     model: which model, with which steps.
     context: what it listens to, relative to the session's folder.
-    instrument: that it is to be.
+    instrument: that it is to be; "" for a model that knows none.
     seed: of all chance.
     guidance: how strongly the context steers.
     stem: an existing take, relative to the session's folder, of which something stays.
@@ -48,7 +48,8 @@ def build_words(
   """
   words = [] if model.checkpoint == "shipped" else ["--checkpoint", model.checkpoint]
   words += [] if model.codec is None else ["--codec", str(model.codec)]
-  words += ["--context", context, "--loop", "--instrument", instrument, "--seed", str(seed)]
+  words += ["--context", context, "--loop", "--seed", str(seed)]
+  words += ["--instrument", instrument] if instrument else []
   words += ["--steps", model.steps] if model.steps else []
   words += ["--guidance", f"context={guidance:g}"] if model.guided else []
   words += ["--stem", stem] if stem else []

@@ -11,6 +11,7 @@ import datetime
 import json
 import os
 import re
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -50,6 +51,7 @@ class Session:
         f"--session must be a session's folder or an empty one; got {folder}, which holds other"
         " files. Choose another."
       )
+    shutil.rmtree(self.folder / WORK, ignore_errors=True)  # of jobs that were cut short
     for name in (TAKES, CONTEXTS, SOURCES, WORK):
       (self.folder / name).mkdir(exist_ok=True)
     self._write(self._steps, self._at, self.takes)
