@@ -16,7 +16,7 @@ const onsets = new Map(); // take -> seconds, or null while they are asked for
 let asking = Promise.resolve();
 const listeners = new Set();
 
-export const player = { engine: null, loop: "", volume: 1 };
+export const player = { engine: null, loop: "", resume: false, volume: 1 };
 
 /** Calls listener(name) when a take is decoded ("take"), and when playing starts or stops. */
 export const onPlayer = (listener) => listeners.add(listener);
@@ -95,23 +95,21 @@ function agree(state) {
   const { engine } = player;
   if (!engine) return;
   const loop = keyOf(state, "");
-  if (engine.rate !== state.sample_rate || player.loop !== loop) {
-    const was = engine.playing;
+  if (player.loop !== loop) { // all is silent until its takes are there in their new length
+    player.resume ||= engine.playing;
     stop();
-    if (engine.rate !== state.sample_rate) {
-      engine.context.close();
-      player.engine = null;
-    } else {
-      Object.assign(engine, { frames: state.loop_samples, bars: state.song.bars });
-      player.loop = loop;
-    }
-    if (was && state.loop_samples) play();
-    return;
+    Object.assign(engine, { frames: state.loop_samples || 1, bars: state.song.bars });
+    player.loop = loop;
+    for (const id of engine.lanes.keys()) engine.setTake(id, null);
   }
   for (const id of [...engine.lanes.keys()]) {
     if (!state.lanes.some((lane) => lane.id === id)) engine.removeLane(id);
   }
   applyTo(engine, state);
+  if (player.resume && there.every(Boolean)) {
+    player.resume = false;
+    if (state.loop_samples) play();
+  }
 }
 
 function forget(state) {
@@ -167,7 +165,8 @@ export function stop() {
 }
 
 export function toggle() {
-  if (player.engine?.playing) {
+  if (player.engine?.playing || player.resume) {
+    player.resume = false;
     stop();
     announce("Stopped.");
   } else play().then((at) => at !== null && announce("Playing."));

@@ -173,7 +173,7 @@ async function startRecording() {
   setText(byId("record-start"), "Start recording");
   const lane = byId("record-lane").value;
   const more = { latency_s: latency.toFixed(4) };
-  const done = await send(encodeWav(samples, rate), "recording.wav", lane, more);
+  const done = await send(encodeWav(samples, rate), "recording", lane, more);
   if (done) closeRecorder();
 }
 
@@ -199,8 +199,8 @@ export async function openRecorder(lane = null) {
   const options = store.state.lanes.map((one) => new Option(one.name, one.id));
   byId("record-lane").replaceChildren(...options, new Option("a new lane", "new"));
   const empty = store.state.lanes.find((one) => !one.active);
-  byId("record-lane").value = lane ?? empty?.id ?? "new";
   const looped = store.state.loop_samples > 0;
+  byId("record-lane").value = looped ? lane ?? empty?.id ?? "new" : "new";
   setText(byId("record-words"), looped
     ? "It begins with the loop and takes one time through it. Headphones keep the loop out of it."
     : "Play as long as you like, then stop. Tempo and bars are found in it.");
