@@ -73,8 +73,8 @@ def test_the_welcome_shuts_nobody_out(page):
 def test_a_file_that_is_no_sound_is_said_and_nothing_begins(page, tmp_path):
   (tmp_path / "bad.wav").write_bytes(b"RIFF no sound at all")
   page.open(tmp_path / "bad.wav")
-  page.wait_for_message("bad.wav")
-  assert page.find("#alert").get_attribute("textContent")
+  page.wait_for_message("cannot be read as sound")
+  page.wait("document.querySelector('#alert').textContent.includes('bad.wav')")
   assert page.state["loop_samples"] == 0
 
 

@@ -24,7 +24,7 @@ export function say(text, kind = "info", key = null) {
   item.append(words, close);
   list.append(item);
   while (list.children.length > 4) list.firstElementChild.remove();
-  byId(kind === "error" ? "alert" : "status").textContent = text;
+  readOut(kind === "error" ? "alert" : "status", text);
   if (key) shown.set(key, item);
   else setTimeout(() => item.remove(), LIFE_MS[kind]);
 }
@@ -35,7 +35,12 @@ export function settle(key) {
   shown.delete(key);
 }
 
+function readOut(id, text) { // emptied first, so that the same sentence is read a second time
+  byId(id).textContent = "";
+  setTimeout(() => { byId(id).textContent = text; }, 50);
+}
+
 /** Only read out. */
 export function announce(text) {
-  byId("status").textContent = text;
+  readOut("status", text);
 }
