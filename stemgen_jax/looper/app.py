@@ -194,7 +194,7 @@ class Routes:
     """What there is to tell of a take."""
     take = self.desk.need_take(request.path_params["name"])
     async with self._heavy:
-      samples = await asyncio.to_thread(self.desk.read, take.id)
+      samples = await asyncio.to_thread(self.desk.sounds.read, take.id)
       onsets_s = await asyncio.to_thread(pictures.list_onsets, samples, RATE_HZ)
     return _json({"onsets_s": onsets_s, "command": self.desk.show_command(take)})
 
@@ -202,7 +202,7 @@ class Routes:
     """A take as a picture."""
     take = self.desk.need_take(request.path_params["name"])
     async with self._heavy:
-      samples = await asyncio.to_thread(self.desk.read, take.id)
+      samples = await asyncio.to_thread(self.desk.sounds.read, take.id)
       png = await asyncio.to_thread(pictures.draw_spectrogram, samples, RATE_HZ)
     return Response(png, media_type="image/png", headers=HEADERS)
 
@@ -219,7 +219,7 @@ class Routes:
       async with self._heavy:
         await asyncio.to_thread(
           export.write_zip, path, session.folder, session.document, dict(session.takes),
-          self.desk.read,
+          self.desk.sounds.read,
         )  # fmt: skip
     except BaseException:
       path.unlink(missing_ok=True)

@@ -7,27 +7,31 @@ decoding, cutting and mixing happen in threads.
 
 import asyncio
 import dataclasses
-import functools
-import hashlib
-import shutil
 from pathlib import Path
 from typing import Any
 
-from stemgen_jax.audio.files import Samples, read_audio, write_audio
 from stemgen_jax.categories import CATEGORIES
 from stemgen_jax.errors import UserError
-from stemgen_jax.looper import edits, mixing, song
-from stemgen_jax.looper.document import RATE_HZ, Document, Lane, Take, is_number, next_label
+from stemgen_jax.looper import edits, song
+from stemgen_jax.looper.document import (
+  RATE_HZ,
+  Document,
+  Lane,
+  Take,
+  describe_document,
+  is_number,
+  next_label,
+)  # fmt: skip
 from stemgen_jax.looper.edits import Conflict, NotFound, need_lane
 from stemgen_jax.looper.events import Events
 from stemgen_jax.looper.flags import Model, build_words, show_command
 from stemgen_jax.looper.jobs import Job, Jobs
 from stemgen_jax.looper.messages import Make, Maker, Ready
-from stemgen_jax.looper.session import CONTEXTS, SOURCES, TAKES, WORK, Session
+from stemgen_jax.looper.session import TAKES, WORK, Session
+from stemgen_jax.looper.sounds import Sounds
 
 KINDS = ("generate", "another", "vary")
 MOST_KEPT = 32  # stretches of a take
-KEPT_SOUNDS = 8  # in memory
 
 
 class Desk:
@@ -36,6 +40,7 @@ class Desk:
   def __init__(self, session: Session, maker: Maker, model: Model, recorded: bool):
     """`model` is the one that `maker` holds; `recorded` says that it holds none."""
     self.session, self.model, self.recorded = session, model, recorded
+    self.sounds = Sounds(session)
     self.events = Events(self.describe)
     self.jobs = Jobs(
       maker, self.events, self._prepare, self._keep, self._likely_length, self.say, self._meet
@@ -44,39 +49,24 @@ class Desk:
     self.notice: str | None = None
     self.revision = session.revision
     self._changing = asyncio.Lock()
-    self.read = functools.lru_cache(maxsize=KEPT_SOUNDS)(self._read)
 
   def describe(self) -> dict[str, Any]:
     """Returns the whole state, of JSON types."""
-    document, jobs = self.session.document, self.jobs
-    words = dataclasses.asdict(document.song)
-    length = words.pop("loop_samples")
     return {
       "revision": self.revision,
       "session": self.session.folder.name,
-      "song": words,
-      "sample_rate": RATE_HZ,
-      "loop_samples": length,
+      **describe_document(self.session.document, self.session.takes),
       "model": {
-        "status": jobs.status,
-        "message": jobs.message,
+        "status": self.jobs.status,
+        "message": self.jobs.message,
         "instruments": list(self.instruments),
         "preset": self.preset,
-        "seconds_last": jobs.seconds_last,
+        "seconds_last": self.jobs.seconds_last,
       },
-      "lanes": [self._describe_lane(lane) for lane in document.lanes],
-      "queue": [job.describe() for job in jobs.queue],
+      "queue": [job.describe() for job in self.jobs.queue],
       "notice": self.notice,
       "can_undo": self.session.can_undo,
       "can_redo": self.session.can_redo,
-    }
-
-  def _describe_lane(self, lane: Lane) -> dict[str, Any]:
-    shown = ("id", "label", "origin", "seed", "seconds")
-    takes = [self.session.takes[name] for name in lane.takes]
-    return {
-      **dataclasses.asdict(lane),
-      "takes": [{name: getattr(take, name) for name in shown} for take in takes],
     }
 
   def say(self, sentence: str) -> None:
@@ -100,7 +90,7 @@ class Desk:
       lane_id = self.session.name("lane") if asked.get("op") == "add_lane" else ""
       after, takes = edits.edit(before, asked, self.instruments, lane_id), []
       if after.song != before.song and not after.is_empty:
-        after, takes = await asyncio.to_thread(self._recut, before, after)
+        after, takes = await asyncio.to_thread(self.sounds.recut, before, after)
       self.session.commit(after, *takes)
     for lane in {lane.id for lane in before.lanes} - {lane.id for lane in after.lanes}:
       self.jobs.drop(lane)
@@ -150,7 +140,7 @@ class Desk:
       if first:
         found = await asyncio.to_thread(song.find_song, source, name, seconds)
         start_s = found.offset_s + (latency_s or 0.0)
-        notice = self._tell_song(found, seconds)
+        notice = song.tell(found, seconds)
       else:
         whole = seconds >= found.offset_s + 0.99 * found.loop_samples / RATE_HZ
         start_s = latency_s if latency_s is not None else found.offset_s if whole else 0.0
@@ -161,7 +151,7 @@ class Desk:
         source=source.name,
         start_s=start_s,
       )
-      await asyncio.to_thread(self._cut, take, name, found.loop_samples)
+      await asyncio.to_thread(self.sounds.cut, take, name, found.loop_samples)
       document = dataclasses.replace(document, song=found)
       if lane == "new":
         made = Lane(self.session.name("lane"), name[: edits.MOST_NAME], "other")
@@ -171,13 +161,6 @@ class Desk:
       self._add(document, lane, take)
     return self._changed(notice)
 
-  def _tell_song(self, found: song.Song, seconds: float) -> str:
-    cut = found.loop_samples / RATE_HZ
-    words = f"{found.bars} bars at {found.tempo_bpm:.1f} beats a minute were found"
-    if seconds - cut > 0.05:
-      words += f"; {cut:.1f} s of {seconds:.1f} s make the loop, from {found.offset_s:.2f} s on"
-    return words + ". Correct them if they are wrong."
-
   def _add(self, document: Document, lane_id: str, take: Take) -> Lane:
     lane = need_lane(document, lane_id)
     taken = {self.session.takes[name].label for name in lane.takes}
@@ -186,45 +169,6 @@ class Desk:
     lane = dataclasses.replace(lane, takes=(*lane.takes, take.id), active=take.id)
     self.session.commit(document.put(lane), take)
     return lane
-
-  def _cut(self, take: Take, name: str, length: int) -> None:
-    """Writes a take's loop, cut from its source."""
-    source = self.session.folder / SOURCES / str(take.source)
-    samples = song.read_part(source, take.start_s, length, name)
-    write_audio(self.session.path_of(take.id), samples, RATE_HZ, song.choose_subtype(source))
-
-  def _recut(self, before: Document, after: Document) -> tuple[Document, list[Take]]:
-    """Returns a document whose takes have the length of its song, and the takes that are new."""
-    length, made = after.song.loop_samples, []
-    shift_s = after.song.offset_s - before.song.offset_s
-    if length == before.song.loop_samples and not shift_s:
-      return after, []
-    for lane in after.lanes:
-      names = {name: self._recut_take(name, length, shift_s, made) for name in lane.takes}
-      active = names.get(lane.active or "")
-      lane = dataclasses.replace(lane, takes=tuple(names.values()), active=active)
-      after = after.put(lane)
-    return after, made
-
-  def _recut_take(self, name: str, length: int, shift_s: float, made: list[Take]) -> str:
-    take = self.session.takes[name]
-    samples = self.read(name)
-    moved = shift_s if take.origin == "file" else 0.0
-    if samples.shape[1] == length and not moved:
-      return name
-    own = self.session.name("t")
-    if take.source:
-      new = dataclasses.replace(take, id=own, start_s=max(0.0, take.start_s + moved))
-      self._cut(new, "the file", length)
-    else:
-      new = dataclasses.replace(take, id=own, parent=take.parent or name)
-      whole = self.read(new.parent or name)
-      write_audio(self.session.path_of(own), song.refit(whole, length), RATE_HZ)
-    made.append(new)
-    return own
-
-  def _read(self, take: str) -> Samples:
-    return read_audio(self.session.path_of(take))[0]
 
   async def generate(self, asked: dict[str, Any]) -> dict[str, str]:
     """Puts a take that is asked for into the queue; returns the name of its job.
@@ -286,7 +230,7 @@ class Desk:
     lane = need_lane(document, job.lane)
     job.loop_samples = document.song.loop_samples
     context = await asyncio.to_thread(
-      self._write_context, document.list_sounding(but=lane.id), job.loop_samples
+      self.sounds.write_context, document.list_sounding(but=lane.id), job.loop_samples
     )
     if job.kind == "generate" and self._is_known(job, lane, context):
       job.seed = self._free_seed(lane)
@@ -308,18 +252,10 @@ class Desk:
       self.model, context, lane.instrument, job.seed, lane.guidance, stem, job.keep, job.vary
     )
 
-  def _write_context(self, lanes: list[Lane], length: int) -> str:
-    heard = mixing.mix(lanes, self.read, length)
-    name = f"{CONTEXTS}/{hashlib.sha256(heard.tobytes()).hexdigest()[:16]}.wav"
-    path = self.session.folder / name
-    if not path.is_file():
-      write_audio(path, heard, RATE_HZ)
-    return name
-
   async def _keep(self, job: Job, seconds: float) -> None:
     """Takes in what was made for a job."""
     name, work = self.session.name("t"), self.session.folder / WORK / job.name
-    await asyncio.to_thread(self._move, work, name)
+    await asyncio.to_thread(self.sounds.take_in, work, name)
     async with self._changing:
       document = self.session.document
       lane = document.find(job.lane)
@@ -331,11 +267,6 @@ class Desk:
       words = None if self.recorded else job.words
       self._add(document, lane.id, Take(name, "", origin, job.seed, round(seconds, 3), words))
     self.tell()
-
-  def _move(self, work: Path, name: str) -> None:
-    (work / "settings.json").replace(self.session.folder / TAKES / f"{name}.json")
-    (work / "take_00.wav").replace(self.session.path_of(name))
-    shutil.rmtree(work, ignore_errors=True)
 
   def _likely_length(self) -> int:
     song_now = self.session.document.song

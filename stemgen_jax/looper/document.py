@@ -119,6 +119,20 @@ def first_document() -> Document:
   return Document(Song(), tuple(lanes))
 
 
+def describe_document(document: Document, takes: dict[str, Take]) -> dict[str, Any]:
+  """Returns the song and the lanes with their takes, of JSON types, as the page is told them."""
+  words = dataclasses.asdict(document.song)
+  length, shown = words.pop("loop_samples"), ("id", "label", "origin", "seed", "seconds")
+  lanes = [
+    {
+      **dataclasses.asdict(lane),
+      "takes": [{name: getattr(takes[take], name) for name in shown} for take in lane.takes],
+    }
+    for lane in document.lanes
+  ]
+  return {"song": words, "sample_rate": RATE_HZ, "loop_samples": length, "lanes": lanes}
+
+
 def next_label(count: int) -> str:
   """Returns the label of a lane's take by its number from 0: A to Z, then AA."""
   label = ""

@@ -94,3 +94,12 @@ def find_song(path: Path, name: str, seconds: float) -> Song:
 def refit(samples: Samples, length: int) -> Samples:
   """Returns a loop with another length: cut, or played on."""
   return np.take(samples, range(length), axis=1, mode="wrap")
+
+
+def tell(found: Song, seconds: float) -> str:
+  """Returns in words what was found in a sound of so many seconds."""
+  cut = found.loop_samples / RATE_HZ
+  words = f"{found.bars} bars at {found.tempo_bpm:.1f} beats a minute were found"
+  if seconds - cut > 0.05:
+    words += f"; {cut:.1f} s of {seconds:.1f} s make the loop, from {found.offset_s:.2f} s on"
+  return words + ". Correct them if they are wrong."

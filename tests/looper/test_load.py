@@ -91,7 +91,7 @@ def test_it_answers_and_stays_as_large_as_it_was(tmp_path):
 
     send(address, "/api/edit", b'{"op": "set_song", "bars": 1, "tempo_bpm": 120}')
     for number in range(6):  # what is kept of sounds is full then
-      make(f"lane{number % 4 + 1}", "another")
+      make(f"lane{number % 4 + 1}", "another" if number < 4 else "vary")
     held, begun = read_resident_kib(process.pid), time.monotonic()
     for number in range(TAKES):
       state = make(f"lane{number % 4 + 1}", "another" if number % 3 else "vary")
@@ -108,6 +108,6 @@ def test_it_answers_and_stays_as_large_as_it_was(tmp_path):
     assert left < made + 30 * 1024
   finally:
     process.terminate()
-    process.wait(20)
+    process.communicate()
   usage = resource.getrusage(resource.RUSAGE_CHILDREN)
   print(f"{usage.ru_utime + usage.ru_stime:.0f} s of CPU in all")
