@@ -79,6 +79,7 @@ export class LaneView {
         moving(Number(value));
       };
       onField(input, (value) => setLane(this.id, { [field]: Number(value) }), live);
+      if (field === "guidance") return;
       input.addEventListener("dblclick", () => setLane(this.id, { [field]: 0 }));
     };
     const hear = (fields) => {
