@@ -31,7 +31,6 @@ from stemgen_jax.looper.session import TAKES, WORK, Session
 from stemgen_jax.looper.sounds import Sounds
 
 KINDS = ("generate", "another", "vary")
-MOST_KEPT = 32  # stretches of a take
 
 
 class Desk:
@@ -192,7 +191,7 @@ class Desk:
       if not document.song.loop_samples:  # from silence
         document = dataclasses.replace(document, song=document.song.begin())
         self.session.commit(document)
-      keep = _read_keep(asked.get("keep", []), document.song.loop_samples / RATE_HZ)
+      keep = edits.read_keep(asked.get("keep", []), document.song.loop_samples / RATE_HZ)
       amount = asked.get("amount", 0.3)
       if not is_number(amount) or not 0 < amount <= 1:
         raise UserError(f"amount must be over 0 and at most 1; got {str(amount)[:40]!r}.")
@@ -291,16 +290,3 @@ class Desk:
   def show_command(self, take: Take) -> str | None:
     """Returns the command line that gives a take again; None if none does."""
     return show_command(take.words, f"again/{take.id}") if take.words else None
-
-
-def _read_keep(asked: Any, loop_s: float) -> tuple[tuple[float, float], ...]:
-  good = isinstance(asked, list) and len(asked) <= MOST_KEPT
-  for pair in asked if good else ():
-    good = good and isinstance(pair, list) and len(pair) == 2 and all(map(is_number, pair))
-    good = good and 0 <= pair[0] < pair[1] <= loop_s + 0.01
-  if not good:
-    raise UserError(
-      f"keep must be at most {MOST_KEPT} stretches [from, to] inside the loop's {loop_s:.2f} s;"
-      f" got {str(asked)[:80]}."
-    )
-  return tuple((float(a), float(b)) for a, b in asked)

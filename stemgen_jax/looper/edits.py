@@ -10,6 +10,7 @@ from stemgen_jax.looper.document import RATE_HZ, Document, Lane, is_number
 
 MOST_LANES = 16
 MOST_NAME = 80
+MOST_KEPT = 32  # stretches of a take
 LOOP_S = (0.5, 120.0)
 
 
@@ -112,6 +113,24 @@ def need_lane(document: Document, lane: Any) -> Lane:
   if found is None:
     raise NotFound("There is no such lane; another tab may have removed it.")
   return found
+
+
+def read_keep(asked: Any, loop_s: float) -> tuple[tuple[float, float], ...]:
+  """Returns the stretches of a take that are to stay, in seconds.
+
+  Raises:
+    UserError: if they are none, or do not lie inside the loop.
+  """
+  good = isinstance(asked, list) and len(asked) <= MOST_KEPT
+  for pair in asked if good else ():
+    good = good and isinstance(pair, list) and len(pair) == 2 and all(map(is_number, pair))
+    good = good and 0 <= pair[0] < pair[1] <= loop_s + 0.01
+  if not good:
+    raise UserError(
+      f"keep must be at most {MOST_KEPT} stretches [from, to] inside the loop's {loop_s:.2f} s;"
+      f" got {str(asked)[:80]}."
+    )
+  return tuple((float(a), float(b)) for a, b in asked)
 
 
 def _set_song(document: Document, fields: dict[str, Any]) -> Document:
