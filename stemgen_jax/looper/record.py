@@ -4,13 +4,15 @@ r"""Writes the takes that `looper --recorded` hands out, with the shipped model.
 Example:
   python -m stemgen_jax.looper.record
 
-Each of INSTRUMENTS hears the example loop of the package, with two seeds, and is written as a small
-Ogg, with what goes round before its start and after its end: an encoder hears no seam then.
+Each instrument of TAKES hears the example loop of the package and is written as a small Ogg, with
+what goes round before its start and after its end: an encoder hears no seam then. The seeds are
+the first whose takes are not too soft, nor begin with a note where the loop closes.
 """
 
 import argparse
 import sys
 import tempfile
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -25,13 +27,19 @@ from stemgen_jax.shell.flags import build_parser
 from stemgen_jax.shell.folders import make_folder
 from stemgen_jax.training.model_bundle import EXAMPLE
 
-INSTRUMENTS = ("drums", "bass", "guitar", "piano", "strings", "synth_lead")
-SEEDS = (0, 1)
+TAKES = {
+  "drums": (0, 1),
+  "bass": (0, 2),
+  "guitar": (0, 1),
+  "piano": (0, 1),
+  "strings": (1, 2),
+  "synth_lead": (0, 1),
+}
 COMPRESSION = 0.7  # of Vorbis, from 0, the best, to 1
 
 
-def record(folder: Path) -> None:
-  """Writes all takes into a folder."""
+def record(folder: Path, takes: Mapping[str, Sequence[int]] = TAKES) -> None:
+  """Writes takes, by instrument and seed, into a folder."""
   from stemgen_jax.looper.worker import write_take
   from stemgen_jax.sampling.stemgen import StemGen
 
@@ -40,8 +48,8 @@ def record(folder: Path) -> None:
   context, rate_hz = read_audio(EXAMPLE)
   with tempfile.TemporaryDirectory() as work:
     write_audio(heard := Path(work) / "context.wav", context, rate_hz)
-    for instrument in INSTRUMENTS:
-      for seed in SEEDS:
+    for instrument, seeds in takes.items():
+      for seed in seeds:
         words = build_words(Model(), str(heard), instrument, seed, GUIDANCE)
         write_take(loaded, words, Path(work), lambda text: None)
         stem, _ = read_audio(Path(work) / "take_00.wav")
