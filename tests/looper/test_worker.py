@@ -47,7 +47,7 @@ def test_the_model_is_ready_and_its_takes_are_told(looper):
   state = looper.state()
   assert state["model"]["status"] == "ready"
   assert state["model"]["seconds_last"] > 0
-  assert "12,1,1,1 steps" in state["model"]["preset"]
+  assert "10,1,1,1 steps" in state["model"]["preset"]
   assert [take["origin"] for take in looper.written] == ["generated", "varied", "kept", "generated"]
   assert [take["seed"] for take in looper.written] == [5, 6, 7, 0]
   first, varied, kept, other = (read(sound_of(looper, take)) for take in looper.written)
@@ -147,6 +147,6 @@ def test_settings_of_each_take_are_kept(looper):
   assert (settings["seed"], settings["vary"], settings["loop"]) == (6, 0.5, True)
 
 
-def test_steps_are_halved_and_never_none():
-  assert choose_steps((24, 1, 1, 1)) == (12, 1, 1, 1)
-  assert choose_steps((128, 64, 33)) == (64, 32, 17)
+def test_steps_are_two_fifths_and_never_none():
+  assert choose_steps((24, 1, 1, 1)) == (10, 1, 1, 1)
+  assert choose_steps((128, 64, 33)) == (52, 26, 14)
