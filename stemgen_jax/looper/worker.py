@@ -155,7 +155,7 @@ def load(model: Model) -> "tuple[StemGen, Ready]":
   steps = choose_steps(own.steps)
   guided = own.guidance_mode != "joint"
   preset = (
-    f"{_list(steps)} steps where the model's own are {_list(own.steps)}: heard in half the time,"
+    f"{_list(steps)} steps where the model's own are {_list(own.steps)}: sooner heard,"
     " with fewer second thoughts about each note."
     if steps != own.steps
     else f"The model's own steps, {_list(steps)}: nothing is traded."
