@@ -22,7 +22,7 @@ looked for beside the batch file.
 import argparse
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -45,9 +45,7 @@ SETTINGS_FILE = "settings.json"
 def sample(arguments: argparse.Namespace) -> Iterator[Path]:
   """Runs the command and yields the paths it wrote."""
   model = StemGen.from_checkpoint(arguments.checkpoint, arguments.codec, arguments.devices)
-  flags = {name: getattr(arguments, name) for name in (*PARTS, *SETTINGS)}
-  given = {name: value for name, value in flags.items() if value is not None}
-  named = list(plan_jobs(given, arguments.batch, model.plan))
+  named = list(plan_jobs(list_given(arguments), arguments.batch, model.plan))
   out = arguments.out
   for read in (planned.read for planned in named):
     keep_what_is_read(read, (path for one in named for path in list_files(out / one.name, one.job)))
@@ -63,6 +61,12 @@ def sample(arguments: argparse.Namespace) -> Iterator[Path]:
       for take in record["takes"]:
         yield from (folder / file for file in take["files"])
       yield folder / SETTINGS_FILE
+
+
+def list_given(arguments: argparse.Namespace) -> dict[str, Any]:
+  """Returns what the command line says of a request, by the names of PARTS and SETTINGS."""
+  flags = {name: getattr(arguments, name) for name in (*PARTS, *SETTINGS)}
+  return {name: value for name, value in flags.items() if value is not None}
 
 
 def write_result(
@@ -198,8 +202,8 @@ def add_model_flags(parser: argparse.ArgumentParser, out: str) -> None:
   add("--top_p", type=float, help="keep the likeliest tokens up to this probability")
 
 
-def main(argv: list[str] | None = None) -> None:
-  """Writes the stems that the command line asks for, and prints the path of each file."""
+def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
+  """Returns the command line's flags; with nothing given, those of the package's example."""
   parser = build_parser(__doc__)
   add = parser.add_argument
   context = parser.add_mutually_exclusive_group()
@@ -232,7 +236,12 @@ def main(argv: list[str] | None = None) -> None:
     arguments.context = EXAMPLE
     if not (arguments.instrument or arguments.condition):
       arguments.instrument = "bass"
-  for path in sample(arguments):
+  return arguments
+
+
+def main(argv: list[str] | None = None) -> None:
+  """Writes the stems that the command line asks for, and prints the path of each file."""
+  for path in sample(parse(argv)):
     print(path)
 
 

@@ -16,19 +16,9 @@ SOURCES = sorted(p for name in ("stemgen_jax", "data_prep") for p in (ROOT / nam
 ROOMS = {
   "stemgen_jax": (
     *("errors", "types", "categories", "config", "config_json"),
-    *("shell", "audio", "pages", "data", "codec", "model", "training", "sampling", "__init__"),
-    *(
-      "train",
-      "distill",
-      "sample",
-      "layer",
-      "card",
-      "export",
-      "bench",
-      "compile",
-      "evaluate",
-      "sweep",
-    ),
+    *("shell", "audio", "pages", "web", "data", "codec", "model", "training", "sampling"),
+    *("__init__", "train", "distill", "sample", "layer", "card", "export"),
+    *("bench", "compile", "evaluate", "sweep", "looper"),
   ),
   "data_prep": (
     *("__init__", "corpora", "music", "tokens", "codecs", "checks", "codec_training", "yardsticks"),

@@ -69,7 +69,7 @@ def own(report, tmp_path):
 def serving(report, rater="", seed=0):
   """A server that answers in a thread, with the function that asks it."""
   with Server(report, 0, rater, seed) as server:
-    thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+    thread = threading.Thread(target=server.serve)
     thread.start()
 
     def ask(path, body=None, **headers):
@@ -81,12 +81,12 @@ def serving(report, rater="", seed=0):
         names = {name.replace("_", "-"): value for name, value in headers.items()}
         connection.request(method, path, data, {**own, **names})
         answer = connection.getresponse()
-        return answer.status, answer.read(), dict(answer.headers)
+        return answer.status, answer.read(), {k.title(): v for k, v in answer.headers.items()}
 
     try:
       yield server, ask
     finally:
-      server.shutdown()
+      server.stop()
       thread.join()
 
 
@@ -267,10 +267,11 @@ def test_a_player_can_seek(report):
       status, body, head = ask("/audio/anna/0/A.wav", Range=words)
       assert (status, body) == (206, whole[part])
       assert head["Content-Range"] == f"bytes {part.start}-{part.stop - 1}/{size}"
-    for words in (f"bytes={size}-", "bytes=9-8", "bytes=-0"):
+    for words in (f"bytes={size}-", "bytes=-0"):
       assert ask("/audio/anna/0/A.wav", Range=words)[0] == 416
-    for words in ("bytes=-", "bytes=0-1,4-5", "rows=1-2", "bytes=" + "9" * 5000 + "-"):
-      assert ask("/audio/anna/0/A.wav", Range=words)[:2] == (200, whole)
+    for words in ("bytes=9-8", "bytes=-", "rows=1-2", "bytes=" + "9" * 5000 + "-"):
+      assert ask("/audio/anna/0/A.wav", Range=words)[0] == 400
+    assert ask("/audio/anna/0/A.wav", Range="bytes=0-1,4-5")[0] == 206
 
 
 def test_a_browser_that_leaves_is_no_error(report, capsys):
@@ -281,9 +282,6 @@ def test_a_browser_that_leaves_is_no_error(report, capsys):
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
         connection.sendall(b"GET /audio/anna/0/A.wav HTTP/1.1\r\nHost: localhost\r\n\r\n")
     assert ask("/")[0] == 200
-    for thread in threading.enumerate():
-      if "process_request_thread" in thread.name:
-        thread.join()
   assert capsys.readouterr().err == ""
 
 
@@ -322,14 +320,14 @@ def test_the_command_ends_with_the_page_and_prints_the_scores(own, capsys):
         failed.append(connection.getresponse().status != 200)
 
   class Acting(Server):
-    def serve_forever(self, poll_interval=0.5):
+    def serve(self):
       thread = threading.Thread(target=act, args=(self.address,))
       thread.start()
-      super().serve_forever(poll_interval)
+      super().serve()
       thread.join()
 
   class Interrupted(Server):
-    def serve_forever(self, poll_interval=0.5):
+    def serve(self):
       raise KeyboardInterrupt
 
   with pytest.MonkeyPatch.context() as patch:

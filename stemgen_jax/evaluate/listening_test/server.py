@@ -8,13 +8,26 @@ foreign host name (DNS rebinding).
 
 import contextlib
 import functools
-import json
-import re
+import os
+import tempfile
 import threading
-from collections.abc import Callable
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
+
+from starlette.applications import Starlette
+from starlette.background import BackgroundTask
+from starlette.concurrency import run_in_threadpool
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import (
+  FileResponse,
+  HTMLResponse,
+  JSONResponse,
+  PlainTextResponse,
+  Response,
+)
+from starlette.routing import Route
 
 from stemgen_jax.errors import UserError
 from stemgen_jax.evaluate.listening_test.opinions import (
@@ -30,14 +43,14 @@ from stemgen_jax.evaluate.listening_test.opinions import (
 )
 from stemgen_jax.evaluate.listening_test.trials import mix_example, plan, read_examples
 from stemgen_jax.pages.page import render
+from stemgen_jax.web.bodies import TooLarge, parse_object, read_body
+from stemgen_jax.web.guard import Guard
+from stemgen_jax.web.server import bind, build_server, serve
 
 LABELS = "ABC"[: len(SETS)]
-HOSTS = ("127.0.0.1", "localhost")
-AUDIO = re.compile(rf"/audio/([a-z0-9_-]+)/(\d{{1,5}})/(context|[{LABELS}])\.wav")
-RANGE = re.compile(r"bytes=(\d{0,18})-(\d{0,18})")
 MOST_BYTES = 4096  # of what a page sends
 KEPT_TRIALS = 4  # whose audio stays in memory
-IDLE_S = 30.0  # after which a silent connection is closed
+NO_STORE = {"Cache-Control": "no-store"}  # which the browser is not to keep
 
 
 def listen(report: Path, *, port: int = 0, rater: str = "", seed: int = 0) -> None:
@@ -57,42 +70,65 @@ def listen(report: Path, *, port: int = 0, rater: str = "", seed: int = 0) -> No
   with Server(report, port, rater, seed) as server:
     print(f"Listening test: {server.address} (ctrl-C ends it)", flush=True)
     with contextlib.suppress(KeyboardInterrupt):
-      server.serve_forever(poll_interval=0.1)
+      server.serve()
   if any((report / RATINGS).glob("*.jsonl")):
     print(tabulate_opinions(mean_opinion_scores(report)), end="")
   else:
     print("No ratings yet.")
 
 
-class Server(ThreadingHTTPServer):
+class Server:
   """The test of one report: its page, its audio and its ratings."""
 
   def __init__(self, report: Path, port: int, rater: str, seed: int):
     self.report, self.seed = report, seed
     self.examples = read_examples(report)
-    self.page = render("listen.html", rater=rater, labels=LABELS, best=BEST).encode()
-    self.mixing, self.saving = threading.Lock(), threading.Lock()  # each request has its thread
-    self.mix = functools.lru_cache(maxsize=KEPT_TRIALS)(mix_example)
-    try:
-      super().__init__((HOSTS[0], port), Handler)
-    except (OSError, OverflowError) as error:
-      raise UserError(
-        f"--port must be a free port of this machine; got {port} ({error}). Choose another, or 0."
-      ) from error
+    self.page = render("listen.html", rater=rater, labels=LABELS, best=BEST)
+    self.mixing, self.saving = threading.Lock(), threading.Lock()  # requests are answered at once
+    self.write = functools.lru_cache(maxsize=KEPT_TRIALS)(self._write)
+    self.socket = bind(port)
+    self.folder = tempfile.TemporaryDirectory()
+    self.server_port = self.socket.getsockname()[1]
+    self.server = build_server(self._build())
+
+  def __enter__(self) -> "Server":
+    return self
+
+  def __exit__(self, *error: object) -> None:
+    self.socket.close()
+    self.folder.cleanup()
 
   @property
   def address(self) -> str:
     """Where the page is."""
-    return f"http://{HOSTS[0]}:{self.server_port}/"
+    return f"http://127.0.0.1:{self.server_port}/"
 
-  def read_sound(self, rater: str, trial: int, label: str) -> bytes | None:
+  def serve(self) -> None:
+    """Answers until `stop`, or ctrl-C."""
+    serve(self.server, self.socket)
+
+  def stop(self) -> None:
+    """Ends the server from another thread, or from a request."""
+    self.server.should_exit = True
+
+  def find_sound(self, rater: str, trial: int, label: str) -> Path | None:
     """Returns the WAV file of a rater's trial, or None if there is no such trial."""
-    if trial >= len(self.examples):
+    if trial >= len(self.examples) or label not in ("context", *LABELS):
       return None
     example, sets = plan(self.examples, self.seed, rater)[trial]
     with self.mixing:  # the page asks for all of a trial's audio at once
-      sounds = self.mix(example)
-    return sounds["context" if label == "context" else sets[LABELS.index(label)]]
+      files = self.write(self.examples.index(example))
+    return files["context" if label == "context" else sets[LABELS.index(label)]]
+
+  def _write(self, number: int) -> dict[str, Path]:
+    """Returns the files of an example, by set, whose names and times tell nothing."""
+    files = {}
+    for place, (name, sound) in enumerate(mix_example(self.examples[number]).items()):
+      path = Path(self.folder.name) / f"{number}_{place}.wav"
+      path.write_bytes(sound)
+      os.utime(path, (0, 0))
+      files[name] = path
+    return files
 
   def start(self, rater: str) -> list[list[int | None]]:
     """Returns the ratings of each trial, in the order of LABELS; None where there is none yet."""
@@ -115,113 +151,62 @@ class Server(ThreadingHTTPServer):
     with self.saving:
       add_rating(self.report, rater, example.name, example.song, name, rating)
 
+  def _build(self) -> Starlette:
+    def post(path: str) -> Route:
+      return Route(path, getattr(self, f"_answer_{path[1:]}"), methods=["POST"])
 
-class Handler(BaseHTTPRequestHandler):
-  """What the server answers."""
+    return Starlette(
+      routes=[
+        Route("/", self._answer_page),
+        Route("/audio/{rater}/{trial:int}/{label}.wav", self._answer_sound),
+        *(post(path) for path in ("/start", "/rate", "/finish")),
+      ],
+      middleware=[Middleware(Guard)],
+      exception_handlers={UserError: _refuse, HTTPException: _refuse},
+    )
 
-  timeout = IDLE_S
+  async def _answer_page(self, request: Request) -> Response:
+    return HTMLResponse(self.page, headers=NO_STORE)
 
-  @property
-  def home(self) -> Server:
-    """The server, by its own kind."""
-    return cast(Server, self.server)
-
-  def handle(self) -> None:
-    """Answers a connection; a browser that leaves in the middle is no error."""
-    with contextlib.suppress(ConnectionError):
-      super().handle()
-
-  def do_GET(self) -> None:
-    """Answers with the page or a sound."""
-    if not self.is_at_home():
-      return
-    sound, found = None, AUDIO.fullmatch(self.path)
-    if found:
-      sound = self.home.read_sound(found[1], int(found[2]), found[3])
-    if self.path == "/":
-      self.reply(200, self.home.page, "text/html; charset=utf-8")
-    elif sound is not None:
-      self.send_sound(sound)
-    else:
-      self.reply(404, b"not found\n")
-
-  def do_POST(self) -> None:
-    """Starts a rater's trials, saves a rating, or ends the test."""
-    routes: dict[str, tuple[dict[str, type], Callable[..., Any]]] = {
-      "/start": ({"rater": str}, self.home.start),
-      "/rate": ({"rater": str, "trial": int, "label": str, "rating": int}, self.home.rate),
-      "/finish": ({}, dict),
-    }
-    size = self.headers.get("Content-Length", "")
-    fits = bool(re.fullmatch(r"\d{1,4}", size)) and int(size) <= MOST_BYTES
-    body = self.rfile.read(int(size)) if fits else b""
-    if not self.is_at_home():
-      return
-    if self.path not in routes:
-      self.reply(404, b"not found\n")
-      return
-    fields, act = routes[self.path]
+  def _answer_sound(self, request: Request) -> Response:
+    rater, trial, label = (request.path_params[name] for name in ("rater", "trial", "label"))
     try:
-      answer = act(**self.parse(body, fields))
-    except UserError as error:
-      self.reply(400, f"{error}\n".encode())
-      return
-    self.reply(200, json.dumps(answer).encode(), "application/json")
-    if self.path == "/finish":
-      self.home.shutdown()
+      sound = self.find_sound(check_rater(rater), trial, label)
+    except UserError:
+      sound = None
+    if sound is None:
+      raise HTTPException(404)
+    return FileResponse(sound, headers=NO_STORE, media_type="audio/wav")
 
-  def is_at_home(self) -> bool:
-    """Whether the request is for this host and from its own page; if not, it is refused."""
-    host, origin = self.headers.get("Host", ""), self.headers.get("Origin")
-    if host.partition(":")[0] in HOSTS and origin in (None, f"http://{host}"):
-      return True
-    self.reply(403, b"only this machine's own page is answered\n")
-    return False
+  async def _answer_start(self, request: Request) -> Response:
+    asked = await _read(request, {"rater": str})
+    return JSONResponse(await run_in_threadpool(self.start, **asked), headers=NO_STORE)
 
-  def parse(self, body: bytes, fields: dict[str, type]) -> dict[str, Any]:
-    """Returns the body's values; raises a UserError unless it is JSON of just these fields."""
-    kind, values = self.headers.get("Content-Type"), None
-    with contextlib.suppress(ValueError, RecursionError):
-      values = json.loads(body)
-    sent = values if kind == "application/json" else None  # which no form can send
-    if not isinstance(sent, dict) or {name: type(value) for name, value in sent.items()} != fields:
-      wanted = ", ".join(f"{name} ({kind.__name__})" for name, kind in fields.items())
-      raise UserError(
-        f"body must be application/json of at most {MOST_BYTES} bytes, an object of just"
-        f" [{wanted}]; got {kind} {body[:80].decode(errors='replace')!r}."
-      )
-    return sent
+  async def _answer_rate(self, request: Request) -> Response:
+    asked = await _read(request, {"rater": str, "trial": int, "label": str, "rating": int})
+    return JSONResponse(await run_in_threadpool(self.rate, **asked), headers=NO_STORE)
 
-  def send_sound(self, sound: bytes) -> None:
-    """Answers with a sound, or the part of it that the browser's player asks for."""
-    found = RANGE.fullmatch(self.headers.get("Range", ""))
-    if not found or not any(found.groups()):
-      self.reply(200, sound, "audio/wav", {"Accept-Ranges": "bytes"})
-      return
-    size = len(sound)
-    start, stop = int(found[1] or 0), min(size, int(found[2] or size) + 1)
-    if not found[1]:  # that many bytes at the end
-      start, stop = max(0, size - int(found[2])), size
-    if start >= stop:
-      self.reply(416, b"", "audio/wav", {"Content-Range": f"bytes */{size}"})
-      return
-    span = {"Accept-Ranges": "bytes", "Content-Range": f"bytes {start}-{stop - 1}/{size}"}
-    self.reply(206, sound[start:stop], "audio/wav", span)
+  async def _answer_finish(self, request: Request) -> Response:
+    await _read(request, {})
+    return JSONResponse({}, headers=NO_STORE, background=BackgroundTask(self.stop))
 
-  def reply(
-    self,
-    status: int,
-    body: bytes,
-    kind: str = "text/plain; charset=utf-8",
-    headers: dict[str, str] | None = None,
-  ) -> None:
-    """Sends an answer, which the browser is not to keep."""
-    self.send_response(status)
-    own = {"Content-Type": kind, "Content-Length": str(len(body)), "Cache-Control": "no-store"}
-    for name, value in {**own, **(headers or {})}.items():
-      self.send_header(name, value)
-    self.end_headers()
-    self.wfile.write(body)
 
-  def log_message(self, format: str, *arguments: Any) -> None:
-    """Says nothing: the terminal is for the address and the scores."""
+async def _read(request: Request, fields: dict[str, type]) -> dict[str, Any]:
+  """Returns the body's values; raises a UserError unless it is JSON of just these fields."""
+  kind, body = request.headers.get("content-type"), b""
+  with contextlib.suppress(TooLarge):
+    body = await read_body(request, MOST_BYTES)
+  sent = parse_object(body) if kind == "application/json" else None  # which no form can send
+  if sent is None or {name: type(value) for name, value in sent.items()} != fields:
+    wanted = ", ".join(f"{name} ({kind.__name__})" for name, kind in fields.items())
+    raise UserError(
+      f"body must be application/json of at most {MOST_BYTES} bytes, an object of just"
+      f" [{wanted}]; got {kind} {body[:80].decode(errors='replace')!r}."
+    )
+  return sent
+
+
+async def _refuse(request: Request, error: Exception) -> Response:
+  if isinstance(error, HTTPException):
+    return PlainTextResponse("not found\n", 404, headers=NO_STORE)
+  return PlainTextResponse(f"{error}\n", 400, headers=NO_STORE)

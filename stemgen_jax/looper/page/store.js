@@ -1,0 +1,101 @@
+// SPDX-License-Identifier: Apache-2.0
+// The state as the server has it, with changes shown at once while they are on their way there.
+
+import { post } from "./api.js";
+import { say } from "./say.js";
+
+const listeners = new Set();
+const overlays = []; // {lane, fields}: sent, not yet answered
+
+export const store = { server: null, state: null, selected: null };
+
+/** Calls listener(state) now, if there is one, and after each change. */
+export function subscribe(listener) {
+  listeners.add(listener);
+  if (store.state) listener(store.state);
+}
+
+function show() {
+  const state = structuredClone(store.server);
+  for (const { lane, fields } of overlays) {
+    const found = state.lanes.find((one) => one.id === lane);
+    if (found) Object.assign(found, fields);
+  }
+  store.state = state;
+  if (!state.lanes.some((lane) => lane.id === store.selected)) {
+    store.selected = state.lanes[0]?.id ?? null;
+  }
+  for (const listener of listeners) listener(state);
+}
+
+export function applyState(state) {
+  if (!state || typeof state.revision !== "number") return;
+  if (store.server && state.revision < store.server.revision) return;
+  store.server = state;
+  show();
+}
+
+export function applyProgress({ job, progress, seconds_left: left }) {
+  for (const state of [store.server, store.state]) {
+    const entry = state?.queue.find((one) => one.job === job);
+    if (entry) Object.assign(entry, { status: "running", progress, seconds_left: left });
+  }
+  if (store.state) for (const listener of listeners) listener(store.state);
+}
+
+/** Sends something that answers with the new state; a failure is a sentence on the page. */
+export async function send(path, body) {
+  try {
+    applyState(await post(path, body));
+    return true;
+  } catch (error) {
+    say(error.message, "error");
+    return false;
+  }
+}
+
+export const edit = (op, fields = {}) => send("/api/edit", { op, ...fields });
+
+/** Changes a lane: seen and heard at once, undone here if the server refuses. */
+export async function setLane(lane, fields) {
+  const overlay = { lane, fields };
+  overlays.push(overlay);
+  show();
+  await edit("set_lane", { lane, ...fields });
+  overlays.splice(overlays.indexOf(overlay), 1);
+  show();
+}
+
+export function chooseTake(lane, take) {
+  const overlay = { lane, fields: { active: take } };
+  overlays.push(overlay);
+  show();
+  return edit("choose_take", { lane, take }).finally(() => {
+    overlays.splice(overlays.indexOf(overlay), 1);
+    show();
+  });
+}
+
+export function selectLane(lane) {
+  if (store.selected === lane) return;
+  store.selected = lane;
+  if (store.state) for (const listener of listeners) listener(store.state);
+}
+
+export const laneOf = (id) => store.state?.lanes.find((lane) => lane.id === id);
+
+/** Seconds of the loop, of a bar and of a beat. */
+export function lengths(state) {
+  const loop = state.loop_samples / state.sample_rate;
+  const beats = state.song.bars * state.song.beats_per_bar;
+  return { loop, bar: loop / state.song.bars, beat: loop / beats, beats };
+}
+
+/** "bar 2, beat 3" of a place in the loop. */
+export function placeName(state, place) {
+  const { beat } = lengths(state);
+  const index = Math.round((place / beat) * 100) / 100;
+  const bar = Math.floor(index / state.song.beats_per_bar) + 1;
+  const within = index - (bar - 1) * state.song.beats_per_bar + 1;
+  return `bar ${bar}, beat ${Number(within.toFixed(2))}`;
+}

@@ -1,0 +1,105 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The tempo and the bars of a sound, and a loop of whole bars cut out of it."""
+
+from pathlib import Path
+
+import numpy as np
+
+from stemgen_jax.audio.files import Samples, find_subtype, measure_audio, read_blocks
+from stemgen_jax.errors import UserError
+from stemgen_jax.looper.document import RATE_HZ, Song
+
+HEARD_S = 90.0  # from which the tempo is found
+MOST_WHOLE_S, GOOD_LOOP_S = 30.0, 16.0  # a whole file that is kept; what is cut from a longer one
+MOST_S, MOST_CHANNELS, MOST_HZ = 600.0, 8, 384_000
+
+
+def check(path: Path, name: str) -> float:
+  """Returns the seconds of a sound that was sent.
+
+  Raises:
+    UserError: if it is none, or more than the looper takes; it says `name`, and no path.
+  """
+  try:
+    seconds, rate_hz, channels = measure_audio(path)
+  except UserError as error:
+    raise UserError(
+      f"'{name}' cannot be read as sound (wav, flac, ogg or mp3): {_reason(error, path)}."
+    ) from error
+  if seconds > MOST_S or channels > MOST_CHANNELS or rate_hz > MOST_HZ:
+    raise UserError(
+      f"A sound must last at most {MOST_S / 60:.0f} minutes, with {MOST_CHANNELS} channels or"
+      f" fewer; '{name}' has {seconds:.0f} s, {channels} channels, {rate_hz} Hz."
+    )
+  return seconds
+
+
+def _reason(error: UserError, path: Path) -> str:
+  text = str(error).replace(str(path), "it").rstrip(".")
+  _, _, after = text.partition("; got ")
+  return (after or text).replace("path=it", "").strip(" :,()") or "it holds no sound"
+
+
+def read_part(path: Path, start_s: float, length: int, name: str) -> Samples:
+  """Returns `length` samples of a sound at RATE_HZ, mono or stereo; silence beyond its end.
+
+  Raises:
+    UserError: if it cannot be read.
+  """
+  try:
+    channels = min(2, measure_audio(path)[2])
+    start, blocks, have = round(start_s * RATE_HZ), [], 0
+    for block in read_blocks(path, RATE_HZ, channels):
+      part = block[:, max(0, start - have) : max(0, start + length - have)]
+      blocks.append(part)
+      have += block.shape[1]
+      if have >= start + length:
+        break
+  except UserError as error:
+    raise UserError(f"'{name}' cannot be read as sound: {_reason(error, path)}.") from error
+  samples = np.concatenate(blocks, axis=1)
+  return np.pad(samples, ((0, 0), (0, length - samples.shape[1])))
+
+
+def choose_subtype(path: Path) -> str:
+  """Returns how a loop cut from a file is stored: as finely as the file was."""
+  return "PCM_16" if find_subtype(path) == "PCM_16" else "FLOAT"
+
+
+def find_song(path: Path, name: str, seconds: float) -> Song:
+  """Returns the tempo and bars of a sound, and where its first bar begins: bars of four beats.
+
+  A file that is as long as whole bars is taken for a loop and kept whole. Of others the first bars
+  are cut: so many, a power of two, as make a loop that is good to play with.
+  """
+  from stemgen_jax.looper import tempo
+
+  heard, have = [], 0
+  for block in read_blocks(path, tempo.RATE_HZ, 1):
+    heard.append(block[0])
+    have += block.shape[1]
+    if have >= HEARD_S * tempo.RATE_HZ:
+      break
+  mono = np.concatenate(heard)[: round(HEARD_S * tempo.RATE_HZ)]
+  pulse = tempo.find_pulse(mono, seconds, may_loop=seconds <= MOST_WHOLE_S)
+  if pulse.bars is not None:
+    return Song(name, pulse.tempo_bpm, tempo.BEATS, pulse.bars).begin()
+  bar_s = tempo.BEATS * 60 / pulse.tempo_bpm
+  first_s = pulse.first_s if seconds - pulse.first_s >= bar_s else 0.0
+  fits = max(1, int((seconds - first_s + 0.01) / bar_s))
+  bars = 2 ** int(np.log2(min(fits, max(1, int(GOOD_LOOP_S / bar_s)))))
+  return Song(name, round(pulse.tempo_bpm, 2), tempo.BEATS, bars, round(first_s, 4)).begin()
+
+
+def refit(samples: Samples, length: int) -> Samples:
+  """Returns a loop with another length: cut, or played on."""
+  return np.take(samples, range(length), axis=1, mode="wrap")
+
+
+def tell(found: Song, seconds: float) -> str:
+  """Returns in words what was found in a sound of so many seconds."""
+  cut = found.loop_samples / RATE_HZ
+  words = f"{found.bars} bars at {found.tempo_bpm:.1f} beats a minute were found"
+  if seconds - cut > 0.05:
+    words += f"; {cut:.1f} s of {seconds:.1f} s make the loop, from {found.offset_s:.2f} s on"
+  return words + ". Correct them if they are wrong."

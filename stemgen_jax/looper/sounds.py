@@ -1,0 +1,80 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The sounds of a session: read, cut from what was sent, and cut anew where the loop changes.
+
+All of it takes its time, and is called in threads; none of it changes what the session is.
+"""
+
+import dataclasses
+import functools
+import hashlib
+import shutil
+from pathlib import Path
+
+from stemgen_jax.audio.files import Samples, read_audio, write_audio
+from stemgen_jax.looper import mixing, song
+from stemgen_jax.looper.document import RATE_HZ, Document, Lane, Take
+from stemgen_jax.looper.session import CONTEXTS, SOURCES, TAKES, Session
+
+KEPT_SOUNDS = 8  # in memory
+
+
+class Sounds:
+  """What lies in a session's folder."""
+
+  def __init__(self, session: Session):
+    self.session = session
+    self.read = functools.lru_cache(maxsize=KEPT_SOUNDS)(self._read)
+
+  def _read(self, take: str) -> Samples:
+    return read_audio(self.session.path_of(take))[0]
+
+  def cut(self, take: Take, name: str, length: int) -> None:
+    """Writes a take's loop, cut from its source."""
+    source = self.session.folder / SOURCES / str(take.source)
+    samples = song.read_part(source, take.start_s, length, name)
+    write_audio(self.session.path_of(take.id), samples, RATE_HZ, song.choose_subtype(source))
+
+  def recut(self, before: Document, after: Document) -> tuple[Document, list[Take]]:
+    """Returns a document whose takes have the length of its song, and the takes that are new."""
+    length, made = after.song.loop_samples, []
+    shift_s = after.song.offset_s - before.song.offset_s
+    if length == before.song.loop_samples and not shift_s:
+      return after, []
+    for lane in after.lanes:
+      names = {name: self._recut_take(name, length, shift_s, made) for name in lane.takes}
+      active = names.get(lane.active or "")
+      lane = dataclasses.replace(lane, takes=tuple(names.values()), active=active)
+      after = after.put(lane)
+    return after, made
+
+  def _recut_take(self, name: str, length: int, shift_s: float, made: list[Take]) -> str:
+    take = self.session.takes[name]
+    samples = self.read(name)
+    moved = shift_s if take.origin == "file" else 0.0
+    if samples.shape[1] == length and not moved:
+      return name
+    own = self.session.name("t")
+    if take.source:
+      new = dataclasses.replace(take, id=own, start_s=max(0.0, take.start_s + moved))
+      self.cut(new, "the file", length)
+    else:
+      new = dataclasses.replace(take, id=own, parent=take.parent or name)
+      whole = self.read(new.parent or name)
+      write_audio(self.session.path_of(own), song.refit(whole, length), RATE_HZ)
+    made.append(new)
+    return own
+
+  def write_context(self, lanes: list[Lane], length: int) -> str:
+    """Writes the sum of lanes as they sound; returns its path inside the session."""
+    heard = mixing.mix(lanes, self.read, length)
+    name = f"{CONTEXTS}/{hashlib.sha256(heard.tobytes()).hexdigest()[:16]}.wav"
+    path = self.session.folder / name
+    if not path.is_file():
+      write_audio(path, heard, RATE_HZ)
+    return name
+
+  def take_in(self, work: Path, name: str) -> None:
+    """Makes what was written for a job, in a folder of its own, the sound of a take."""
+    (work / "settings.json").replace(self.session.folder / TAKES / f"{name}.json")
+    (work / "take_00.wav").replace(self.session.path_of(name))
+    shutil.rmtree(work, ignore_errors=True)
