@@ -29,8 +29,6 @@ BASE = [  # trains and samples; no torch
   "uvicorn>=0.50",
   "tensorboardX",
   "rich",
-  "starlette",
-  "uvicorn",
 ]
 EXTRAS = {
   # `encodec` and `tinysoundfont` belong to "data" too, `basic-pitch` and `musicnn` to "eval", but
@@ -60,7 +58,6 @@ EXTRAS = {
     "ruff",
     "basedpyright",
     "selenium",
-    "axe-core-python",
     "transformers",
   ],
   "wandb": ["wandb"],
