@@ -12,9 +12,11 @@ from data_prep.corpora.category_map import normalise
 from data_prep.corpora.layout import Reader, drop_repeats, hash_split, list_folders, require_songs
 from data_prep.corpora.types import INSTRUMENT, AudioFile, Problem, Stem, Track
 from stemgen_jax.errors import UserError
+from stemgen_jax.shell.folders import is_file_name
 
 GENRE = "genre"
 _DEPTH = 3  # root/moisesdb/moisesdb_v0.1/UUID at most
+_PARTS = ("id", "extension")  # of the name of a track's file
 _CLICK = "click_track"  # no part of the music
 
 
@@ -122,4 +124,14 @@ def _read_metadata(path: Path) -> dict[str, Any]:
   stems = content.get("stems") if isinstance(content, dict) else None
   if not isinstance(stems, list) or not all(isinstance(stem, dict) for stem in stems):
     raise UserError(f"data.json must list `stems`; got {path}. Copy the song again.")
+  for stem in stems:
+    tracks = stem.get("tracks") or []
+    listed = isinstance(tracks, list) and all(isinstance(track, dict) for track in tracks)
+    words = (
+      [stem.get("stemName"), *(t.get(k, "") for t in tracks for k in _PARTS)] if listed else []
+    )
+    if not listed or not all(is_file_name(f"{word}-") for word in words):
+      raise UserError(
+        f"data.json must list `tracks` whose names can be files'; got {path}. Copy the song again."
+      )
   return content

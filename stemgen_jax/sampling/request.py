@@ -136,7 +136,7 @@ def resolve_settings(settings: Mapping[str, Any], config: Config) -> SampleConfi
   """
   settings = dict(settings)
   preset = settings.pop("preset", None)
-  if preset is not None and preset not in PRESETS:
+  if preset is not None and not (isinstance(preset, str) and preset in PRESETS):
     raise UserError(f"preset must be one of {sorted(PRESETS)}; got {preset!r}.")
   names = [f.name for f in dataclasses.fields(SampleConfig) if f.name != "assumed"]
   if unknown := sorted(set(settings) - set(names)):

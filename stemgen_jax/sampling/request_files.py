@@ -120,6 +120,9 @@ def build_request(given: dict[str, Any]) -> tuple[str, Request]:
       keep.append(span_of(stem, context, rate_hz))
     conditions = dict(given.get("condition", {}))
     conditions |= {name: given[name] for name in ("instrument", ACTIVITY) if name in given}
+    for name, value in conditions.items():
+      if not (isinstance(name, str) and isinstance(value, str)):
+        raise UserError(f"conditions must be words; got {name!r}={value!r}.")
     request = Request(
       context=context,
       rate_hz=rate_hz,

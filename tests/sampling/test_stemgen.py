@@ -14,6 +14,7 @@ from stemgen_jax.errors import UserError
 from stemgen_jax.sampling import mixing, transcode
 from stemgen_jax.sampling.job import draw_spans
 from stemgen_jax.sampling.request import Request, resolve_settings
+from stemgen_jax.sampling.request_files import build_request
 
 RATE_HZ = 22_050
 
@@ -297,3 +298,11 @@ def test_what_the_codec_gives_back_lies_where_it_was(stemgen, music):
   lags = range(-40, 41)
   likeness = [np.dot(music[0, 1000:-1000], np.roll(back, lag)[1000:-1000]) for lag in lags]
   assert abs(lags[int(np.argmax(likeness))]) <= 1
+
+
+@pytest.mark.parametrize("value", [[], 3, None, {"a": 1}])
+def test_a_condition_is_a_word(stemgen, value):
+  with pytest.raises(UserError, match=r"conditions must be words; got 'instrument'="):
+    build_request({"silence_s": 0.1, "instrument": value})
+  with pytest.raises(UserError, match="preset must be one of"):
+    resolve_settings({"preset": []}, stemgen.config)

@@ -102,3 +102,19 @@ def test_one_unreadable_song_is_not_the_end(tmp_path, text):
 def test_bad_roots_are_named(tmp_path):
   with pytest.raises(UserError, match="moisesdb root must hold folders of UUID"):
     open_corpus("moisesdb", tmp_path).tracks()
+
+
+@pytest.mark.parametrize(
+  ("field", "value"), [("tracks", 1), ("tracks", [None]), ("stemName", "/"), ("stemName", "a\0b")]
+)
+def test_a_song_whose_metadata_is_of_other_kinds_is_left_out(tmp_path, field, value):
+  for uuid in ("aaaa", "bbbb"):
+    write_song(tmp_path, uuid, bass=[("bass_guitar", 0.3)])
+  content = json.loads((tmp_path / "aaaa/data.json").read_text())
+  content["stems"][0][field] = value
+  (tmp_path / "aaaa/data.json").write_text(json.dumps(content))
+  corpus = open_corpus("moisesdb", tmp_path)
+  assert [track.id for track in corpus.tracks()] == ["bbbb"]
+  ((where, what),) = tell(corpus)
+  assert where == "aaaa"
+  assert "must list `tracks` whose names can be files'" in what
