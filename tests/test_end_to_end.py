@@ -227,7 +227,7 @@ def test_the_readmes_lines_run(chain, tmp_path, monkeypatch, capsys):
   block = block.replace("my_loop.wav", str(chain / "loop.wav"))
   monkeypatch.chdir(tmp_path)
   exec(compile(block, "README.md", "exec"), {})
-  assert len(capsys.readouterr().out.splitlines()) == 4
+  assert np.isfinite(float(capsys.readouterr().out))
   assert soundfile.info("bass.wav").duration == pytest.approx(5.03, abs=1e-3)
 
 
