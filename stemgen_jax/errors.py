@@ -5,6 +5,7 @@ import errno
 import io
 import os
 import sys
+import traceback
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -58,6 +59,12 @@ def run_cli(main: Callable[[], int | None]) -> int:
     return 2
 
 
+def _raised_by(error: BaseException) -> str:
+  """Returns the name of the file whose line raised an error."""
+  frames = traceback.extract_tb(error.__traceback__)
+  return os.path.basename(frames[-1].filename) if frames else ""
+
+
 def _explain(error: BaseException) -> str | None:
   """Returns what of this machine is to be mended after a library's error; None if that is not it.
 
@@ -75,6 +82,10 @@ def _explain(error: BaseException) -> str | None:
     if link is error and isinstance(link, OSError) and link.filename and number in FORBIDDEN:
       return f"{link.filename} must be open to this user; got {link.strerror}. Change that."
     if isinstance(link, RuntimeError) and "Unable to initialize backend" in text:
-      return f"JAX_PLATFORMS must name a platform that JAX can start; got {text[:160]}. Unset it."
+      reason = text.partition(" (set JAX_PLATFORMS")[0][:160]
+      return f"JAX_PLATFORMS must name a platform that JAX can start; got {reason}. Unset it."
+    if isinstance(link, AssertionError) and _raised_by(link) == "xla_bridge.py":  # of CUDA, say
+      platforms = os.environ.get("JAX_PLATFORMS", "")
+      return f"JAX_PLATFORMS must name a platform that JAX can start; got {platforms!r}. Unset it."
     link = link.__cause__ or (None if link.__suppress_context__ else link.__context__)
   return None

@@ -71,11 +71,12 @@ def test_names_that_a_terminal_cannot_show_do_not_end_a_command(tmp_path, encodi
   assert b"na\\udce9ve" in done.stdout
 
 
-def test_a_platform_that_cannot_start_is_one_line():
+@pytest.mark.parametrize("platform", ["quantum", "cuda"])
+def test_a_platform_that_cannot_start_is_one_line(platform):
   program = (
     "import jax\nfrom stemgen_jax.errors import run_cli\nraise SystemExit(run_cli(jax.devices))"
   )
-  env = os.environ | {"JAX_PLATFORMS": "quantum"}
+  env = os.environ | {"JAX_PLATFORMS": platform}
   done = subprocess.run(
     [sys.executable, "-c", program], cwd=ROOT, env=env, capture_output=True, text=True, check=False
   )

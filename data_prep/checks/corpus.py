@@ -63,7 +63,7 @@ def inspect_corpus(
   tracks = corpus.tracks()
   report = describe(corpus, root, list(measure(tracks)))
   if json_path:
-    files = [file.path for track in tracks for stem in track.stems for file in stem.files]
+    files = [*Path(root).rglob("*"), *([Path(categories)] if categories else [])]
     keep_what_is_read({str(path): path for path in files}, [Path(json_path)])
     make_folder(Path(json_path).absolute().parent, "--json")
     write_text(Path(json_path), json.dumps(report, indent=2) + "\n")

@@ -24,7 +24,7 @@ from stemgen_jax.data.clips import Metadata
 from stemgen_jax.data.records import Dataset
 from stemgen_jax.data.shards import Shard
 from stemgen_jax.errors import UserError
-from stemgen_jax.shell.folders import make_folder, write_text
+from stemgen_jax.shell.folders import keep_what_is_read, make_folder, write_text
 from stemgen_jax.shell.progress import make_bars, make_console, say
 
 LEAKED = 3  # exit code: the same music is in two splits
@@ -107,6 +107,9 @@ def inspect_dataset(
       f"codec must be the one that made the shards; got {codec} of fingerprint {found[:12]}, the"
       f" shards' is {dataset.metadata.codec_fingerprint[:12]}. Give another, or tokenise again."
     )
+  page = Path(page or dataset.path.parent / "inspect.html")
+  written = [page, Path(json_path)] if json_path else [page]
+  keep_what_is_read({str(file): file for file in dataset.path.rglob("*")}, written)
   items = [(split, shard) for split, shards in dataset.shards.items() for shard in shards]
   reports = _inspect_all(dataset, items)
   report = describe(dataset, reports)
@@ -115,7 +118,6 @@ def inspect_dataset(
   if json_path:
     make_folder(Path(json_path).absolute().parent, "--json")
     write_text(Path(json_path), json.dumps(report, indent=1) + "\n")
-  page = Path(page or dataset.path.parent / "inspect.html")
   make_folder(page.absolute().parent, "--page")
   from data_prep.checks.page import render_page  # matplotlib takes a second to load
 

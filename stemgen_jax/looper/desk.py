@@ -46,6 +46,8 @@ class Desk:
     )
     self.instruments, self.preset = CATEGORIES, ""
     self.notice: str | None = None
+    if session.lost:
+      self.notice = f"Sounds are missing, and left out: {', '.join(session.lost)}.wav of takes/."
     self.revision = session.revision
     self._changing = asyncio.Lock()
 
@@ -131,8 +133,10 @@ class Desk:
     """
     async with self._changing:
       document = self.session.document
-      if lane != "new":
-        need_lane(document, lane)
+      if lane == "new":
+        edits.need_room(document)
+      elif (found_lane := need_lane(document, lane)).lock:
+        raise Conflict(f"Lane '{found_lane.name}' is locked. Unlock it to put a sound in it.")
       seconds = await asyncio.to_thread(song.check, source, name)
       found, notice = document.song, None
       first = document.is_empty and (latency_s is None or not found.loop_samples)
@@ -143,6 +147,8 @@ class Desk:
       else:
         whole = seconds >= found.offset_s + 0.99 * found.loop_samples / RATE_HZ
         start_s = latency_s if latency_s is not None else found.offset_s if whole else 0.0
+        if latency_s is None:
+          notice = song.tell_fit(name, seconds, start_s, found.loop_samples / RATE_HZ)
       take = Take(
         self.session.name("t"),
         "",

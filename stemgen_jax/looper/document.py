@@ -6,6 +6,7 @@ import math
 from typing import Any
 
 RATE_HZ = 44_100  # of all takes
+LOOP_S = (0.5, 120.0)  # the shortest and the longest loop
 FIRST_LANES = ("drums", "bass", "piano", "synth_lead")
 GUIDANCE = 3.0  # of the context, where a model does not tell its own
 

@@ -6,12 +6,11 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from stemgen_jax.errors import UserError
-from stemgen_jax.looper.document import RATE_HZ, Document, Lane, is_number
+from stemgen_jax.looper.document import LOOP_S, RATE_HZ, Document, Lane, is_number
 
 MOST_LANES = 16
 MOST_NAME = 80
 MOST_KEPT = 32  # stretches of a take
-LOOP_S = (0.5, 120.0)
 
 
 def _between(low: float, high: float) -> tuple[Callable[[Any], bool], str]:
@@ -81,8 +80,7 @@ def edit(
   rules = {**LANE, "instrument": _one_of(instruments)}
   if op == "add_lane":
     fields = _check(fields, {"instrument": rules["instrument"]}, all_of=True)
-    if len(document.lanes) >= MOST_LANES:
-      raise Conflict(f"A session has at most {MOST_LANES} lanes. Remove one first.")
+    need_room(document)
     name = fields["instrument"]
     lane = Lane(lane_id, name.replace("_", " "), name)
     return dataclasses.replace(document, lanes=(*document.lanes, lane))
@@ -96,6 +94,8 @@ def edit(
   lane = need_lane(document, fields.pop("lane", None))
   if op == "remove_lane":
     _check(fields, {})
+    if lane.lock:
+      raise Conflict(f"Lane '{lane.name}' is locked. Unlock it to remove it.")
     lanes = tuple(one for one in document.lanes if one.id != lane.id)
     return dataclasses.replace(document, lanes=lanes)
   if op == "choose_take":
@@ -105,6 +105,12 @@ def edit(
       raise NotFound(f"Lane '{lane.name}' has no such take.")
     return document.put(dataclasses.replace(lane, active=fields["take"]))
   return document.put(dataclasses.replace(lane, **_check(fields, rules)))
+
+
+def need_room(document: Document) -> None:
+  """Raises a Conflict if there is no room for another lane."""
+  if len(document.lanes) >= MOST_LANES:
+    raise Conflict(f"A session has at most {MOST_LANES} lanes. Remove one first.")
 
 
 def need_lane(document: Document, lane: Any) -> Lane:

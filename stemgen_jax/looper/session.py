@@ -43,6 +43,7 @@ class Session:
     self._steps: list[Document] = [first or first_document()]
     self._at = 0
     self.takes: dict[str, Take] = {}
+    self.lost: list[str] = []  # takes whose sounds are gone
     self.number = len(self.document.lanes)
     if (self.folder / FILE).is_file():
       self._read()
@@ -137,14 +138,14 @@ class Session:
         Document(_build(Song, entry["song"]), tuple(_build(Lane, lane) for lane in entry["lanes"]))
         for entry in record["documents"]
       ]
-      self.takes = {take.id: take for take in takes}
       self.revision, self.number = int(record["revision"]), int(record["number"])
-      self._steps, self._at = steps, int(record["position"])
+      self._at = int(record["position"])
       if not 0 <= self._at < len(steps):
         raise ValueError(f"position {self._at} of {len(steps)}")
-      for name in _names(takes, steps):
-        if name not in self.takes or not self.path_of(name).is_file():
-          raise ValueError(f"take {name!r} is missing")
+      there = {take.id for take in takes if self.path_of(take.id).is_file()}
+      self.lost = sorted({*_names(takes, steps)} - there)
+      self.takes = {take.id: _part(take, there) for take in takes if take.id in there}
+      self._steps = [_keep(step, there) for step in steps]
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
       raise UserError(
         f"{path} must be a session that the looper saved; got {type(error).__name__}: {error}."
@@ -196,6 +197,20 @@ def _build(kind: type, entry: dict[str, Any]) -> Any:
     if values.get(name) is not None and not form.fullmatch(values[name]):
       raise ValueError(f"{name} {values[name]!r}")
   return kind(**values)
+
+
+def _part(take: Take, there: set[str]) -> Take:
+  """Returns a take without a parent whose sound is gone."""
+  return take if take.parent in there else dataclasses.replace(take, parent=None)
+
+
+def _keep(step: Document, there: set[str]) -> Document:
+  """Returns a document with those takes alone whose sounds are there."""
+  for lane in step.lanes:
+    takes = tuple(name for name in lane.takes if name in there)
+    active = lane.active if lane.active in there else takes[-1] if takes else None
+    step = step.put(dataclasses.replace(lane, takes=takes, active=active))
+  return step
 
 
 def _names(takes: list[Take], steps: list[Document]) -> Iterator[str]:

@@ -1,13 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """The tempo and the bars of a sound, and a loop of whole bars cut out of it."""
 
+import re
 from pathlib import Path
 
 import numpy as np
 
 from stemgen_jax.audio.files import Samples, find_subtype, measure_audio, read_blocks
 from stemgen_jax.errors import UserError
-from stemgen_jax.looper.document import RATE_HZ, Song
+from stemgen_jax.looper.document import LOOP_S, RATE_HZ, Song
 
 HEARD_S = 90.0  # from which the tempo is found
 MOST_WHOLE_S, GOOD_LOOP_S = 30.0, 16.0  # a whole file that is kept; what is cut from a longer one
@@ -29,7 +30,8 @@ def check(path: Path, name: str) -> float:
   if seconds > MOST_S or channels > MOST_CHANNELS or rate_hz > MOST_HZ:
     raise UserError(
       f"A sound must last at most {MOST_S / 60:.0f} minutes, with {MOST_CHANNELS} channels or"
-      f" fewer; '{name}' has {seconds:.0f} s, {channels} channels, {rate_hz} Hz."
+      f" fewer and at most {MOST_HZ} samples a second; '{name}' has {seconds:.1f} s, {channels}"
+      f" channel(s), {rate_hz} samples a second."
     )
   return seconds
 
@@ -37,7 +39,10 @@ def check(path: Path, name: str) -> float:
 def _reason(error: UserError, path: Path) -> str:
   text = str(error).replace(str(path), "it").rstrip(".")
   _, _, after = text.partition("; got ")
-  return (after or text).replace("path=it", "").strip(" :,()") or "it holds no sound"
+  if told := re.search(r"\(([^)]+)\)", after):  # the decoder's own words
+    return told[1].rstrip(".")
+  words = after.replace("path=it", "").strip(" :,()")
+  return "it holds no sound" if words in ("", "with none") else words
 
 
 def read_part(path: Path, start_s: float, length: int, name: str) -> Samples:
@@ -71,9 +76,16 @@ def find_song(path: Path, name: str, seconds: float) -> Song:
 
   A file that is as long as whole bars is taken for a loop and kept whole. Of others the first bars
   are cut: so many, a power of two, as make a loop that is good to play with.
+
+  Raises:
+    UserError: if it is too short to be a loop.
   """
   from stemgen_jax.looper import tempo
 
+  if seconds < LOOP_S[0]:
+    raise UserError(
+      f"A session must begin with {LOOP_S[0]} s of sound or more; '{name}' has {seconds:.2f} s."
+    )
   heard, have = [], 0
   for block in read_blocks(path, tempo.RATE_HZ, 1):
     heard.append(block[0])
@@ -96,10 +108,23 @@ def refit(samples: Samples, length: int) -> Samples:
   return np.take(samples, range(length), axis=1, mode="wrap")
 
 
+def tell_fit(name: str, seconds: float, start_s: float, loop_s: float) -> str | None:
+  """Returns in words what a loop takes of a sound that is longer or shorter; None if it fits."""
+  left_s = seconds - start_s
+  if left_s > loop_s + 0.05:
+    return (
+      f"'{name}' lasts {seconds:.1f} s: the loop takes {loop_s:.1f} s, from {start_s:.2f} s on."
+    )
+  if left_s < 0.99 * loop_s:
+    return f"'{name}' lasts {seconds:.1f} s: the rest of the loop of {loop_s:.1f} s is silence."
+  return None
+
+
 def tell(found: Song, seconds: float) -> str:
   """Returns in words what was found in a sound of so many seconds."""
   cut = found.loop_samples / RATE_HZ
-  words = f"{found.bars} bars at {found.tempo_bpm:.1f} beats a minute were found"
+  bars = "1 bar" if found.bars == 1 else f"{found.bars} bars"
+  words = f"{bars} at {found.tempo_bpm:.1f} beats a minute found"
   if seconds - cut > 0.05:
     words += f"; {cut:.1f} s of {seconds:.1f} s make the loop, from {found.offset_s:.2f} s on"
   return words + ". Correct them if they are wrong."

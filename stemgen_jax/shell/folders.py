@@ -81,7 +81,7 @@ def keep_what_is_read(read: Mapping[str, Path], written: Iterable[Path]) -> None
     if hit:
       raise UserError(
         f"{flag} must not be a file that this command writes; got {path}, which is {hit}. Choose"
-        " another --out."
+        " another place for what is written."
       )
 
 

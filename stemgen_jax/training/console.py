@@ -4,6 +4,7 @@
 import datetime
 import time
 from pathlib import Path
+from shlex import quote
 
 from stemgen_jax.shell.progress import make_bars, say
 
@@ -74,7 +75,6 @@ class TrainConsole:
     ]
     self.say(f"done: step {step}/{self._steps} after {took}  {'  '.join(figures)}")
     self.say(f"  checkpoints and metrics  {workdir}")
-    self.say(f"  curves                   tensorboard --logdir {workdir / 'tensorboard'}")
-    self.say(
-      f"  a stem                   python -m stemgen_jax.sample --checkpoint {workdir} --help"
-    )
+    logs, run = (quote(str(path)) for path in (workdir / "tensorboard", workdir))
+    self.say(f"  curves                   tensorboard --logdir {logs}")
+    self.say(f"  a stem                   python -m stemgen_jax.sample --checkpoint {run} --help")

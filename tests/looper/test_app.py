@@ -121,6 +121,39 @@ def test_the_first_file_sets_the_song_and_later_ones_fit_it(looper):
   assert not sound[0, RATE_HZ:].any()
 
 
+def test_what_a_loop_takes_of_another_file_is_said(looper):
+  upload(looper, wav(4.0), lane="lane1", name="loop.wav")
+  state = upload(looper, wav(9.0), lane="lane2", name="long.wav")
+  assert state["notice"] == "'long.wav' lasts 9.0 s: the loop takes 4.0 s, from 0.00 s on."
+  state = upload(looper, wav(1.0), lane="lane2", name="short.wav")
+  assert state["notice"] == "'short.wav' lasts 1.0 s: the rest of the loop of 4.0 s is silence."
+  assert upload(looper, wav(4.0), lane="lane2", name="fits.wav")["notice"] is None
+
+
+def test_a_session_does_not_begin_with_a_click(looper):
+  error = upload(looper, wav(0.1), status=400, lane="new", name="tick.wav")["error"]
+  assert error == "A session must begin with 0.5 s of sound or more; 'tick.wav' has 0.10 s."
+  assert looper.state()["loop_samples"] == 0
+
+
+def test_there_is_an_end_to_lanes_however_they_come(looper):
+  upload(looper, wav(2.0), lane="new", name="loop.wav")
+  for _ in range(11):
+    looper.edit("add_lane", instrument="bass")
+  assert "at most 16 lanes" in upload(looper, wav(), status=409, lane="new", name="x.wav")["error"]
+  assert len(looper.state()["lanes"]) == 16
+
+
+def test_a_locked_lane_takes_no_sound_and_stays(looper):
+  upload(looper, wav(2.0), lane="lane1", name="loop.wav")
+  looper.edit("set_lane", lane="lane1", lock=True)
+  before = looper.state()["lanes"]
+  assert "is locked" in upload(looper, wav(), status=409, lane="lane1", name="x.wav")["error"]
+  gone = looper.post("/api/edit", {"op": "remove_lane", "lane": "lane1"}, 409)
+  assert "is locked" in gone["error"]
+  assert looper.state()["lanes"] == before
+
+
 def test_another_length_cuts_every_take_anew(looper):
   upload(looper, wav(4.0), lane="lane2", name="loop.wav")
   looper.generate("lane1")

@@ -108,7 +108,6 @@ def test_folders_that_are_no_session_are_refused(tmp_path):
     lambda r: "[]",
     lambda r: json.dumps({**r, "format": 99}),
     lambda r: json.dumps({**r, "position": 7}),
-    lambda r: json.dumps({**r, "takes": []}),
     lambda r: json.dumps(r).replace("t5", "../t5"),
     lambda r: json.dumps({**r, "takes": [{**r["takes"][0], "source": "../../etc/passwd"}]}),
     lambda r: json.dumps({**r, "takes": [{**r["takes"][0], "id": 3}]}),
@@ -125,11 +124,16 @@ def test_a_damaged_session_is_one_line_and_stays_as_it_is(session, damage):
   assert path.read_bytes() == before
 
 
-def test_a_missing_sound_is_said(session):
+def test_what_a_missing_sound_leaves_is_opened(session):
   session.close()
+  rest = {take for take in session.takes if take != "t5"}
   session.path_of("t5").unlink()
-  with pytest.raises(UserError, match="'t5' is missing"):
-    Session(session.folder)
+  again = Session(session.folder)
+  assert again.lost == ["t5"]
+  assert set(again.takes) == rest
+  for lane in again.document.lanes:
+    assert "t5" not in (*lane.takes, lane.active)
+  again.close()
 
 
 def test_new_sessions_get_folders_of_their_own(tmp_path):

@@ -63,8 +63,13 @@ export function listen({ onState, onProgress, onLost, onFound }) {
     source.addEventListener("error", () => {
       if (!lost) onLost();
       lost = true;
-      if (source.readyState === EventSource.CLOSED) setTimeout(open, 2000);
+      if (source.readyState === EventSource.CLOSED) setTimeout(again, 2000);
     });
+  };
+  const again = async () => { // 403: another start, whose address has another token
+    const answer = await fetch(url("/api/state")).catch(() => null);
+    if (answer?.status === 403) onLost(true);
+    else open();
   };
   open();
   addEventListener("pagehide", () => source.close());

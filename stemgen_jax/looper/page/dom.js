@@ -25,6 +25,9 @@ export function onField(field, change, moving = () => {}) {
     else field.reportValidity();
   });
   field.addEventListener("blur", () => delete field.dataset.touched);
+  field.addEventListener("keydown", ({ key }) => { // the keys are the looper's again
+    if (key === "Enter" && field.checkValidity()) field.blur();
+  });
 }
 
 export function press(button, on) {

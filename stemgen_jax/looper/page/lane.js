@@ -199,7 +199,8 @@ export class LaneView {
     at("cancel").hidden = !entry;
     at("writing").hidden = !entry;
     at("writing").style.setProperty("--done", done);
-    for (const kind of ["another", "vary"]) at(kind).disabled = !lane.active;
+    for (const kind of ["another", "vary"]) at(kind).disabled = lane.lock || !lane.active;
+    for (const kind of ["load", "remove"]) at(kind).disabled = lane.lock;
   }
 
   /** Draws the picture anew: after a change, or when the width is another. */

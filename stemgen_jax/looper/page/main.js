@@ -3,6 +3,7 @@
 
 import { fetchState, listen } from "./api.js";
 import { startBoard, tickBoard } from "./board.js";
+import { byId, setText } from "./dom.js";
 import { startFiles } from "./files.js";
 import { startKeys } from "./keys.js";
 import { onPlayer, player, play, render, stop } from "./player.js";
@@ -15,6 +16,8 @@ import { startTransport, tickTransport } from "./transport.js";
 
 const LOST = "The connection to the looper is lost. What plays goes on, and it is tried again. "
   + "If its program was closed, start it again with --session and open the address that it prints.";
+const ELSEWHERE = "The looper was started again. Open the address that it printed: this page has "
+  + "an old one.";
 const SLEPT_MS = 15000; // a gap this long between ticks means that the lid was closed
 
 async function refresh() {
@@ -70,8 +73,13 @@ watchSleep();
 listen({
   onState: applyState,
   onProgress: applyProgress,
-  onLost: () => say(LOST, "error", "connection"),
+  onLost: (elsewhere) => {
+    document.body.classList.add("lost");
+    setText(byId("model-words"), "The connection is lost.");
+    say(elsewhere ? ELSEWHERE : LOST, "error", "connection");
+  },
   onFound: async () => {
+    document.body.classList.remove("lost");
     store.server = null; // a server that was started again counts from its own beginning
     if (await refresh()) {
       settle("connection");

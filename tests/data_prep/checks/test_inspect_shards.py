@@ -208,3 +208,21 @@ def test_the_command(corpus, tmp_path, capsys):
   assert inspect.main([str(tmp_path), "--json", str(tmp_path / "a.json")]) == 0
   assert (directory.parent / "inspect.html").is_file()
   assert "commonest" in capsys.readouterr().out
+
+
+def test_a_report_is_never_written_over_what_is_inspected(tmp_path, corpus):
+  dataset = records.Dataset.open(write(tmp_path, [make_clip(0, "a"), make_clip(1, "b")]))
+  shard = next(dataset.path.glob("*.array_record*"))
+  for flags in (["--page", shard], ["--json", dataset.path / "stemgen.json"]):
+    before = {path: path.read_bytes() for path in dataset.path.iterdir()}
+    with pytest.raises(UserError, match="must not be a file that this command writes"):
+      inspect.main([str(dataset.path), *map(str, flags)])
+    assert {path: path.read_bytes() for path in dataset.path.iterdir()} == before
+  song = next(path for path in sorted(corpus.rglob("metadata.yaml")))
+  table = tmp_path / "categories.yaml"
+  table.write_text("words:\n  bass: [bass]\n")
+  for written in (song, table):
+    before = written.read_bytes()
+    with pytest.raises(UserError, match="must not be a file that this command writes"):
+      inspect.main([str(corpus), "--categories", str(table), "--json", str(written)])
+    assert written.read_bytes() == before
