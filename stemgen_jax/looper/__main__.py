@@ -25,6 +25,7 @@ from stemgen_jax.looper.recorded import Recorded, begin_recorded
 from stemgen_jax.looper.session import Session, new_folder
 from stemgen_jax.looper.worker import Worker
 from stemgen_jax.shell.flags import build_parser
+from stemgen_jax.training.weights import check_place
 from stemgen_jax.web.server import bind, build_server, serve
 
 
@@ -49,6 +50,8 @@ def main(argv: list[str] | None = None) -> None:
   )
   add("--recorded", action="store_true", help="without a model: takes recorded beforehand")
   arguments = parser.parse_args(argv)
+  if not arguments.recorded:
+    check_place(arguments.checkpoint)
   with bind(arguments.port) as listening:
     first = begin_recorded() if arguments.recorded else None
     session = Session(arguments.session or new_folder(), first)

@@ -2,13 +2,28 @@
 """The weights that sampling reads, of a run or of a model that was handed on."""
 
 import os
+from pathlib import Path
 from typing import Any
 
 from jax.sharding import Mesh
 
 from stemgen_jax.config import Config
+from stemgen_jax.errors import UserError
+from stemgen_jax.shell import hub
 from stemgen_jax.training.model_bundle import is_model, load_model, locate
 from stemgen_jax.types import Params
+
+
+def check_place(workdir: str | os.PathLike) -> None:
+  """Raises a UserError if a folder of this machine cannot hold what `load_average` reads."""
+  text = os.fspath(workdir)
+  if text == "shipped" or text.startswith(hub.SCHEME):
+    return
+  if not (is_model(text) or (Path(text) / "checkpoints").is_dir()):
+    raise UserError(
+      f"--checkpoint must be a workdir that stemgen_jax.train wrote, or an exported model; got"
+      f" {text}, which is neither. Check the path."
+    )
 
 
 def load_average(workdir: str | os.PathLike, mesh: Mesh) -> tuple[Config, Params, dict[str, Any]]:

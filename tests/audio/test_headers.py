@@ -151,6 +151,15 @@ def test_joined_mp3s(tmp_path, mp3):
   assert abs(samples.shape[1] - 2 * length) < 6 * 1152
 
 
+def test_a_flac_whose_header_counts_too_few_samples_is_read_to_its_end(tmp_path):
+  sound = tone(1.0)
+  content = bytearray(make(tmp_path / "a.flac", sound))
+  packed = int.from_bytes(content[18:26], "big")
+  content[18:26] = ((packed >> 36 << 36) + 9000).to_bytes(8, "big")
+  (tmp_path / "a.flac").write_bytes(content)
+  check(tmp_path / "a.flac", sound, RATE_HZ)
+
+
 JOINABLE = ["a.wav", "a.flac", "a.aiff", "a.ogg", "a.au", "a.w64", "a.caf"]
 
 

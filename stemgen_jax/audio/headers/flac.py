@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""FLAC that does not say its length, as encoders write it to a pipe, and FLAC that was joined."""
+"""FLAC that says no length or too small a one, as encoders leave it in a pipe, and joined FLAC."""
 
 import functools
 import io
@@ -13,7 +13,7 @@ _HEAD = 42  # bytes up to the end of the first block, STREAMINFO
 
 
 def mend_flac(part: Part, file: io.BufferedReader, whole: bool) -> Mended:
-  """Puts the length into a FLAC that does not say it, and finds where a joined one begins.
+  """Puts the length into a FLAC that says none, or too little, and finds where a joined one begins.
 
   The length is that of the last frame's number. Unless the `whole` sound is to be read, a FLAC
   that ends as its header says is not searched through.
@@ -31,9 +31,9 @@ def mend_flac(part: Part, file: io.BufferedReader, whole: bool) -> Mended:
       if head[4] & 0x7F == 0 and head[5:] == b"\0\0\x22":  # begins with a STREAMINFO
         return Mended(end=next_at)
       at = next_at + 4
-  if said or found is None:
+  if found is None or said >= found:
     return Mended()
-  return Mended(part.view({_LENGTH_AT: (packed | found).to_bytes(8, "big")}))
+  return Mended(part.view({_LENGTH_AT: (packed - said + found).to_bytes(8, "big")}))
 
 
 def _find_length(file: io.BufferedReader) -> int | None:
