@@ -11,6 +11,7 @@ import math
 
 import numpy as np
 from jaxtyping import Float, Int
+from scipy import signal
 
 from stemgen_jax.audio import loudness
 from stemgen_jax.audio.files import Samples, convert_audio
@@ -82,7 +83,7 @@ def encode(
     samples = loudness.amplify(samples, gain_db)
     frames = max(1, round(samples.shape[1] / rate_hz * spec.frame_rate_hz))
     mono = convert_audio(samples, rate_hz, rate_hz, spec.channels)
-    heard = _resample_loop(mono, frames * spec.hop_samples)
+    heard = np.asarray(signal.resample(mono, frames * spec.hop_samples, axis=1))
     room = _round_frames(codec) * spec.hop_samples
     around = np.take(heard, range(-room, heard.shape[1] + room), axis=1, mode="wrap")
     codes = codec.encode(around[None])[0][_round_frames(codec) :][:frames]
@@ -113,19 +114,12 @@ def _decode(codec: Codec, codes: Int[np.ndarray, "T Q"], like: Heard) -> Samples
     audio = codec.decode(around[None])[0]
     start, stop = codec.decoded_samples(pad), codec.decoded_samples(pad + frames)
     audio = audio[:, start:stop]
-    return np.asarray(_resample_loop(audio, like.samples), np.float32)
+    return np.asarray(signal.resample(audio, like.samples, axis=1), np.float32)
   audio = codec.decode(codes[None], choose_scales(like))[0]
   audio = convert_audio(audio, codec.decoded_rate_hz, like.rate_hz, codec.spec.channels)
   if (room := like.samples - audio.shape[1]) > 0:
     audio = np.pad(audio, ((0, 0), (0, room)))
   return audio[:, : like.samples]
-
-
-def _resample_loop(audio: Samples, samples: int) -> Float[np.ndarray, "channels samples"]:
-  """Returns one turn of periodic audio in another number of samples, by its Fourier series."""
-  from scipy import signal  # a second to import, which what is no loop need not wait for
-
-  return np.asarray(signal.resample(audio, samples, axis=1))
 
 
 def choose_scales(like: Heard) -> Float[np.ndarray, "1 segments"] | None:
