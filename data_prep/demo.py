@@ -28,6 +28,7 @@ from data_prep.music.parts import Song
 from data_prep.music.render import check_soundfont, default_soundfont
 from data_prep.music.slakh_layout import write_track
 from data_prep.music.splits import SPLITS, assign_splits
+from data_prep.music.versions import vary
 from stemgen_jax.errors import UserError, run_cli
 from stemgen_jax.shell.flags import Parser
 from stemgen_jax.shell.folders import make_folder, read_json, write_text
@@ -71,9 +72,16 @@ def plan_chorales(songs: int, seed: int, mapper: Mapper) -> tuple[list[Chorale],
 
 
 def plan_scores(
-  scores: list[Score], songs: int | None, seed: int, max_s: float, mapper: Mapper
+  scores: list[Score],
+  songs: int | None,
+  seed: int,
+  max_s: float,
+  mapper: Mapper,
+  versions: int = 1,
 ) -> tuple[list[Song], list[str]]:
   """Returns the songs that scores hold, equal music once, in a seeded order, and their splits.
+
+  Each stands there `versions` times.
 
   A score that cannot be parsed is reported on stderr and left out.
 
@@ -92,7 +100,9 @@ def plan_scores(
     raise UserError(f"--midi must hold at least one readable song; got none. {problem}")
   distinct = list(found.values())
   order = np.random.default_rng([seed, 0]).permutation(len(distinct))[:songs]
-  return [distinct[i] for i in order], assign_splits([[i] for i in range(len(order))])
+  splits = assign_splits([[i] for i in range(len(order))])
+  turns = range(versions)
+  return [distinct[i] for i in order for _ in turns], [split for split in splits for _ in turns]
 
 
 def check_folder(out: Path, settings: dict) -> None:
@@ -124,11 +134,16 @@ def _record_settings(out: Path, settings: dict) -> None:
   write_text(out / _SETTINGS, json.dumps(settings, indent=2, sort_keys=True) + "\n")
 
 
-def _render(job: tuple[Chorale | Song, Path, list[int]], flags: argparse.Namespace) -> float:
+def render_track(job: tuple[Chorale | Song, Path, list[int]], flags: argparse.Namespace) -> float:
+  """Renders one song by its seeds into its folder, and returns the seconds of its stems."""
   music, folder, seeds = job
   if isinstance(music, Chorale):
     music = arrange(music, np.random.default_rng(seeds), flags.seconds)
-  return write_track(music, folder, flags.soundfont, flags.rate)
+  elif flags.versions > 1:
+    music = vary(music, np.random.default_rng(seeds), flags.seconds)
+  studio = np.random.default_rng([*seeds, 1])
+  produced = studio.random() < flags.produced
+  return write_track(music, folder, flags.soundfont, flags.rate, studio if produced else None)
 
 
 def _parse(argv: list[str] | None) -> argparse.Namespace:
@@ -154,16 +169,37 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
     default=default_soundfont(),
     help="General MIDI .sf2 (default: TimGM6mb)",
   )
+  parser.add_argument(
+    "--versions",
+    type=int,
+    default=1,
+    help="of each --midi song, each another stretch of --seconds in another key and tempo",
+  )
+  parser.add_argument(
+    "--produced",
+    type=float,
+    default=0.0,
+    metavar="SHARE",
+    help="share of the songs whose parts get equaliser, saturation and room (default: 0)",
+  )
   parser.add_argument("--jobs", type=int, default=2, help="processes (default: 2)")
   flags = parser.parse_args(argv)
   if flags.seconds is None:
     flags.seconds = _MIDI_S if flags.midi else _CHORALE_S
   if flags.songs is None and not flags.midi:
     flags.songs = _CHORALE_SONGS
-  for name, least in (("songs", 1), ("seed", 0), ("seconds", 10), ("rate", 8000), ("jobs", 1)):
+  least_of = {"songs": 1, "seed": 0, "seconds": 10, "rate": 8000, "jobs": 1, "versions": 1}
+  for name, least in least_of.items():
     value = getattr(flags, name)
     if value is not None and not value >= least:
       raise UserError(f"--{name} must be at least {least}; got {name}={value}.")
+  if not 0 <= flags.produced <= 1:
+    raise UserError(f"--produced must be a share from 0 to 1; got {flags.produced:g}.")
+  if flags.versions > 1 and not flags.midi:
+    raise UserError(
+      f"--versions must come with --midi; got --versions {flags.versions} alone. For more"
+      " arrangements of chorales, raise --songs."
+    )
   check_soundfont(flags.soundfont)
   return flags
 
@@ -181,6 +217,8 @@ def main(argv: list[str] | None = None) -> int:
     "rate": flags.rate,
     "soundfont": hashlib.sha256(flags.soundfont.read_bytes()).hexdigest(),
     "midi": hashlib.sha256("".join(digests).encode()).hexdigest() if scores else None,
+    "versions": flags.versions if flags.versions > 1 else None,
+    "produced": flags.produced or None,
   }
   check_folder(flags.out, settings)
   bar = make_bars()
@@ -200,7 +238,8 @@ def main(argv: list[str] | None = None) -> int:
         yield result
 
     if flags.midi:
-      music, splits = plan_scores(scores, flags.songs, flags.seed, flags.seconds, read)
+      longest_s = flags.seconds if flags.versions == 1 else _MIDI_S
+      music, splits = plan_scores(scores, flags.songs, flags.seed, longest_s, read, flags.versions)
     else:
       music, splits = plan_chorales(flags.songs, flags.seed, read)
     _record_settings(flags.out, settings)
@@ -211,7 +250,7 @@ def main(argv: list[str] | None = None) -> int:
         jobs.append((piece, folder, [flags.seed, 1, index]))
     task = bar.add_task("rendering songs", total=len(music), completed=len(music) - len(jobs))
     started_s, stems_s = time.monotonic(), 0.0
-    for length_s in unordered(partial(_render, flags=flags), jobs):
+    for length_s in unordered(partial(render_track, flags=flags), jobs):
       stems_s += length_s
       bar.advance(task)
   speed = stems_s / max(1e-9, time.monotonic() - started_s)

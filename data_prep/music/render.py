@@ -5,6 +5,7 @@ Stems are 16-bit integers and the mix is their integer sum, so it is exact and n
 """
 
 import dataclasses
+import functools
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ import tinysoundfont
 from jaxtyping import Float, Int16
 
 from data_prep.music.parts import Message, Part, Song
+from data_prep.music.production import produce
 from stemgen_jax.audio.loudness import measure_lufs
 from stemgen_jax.errors import UserError
 
@@ -60,8 +62,13 @@ def check_soundfont(path: Path) -> None:
     raise UserError(f"--soundfont must be a SoundFont 2 file; got {path} ({error}).") from error
 
 
-def render_song(song: Song, soundfont: bytes, rate_hz: int) -> Rendered:
+def render_song(
+  song: Song, soundfont: bytes, rate_hz: int, studio: np.random.Generator | None = None
+) -> Rendered:
   """Returns a song's stems and mix, the mix at MIX_LUFS, or lower where its peak would pass 0.95.
+
+  Args:
+    studio: draws what is done to each part as it is produced; None leaves the SoundFont's sound.
 
   Raises:
     UserError: if the SoundFont lacks a program that the song uses.
@@ -70,6 +77,8 @@ def render_song(song: Song, soundfont: bytes, rate_hz: int) -> Rendered:
   lufs: list[float] = []
   for part in song.parts:
     sound = render_part(part, soundfont, rate_hz, song.length_s) if part.has_notes else None
+    if sound is not None and studio is not None:
+      sound = produce(sound, rate_hz, studio)
     loudness = float("-inf") if sound is None else measure_lufs(sound[None], rate_hz)
     if sound is not None and part.level_db is not None and np.isfinite(loudness):
       sound *= np.float32(10 ** ((part.level_db - loudness) / 20))
@@ -102,8 +111,10 @@ def render_part(part: Part, soundfont: bytes, rate_hz: int, length_s: float) -> 
   Raises:
     UserError: if the SoundFont lacks the part's program.
   """
-  synth = tinysoundfont.Synth(samplerate=rate_hz)
-  font = synth.sfload(soundfont)
+  synth, font = _open_synth(soundfont, rate_hz)
+  synth.soundfonts[font].reset()
+  synth.generate_simple(rate_hz // 10)
+  synth.soundfonts[font].reset()
   for channel in {message.channel for _, message in part.events}:
     try:
       synth.program_select(channel, font, 0, part.program, part.is_drum)
@@ -125,6 +136,13 @@ def render_part(part: Part, soundfont: bytes, rate_hz: int, length_s: float) -> 
   if done < total:
     synth.generate_simple(total - done, sound[done:].data.cast("B"))
   return sound.mean(axis=1)
+
+
+@functools.lru_cache(maxsize=2)
+def _open_synth(soundfont: bytes, rate_hz: int) -> tuple[tinysoundfont.Synth, int]:
+  """Returns a synthesiser with a SoundFont, and its number: a compressed one takes long to read."""
+  synth = tinysoundfont.Synth(samplerate=rate_hz)
+  return synth, synth.sfload(soundfont)
 
 
 def _send(synth: tinysoundfont.Synth, message: Message) -> None:

@@ -21,11 +21,18 @@ _TICKS = 480
 _DRUM_PROGRAM = 128  # what Slakh2100 writes for any drum kit
 
 
-def write_track(song: Song, folder: Path, soundfont: Path, rate_hz: int) -> float:
+def write_track(
+  song: Song,
+  folder: Path,
+  soundfont: Path,
+  rate_hz: int,
+  studio: np.random.Generator | None = None,
+) -> float:
   """Renders a song into `folder` and returns the seconds of stem audio written.
 
   Args:
     folder: `<out>/<split>/<track>`, must not exist; `<out>/.<track>.partial` is used meanwhile.
+    studio: as `render_song`'s.
 
   Raises:
     UserError: if the SoundFont lacks a program that the song uses.
@@ -35,7 +42,7 @@ def write_track(song: Song, folder: Path, soundfont: Path, rate_hz: int) -> floa
   with appearing(folder, partial):
     (partial / "stems").mkdir(parents=True)
     (partial / "MIDI").mkdir()
-    audio = render_song(song, soundfont.read_bytes(), rate_hz)
+    audio = render_song(song, soundfont.read_bytes(), rate_hz, studio)
     stems = {}
     for index, (part, pcm, lufs) in enumerate(
       zip(song.parts, audio.stems, audio.lufs, strict=True)

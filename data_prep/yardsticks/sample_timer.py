@@ -29,17 +29,22 @@ def main(argv: list[str] | None = None) -> None:
   parser.add_argument("--steps", type=int, nargs="+", required=True)
   parser.add_argument("--scales", type=float, nargs="*", default=[])
   parser.add_argument("--threads", type=int, default=1)
+  parser.add_argument("--device", default="cpu", help="cuda computes in bfloat16")
   arguments = parser.parse_args(argv)
   torch.set_num_threads(arguments.threads)
   params = nest(dict(np.load(arguments.weights)))
-  network = TorchNetwork(params, list(params.get("conditions", {})))
+  network = TorchNetwork(params, list(params.get("conditions", {}))).to(arguments.device)
+  if arguments.device == "cuda":
+    network = network.bfloat16()
   levels, codes, _ = network.codebooks.shape
   context = torch.randint(0, codes - 1, (arguments.batch, arguments.frames, levels))
   conditions = torch.zeros((arguments.batch, len(network.conditions)), dtype=torch.long)
+  context, conditions = context.to(arguments.device), conditions.to(arguments.device)
   print(torch.__version__, flush=True)
   for _ in sys.stdin:
     start = time.perf_counter()
-    decode(network, context, conditions, arguments.steps, arguments.scales)
+    stem = decode(network, context, conditions, arguments.steps, arguments.scales)
+    stem.cpu()  # waits for the device
     print(time.perf_counter() - start, flush=True)
 
 

@@ -43,6 +43,17 @@ class TorchNetwork(nn.Module):
     keep: Sequence[bool],
   ) -> torch.Tensor:
     """Returns the logits of all levels [B, T, Q, V]; `keep` says which sources are heard."""
+    features = self.features(target, context, conditions, keep)
+    return torch.einsum("btd,qdv->btqv", features, self.heads)
+
+  def features(
+    self,
+    target: torch.Tensor,
+    context: torch.Tensor,
+    conditions: torch.Tensor,
+    keep: Sequence[bool],
+  ) -> torch.Tensor:
+    """Returns what the heads read, [B, T, D]."""
     written = self._embed(target)
     heard = self._embed(context) if keep[0] else self.null_context.expand_as(written)
     c = torch.zeros_like(written[:, :1])
@@ -50,12 +61,12 @@ class TorchNetwork(nn.Module):
       value = conditions[:, i] if keep[1 + i] else torch.full_like(conditions[:, i], -1)
       c = c + table[value][:, None]  # -1: the last row
     x = torch.cat([heard + c, written + c], dim=-1)
-    rate = 10_000.0 ** -(torch.arange(0, self.width, 2) / self.width)
-    angle = torch.arange(x.shape[1])[:, None] * rate[None]
+    rate = 10_000.0 ** -(torch.arange(0, self.width, 2, device=x.device) / self.width)
+    angle = torch.arange(x.shape[1], device=x.device)[:, None] * rate[None]
+    cos, sin = angle.cos().to(x.dtype), angle.sin().to(x.dtype)
     for block in self.blocks:
-      x = block(x, angle.cos(), angle.sin())
-    x = functional.rms_norm(x, x.shape[-1:], self.norm, 1e-6)
-    return torch.einsum("btd,qdv->btqv", x, self.heads)
+      x = block(x, cos, sin)
+    return functional.rms_norm(x, x.shape[-1:], self.norm, 1e-6)
 
   def _embed(self, codes: torch.Tensor) -> torch.Tensor:
     parts = (table[codes[..., q]] for q, table in enumerate(self.codebooks))
@@ -124,9 +135,9 @@ def decode(
   tokens = torch.full_like(context, mask)
   batch, frames, _ = tokens.shape
   sources = 1 + conditions.shape[1]
-  earliness = 1 - torch.arange(frames) / frames
+  earliness = 1 - torch.arange(frames, device=tokens.device) / frames
   for level, n in enumerate(steps):
-    hidden = torch.ones(batch, frames, dtype=torch.bool)
+    hidden = torch.ones(batch, frames, dtype=torch.bool, device=tokens.device)
     for k in range(1, n + 1):
       if scales:
         logits = unconditional = network(tokens, context, conditions, [False] * sources)
@@ -135,7 +146,7 @@ def decode(
           logits = logits + scale * (network(tokens, context, conditions, keep) - unconditional)
       else:
         logits = network(tokens, context, conditions, [True] * sources)
-      prob = logits[:, :, level].softmax(dim=-1)
+      prob = logits[:, :, level].float().softmax(dim=-1)
       if temperature:
         sampled = torch.multinomial(prob.flatten(0, 1), 1).reshape(batch, frames)
       else:

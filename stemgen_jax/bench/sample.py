@@ -10,8 +10,10 @@ data_prep/yardsticks/torch_sampler.py (one forward a guidance branch, the heads 
 Python loop) in a process of its own, with the same sizes, iterations and threads, the two taking
 turns. A forward is the network on all branches of one iteration, alone; "overhead" is what an
 iteration takes beyond it. FLOP are those the model needs (`stemgen_jax.model.flops`), "matmul" the
-rate of a float32 product of two square matrices of 2048 rows, timed between the stems; "compile" is
-what the first stem takes longer.
+rate of a product of two square matrices of --matmul rows, timed between the stems; "compile" is
+what the first stem takes longer. On a GPU or TPU networks multiply bfloat16, PyTorch's too, and so
+does "matmul", of 8192 rows; "MFU" is against the device's published peak, "x real time" against
+frames of 20 ms.
 """
 
 import argparse
@@ -20,35 +22,41 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
+from stemgen_jax.bench.device import (
+  MatrixProduct,
+  compute_dtype,
+  torch_device,
+)
 from stemgen_jax.bench.first_audio import measure_first_audio
 from stemgen_jax.bench.table import Row, describe_machine
 from stemgen_jax.bench.train import HEAD_WIDTH, MLP_RATIO
-from stemgen_jax.bench.worker import TorchWorker
+from stemgen_jax.bench.worker import TorchWorker, save_flat
 from stemgen_jax.config import ModelConfig, SampleConfig
 from stemgen_jax.errors import UserError
 from stemgen_jax.model import guidance
 from stemgen_jax.model.decode import options_of
-from stemgen_jax.model.flops import forward_flops
+from stemgen_jax.model.flops import forward_flops, peak_flops
 from stemgen_jax.model.generate import build_generate, steering_of, take_keys
 from stemgen_jax.model.network import build
+from stemgen_jax.model.sharding import suit_platform
 
-LEVELS, CODES, MATMUL = 4, 2048, 2048
+LEVELS, CODES, FRAME_RATE_HZ = 4, 2048, 50
 COLUMNS = {
   "case": ("case", ""),
   "stem_s": ("s a stem", ".2f"),
   "torch_s": ("torch", ".2f"),
   "times_torch": ("x torch", ".2f"),
+  "times_real": ("x real time", ".1f"),
   "iteration_ms": ("iteration ms", ".1f"),
   "forward_ms": ("forward ms", ".1f"),
   "overhead": ("overhead", ".1%"),
   "gflops_per_s": ("GFLOP/s", ".0f"),
   "matmul_share": ("of matmul", ".0%"),
+  "mfu": ("MFU", ".0%"),
   "compile_s": ("compile s", ".1f"),
 }
 
@@ -63,6 +71,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
   parser.add_argument("--takes", type=int, default=1)
   parser.add_argument("--repeats", type=int, default=3, help="timed stems of each")
   parser.add_argument("--only_base", action="store_true", help="leave the growth out")
+  parser.add_argument("--matmul", type=int, help="rows of the matrices: 2048, or 8192")
   parser.add_argument("--checkpoint", help="measure its time to first audio too")
 
 
@@ -111,6 +120,9 @@ def measure(
   )
   model = build(config)
   params = jax.jit(model.init)(jax.random.key(0))
+  weights_whole = params
+  config, params = suit_platform(config, params, jax.default_backend())
+  model = build(config)
   mode = "independent" if sources else "joint"
   scales = {name: 2.0 for name in ("context", *config.sources)}
   settings = SampleConfig(steps=tuple(steps), guidance_mode=mode, guidance=scales)
@@ -124,8 +136,7 @@ def measure(
   forward = jax.jit(model.apply)
   keep = jnp.tile(jnp.asarray(branches), (takes, 1))
   tiled = [jnp.repeat(x, len(branches), axis=0) for x in (context, context, conditions)]
-  matrix = jax.random.normal(jax.random.key(0), (MATMUL, MATMUL))
-  multiply = jax.jit(jnp.matmul)
+  product = MatrixProduct(arguments.matmul)
 
   def run_forward(turn: int) -> None:
     jax.block_until_ready(forward(params, *tiled, keep))
@@ -134,19 +145,15 @@ def measure(
     jax.block_until_ready(generate(*arrays, take_keys(turn, takes), options, steering))
 
   def run_matmul(turn: int) -> None:
-    jax.block_until_ready(multiply(matrix, matrix))
+    product.run()
 
   taken: dict = {run_generate: [], run_forward: [], run_matmul: [], "torch": []}
   with tempfile.TemporaryDirectory() as folder:
-    weights = Path(folder) / "weights.npz"
-    flat = jax.tree.leaves_with_path(params)
-    named: dict[str, Any] = {
-      jax.tree_util.keystr(p, simple=True, separator="/"): np.asarray(x) for p, x in flat
-    }
-    np.savez(weights, **named)
+    weights = save_flat(weights_whole, Path(folder) / "weights.npz")
     words = ["--weights", weights, "--frames", frames, "--batch", takes, "--steps", *steps]
     if sources:
       words += ["--scales", *[2.0] * sources]
+    words += ["--device", torch_device()]
     with TorchWorker("data_prep.yardsticks.sample_timer", words) as torch_worker:
       for turn in range(1 + arguments.repeats):
         for call in (run_forward, run_matmul):
@@ -158,14 +165,18 @@ def measure(
   forward_s, matmul_s = (statistics.median(taken[key][5:]) for key in (run_forward, run_matmul))
   iteration_s = stem_s / sum(steps)
   rate = rows * forward_flops(config, frames) / iteration_s
-  matmul_rate = 2 * MATMUL**3 / matmul_s
+  matmul_rate, peak = product.rate(matmul_s), peak_flops(jax.devices()[0].device_kind)
   row = {
     "stem_s": stem_s / takes,
+    "times_real": takes * frames / FRAME_RATE_HZ / stem_s,
     "iteration_ms": 1000 * iteration_s,
     "forward_ms": 1000 * forward_s,
     "overhead": iteration_s / forward_s - 1,
     "gflops_per_s": rate / 1e9,
     "matmul_share": rate / matmul_rate,
+    "matmul_gflops_per_s": matmul_rate / 1e9,
+    "mfu": peak and rate / peak,
+    "dtype": compute_dtype(),
     "compile_s": taken[run_generate][0] - stem_s,
     "dim": arguments.dim,
     "layers": arguments.layers,

@@ -8,9 +8,11 @@ Varies one of width, length and batch at a time about the first of each. Shards 
 read by the real pipeline, and the real step is taken: loss, gradient, AdamW, averaged weights. A
 step's FLOP are those the model needs (`stemgen_jax.model.flops`), not what is computed over again.
 
-"matmul": the rate of a float32 product of two square matrices of --matmul rows, the median of
-those timed just before and just after the steps, so that a drift of the machine meets both.
-"wait": the share of the time spent waiting for the pipeline. "compiled": how often the step was.
+"matmul": the rate of a product of two square matrices of --matmul rows, the median of those timed
+just before and just after the steps, so that a drift of the machine meets both. On a GPU or TPU
+all multiply bfloat16, and "MFU" is against the device's published peak. "wait": the share of the
+time spent waiting for the pipeline. "compiled": how often the step was. With --torch the same step
+in plain PyTorch (data_prep/yardsticks/train_timer.py) is timed afterwards: "x torch".
 """
 
 import argparse
@@ -22,21 +24,27 @@ from pathlib import Path
 from typing import Any, cast
 
 import jax
-import jax.numpy as jnp
 
+from stemgen_jax.bench.device import (
+  MatrixProduct,
+  compute_dtype,
+  torch_device,
+)
 from stemgen_jax.bench.random_shards import METADATA, write_random
 from stemgen_jax.bench.table import Row, describe_machine
+from stemgen_jax.bench.worker import TorchWorker, save_flat
 from stemgen_jax.config import Config, DataConfig, ModelConfig
 from stemgen_jax.data.clips import Metadata
 from stemgen_jax.data.loader import make_loader
 from stemgen_jax.data.records import Dataset
 from stemgen_jax.errors import UserError
 from stemgen_jax.model import sharding
-from stemgen_jax.model.flops import train_flops
+from stemgen_jax.model.flops import peak_flops, train_flops
 from stemgen_jax.model.network import build
 from stemgen_jax.shell.folders import make_folder
 from stemgen_jax.training.checkpoint import abstract_like
 from stemgen_jax.training.step import init_state, jit_train_step
+from stemgen_jax.types import Params
 
 SONGS = 40
 HEAD_WIDTH = 64
@@ -51,6 +59,9 @@ COLUMNS = {
   "gflops_per_s": ("GFLOP/s", ".0f"),
   "matmul_gflops_per_s": ("matmul GFLOP/s", ".0f"),
   "matmul_share": ("of matmul", ".0%"),
+  "mfu": ("MFU", ".1%"),
+  "times_torch": ("x torch", ".2f"),
+  "memory_gb": ("GB", ".1f"),
   "wait_share": ("wait", ".2%"),
   "compilations": ("compiled", "d"),
 }
@@ -65,7 +76,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
   parser.add_argument("--steps", type=int, default=5, help="timed, after two that are not")
   parser.add_argument("--remat", default="none", help="as config.model.remat")
   parser.add_argument("--unroll", type=int, help="as config.model.unroll; all layers if not given")
-  parser.add_argument("--matmul", type=int, default=2048, help="rows of the matrices multiplied")
+  parser.add_argument("--matmul", type=int, help="rows of the matrices: 2048, or 8192")
+  parser.add_argument("--torch", action="store_true", help="time plain PyTorch too")
   parser.add_argument("--plot", type=Path, metavar="FILE", help="draw how the cost grows")
 
 
@@ -75,7 +87,7 @@ def measure_all(arguments: argparse.Namespace) -> Iterator[Row]:
   Raises:
     UserError: if a number breaks its rule, or the plot's folder cannot be made.
   """
-  counts = [arguments.layers, arguments.steps, arguments.matmul]
+  counts = [arguments.layers, arguments.steps, arguments.matmul or 1]
   sizes = [*arguments.dim, *arguments.frames, *arguments.batch, *counts]
   if min(sizes) < 1 or any(dim % HEAD_WIDTH for dim in arguments.dim):
     raise UserError(
@@ -121,16 +133,9 @@ def measure(
   state = jax.jit(lambda: init_state(config, model), out_shardings=shardings)()
   step_fn = jit_train_step(config, model, shardings)
   loader = make_loader(dataset, "train", config.data, seed=0)
-  multiply = jax.jit(jnp.matmul)
-  matrix = jax.random.normal(jax.random.key(0), (arguments.matmul, arguments.matmul))
-
-  def time_matmul() -> float:
-    began_s = time.perf_counter()
-    multiply(matrix, matrix).block_until_ready()
-    return time.perf_counter() - began_s
-
-  time_matmul()
-  products_s, steps_s, waits_s = [time_matmul() for _ in range(5)], [], []
+  product = MatrixProduct(arguments.matmul)
+  product.time()
+  products_s, steps_s, waits_s = [product.time() for _ in range(5)], [], []
   try:
     for _ in range(2 + arguments.steps):
       began_s = time.perf_counter()
@@ -141,12 +146,13 @@ def measure(
       steps_s.append(time.perf_counter() - began_s)
   finally:
     loader.close()
-  products_s += [time_matmul() for _ in range(5)]
+  products_s += [product.time() for _ in range(5)]
   steps_s, waits_s = steps_s[2:], waits_s[2:]  # the first compiles, the second still warms up
   step_s = statistics.median(steps_s)
   rate = batch * train_flops(config.model, frames) / step_s
-  matmul_rate = 2 * arguments.matmul**3 / statistics.median(products_s)
-  return {
+  matmul_rate, device = product.rate(statistics.median(products_s)), jax.devices()[0]
+  peak, memory = peak_flops(device.device_kind), device.memory_stats() or {}
+  row: Row = {
     "dim": dim,
     "frames": frames,
     "batch": batch,
@@ -159,16 +165,37 @@ def measure(
     "gflops_per_s": rate / 1e9,
     "matmul_gflops_per_s": matmul_rate / 1e9,
     "matmul_share": rate / matmul_rate,
+    "mfu": peak and rate / peak,
+    "dtype": compute_dtype(),
+    "memory_gb": memory.get("peak_bytes_in_use", 0) / 1e9 or None,
     "wait_share": sum(waits_s) / sum(steps_s),
     "compilations": cast(Any, step_fn)._cache_size(),  # which jax.stages.Wrapped does not declare
     **describe_machine(),
   }
+  if arguments.torch:
+    params = state.params
+    del state  # PyTorch needs the room
+    row |= measure_torch(params, frames, batch, arguments.steps, step_s)
+  return row
+
+
+def measure_torch(params: Params, frames: int, batch: int, steps: int, step_s: float) -> Row:
+  """Returns the columns of PyTorch's step on these weights; of none if it cannot be taken."""
+  with tempfile.TemporaryDirectory() as folder:
+    weights = save_flat(params, Path(folder) / "weights.npz")
+    words = ["--weights", weights, "--frames", frames, "--batch", batch, "--device", torch_device()]
+    with TorchWorker("data_prep.yardsticks.train_timer", words) as worker:
+      taken = [worker.time("step") for _ in range(2 + steps)][2:]
+  if worker.note:
+    return {"torch": worker.note}
+  torch_s = statistics.median(taken)
+  return {"torch": worker.version, "torch_s": torch_s, "times_torch": torch_s / step_s}
 
 
 def build_config(
   codes: Metadata, dim: int, frames: int, batch: int, layers: int, path: str = ""
 ) -> Config:
-  """Returns the settings of a model in the proportions of `configs/slakh.py`, in float32."""
+  """Returns the settings of a model in the proportions of `configs/slakh.py`."""
   model = ModelConfig(
     n_levels=codes.n_levels,
     n_codes=codes.n_codes,
@@ -177,7 +204,7 @@ def build_config(
     n_heads=dim // HEAD_WIDTH,
     mlp_dim=round(dim * MLP_RATIO / 64) * 64,
     sources=dict(codes.sources),
-    compute_dtype="float32",
+    compute_dtype=compute_dtype(),
   )
   data = DataConfig(path=path, crop_frames=frames, batch_size=batch)
   return Config(name="bench", model=model, data=data)

@@ -6,8 +6,24 @@ import importlib.util
 import subprocess
 import sys
 from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
 
 from stemgen_jax.bench.table import count_threads
+from stemgen_jax.types import Params
+
+
+def save_flat(params: Params, path: Path) -> Path:
+  """Writes parameters to an .npz, by their paths, and returns where."""
+  flat = jax.tree.leaves_with_path(params)
+  named: dict[str, Any] = {
+    jax.tree_util.keystr(p, simple=True, separator="/"): np.asarray(x) for p, x in flat
+  }
+  np.savez(path, **named)
+  return path
 
 
 class TorchWorker:

@@ -3,6 +3,8 @@
 
 import dataclasses
 
+from stemgen_jax.model.flops import PEAK_FLOPS
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Chip:
@@ -29,13 +31,13 @@ class Chip:
     return self.link_bytes_per_s * (self.torus if group == devices else 1)
 
 
-# Peak, memory and bandwidth: the Cloud TPU documentation's page of each version. Links: the total
+# Memory and bandwidth: the Cloud TPU documentation's page of each version. Links: the total
 # interconnect bandwidth it gives over 4 links (v5e, v6e) or 6 (v4, v5p), half of it each way, less
 # the tenth that "How to Scale Your Model" (jax-ml.github.io/scaling-book) measures as lost.
 CHIPS = {
   "v4": Chip(
     kind="TPU v4",
-    flops=275e12,
+    flops=PEAK_FLOPS["TPU v4"],
     hbm_bytes=32 * 2**30,
     hbm_bytes_per_s=1228e9,
     link_bytes_per_s=45e9,
@@ -44,7 +46,7 @@ CHIPS = {
   ),
   "v5e": Chip(
     kind="TPU v5 lite",
-    flops=197e12,
+    flops=PEAK_FLOPS["TPU v5 lite"],
     hbm_bytes=16 * 2**30,
     hbm_bytes_per_s=819e9,
     link_bytes_per_s=45e9,
@@ -53,7 +55,7 @@ CHIPS = {
   ),
   "v5p": Chip(
     kind="TPU v5",
-    flops=459e12,
+    flops=PEAK_FLOPS["TPU v5"],
     hbm_bytes=95 * 2**30,
     hbm_bytes_per_s=2765e9,
     link_bytes_per_s=90e9,
@@ -62,7 +64,7 @@ CHIPS = {
   ),
   "v6e": Chip(
     kind="TPU v6 lite",
-    flops=918e12,
+    flops=PEAK_FLOPS["TPU v6 lite"],
     hbm_bytes=32 * 2**30,
     hbm_bytes_per_s=1640e9,
     link_bytes_per_s=90e9,

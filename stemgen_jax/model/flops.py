@@ -3,6 +3,26 @@
 
 from stemgen_jax.config import ModelConfig
 
+# What a chip multiplies at most, bfloat16 FLOP a second, by how JAX names it. TPUs: the Cloud TPU
+# documentation's page of each version; GPUs: NVIDIA's data sheets, without sparsity.
+PEAK_FLOPS = {
+  "TPU v4": 275e12,
+  "TPU v5 lite": 197e12,
+  "TPU v5": 459e12,
+  "TPU v6 lite": 918e12,
+  "NVIDIA A100": 312e12,
+  "NVIDIA H100 PCIe": 756e12,
+  "NVIDIA H100": 989e12,
+  "NVIDIA H200": 989e12,
+  "NVIDIA L4": 121e12,
+}
+
+
+def peak_flops(kind: str) -> float | None:
+  """Returns the peak of a device by its kind, the longest name that it begins with, or None."""
+  names = [name for name in PEAK_FLOPS if kind.startswith(name)]
+  return PEAK_FLOPS[max(names, key=len)] if names else None
+
 
 def forward_flops(model: ModelConfig, frames: int) -> int:
   """Returns the FLOP of one forward pass over one window of `frames` frames, asked for one level.
