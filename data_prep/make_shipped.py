@@ -4,11 +4,12 @@ r"""Makes from nothing what lies in the package: the demo codec's decoder, and t
 Examples:
   python -m data_prep.make_shipped --workdir runs/shipped --minutes 120
   python -m data_prep.make_shipped --workdir runs/shipped --minutes 10 --songs 1600 --device gpu \
-    --soundfont TimGM6mb.sf2 FluidR3Mono_GM.sf3
+    --soundfont TimGM6mb.sf2 FluidR3Mono_GM.sf3 --midi simutrans/music openmsx freedoom2.wad
   python -m data_prep.make_shipped --workdir runs/shipped --stage model   # one stage, and no other
 
 The stages, each one of the public commands, shown as it is run:
-  music      songs of the chorales, arrangements of their own for each SoundFont, at 32 kHz
+  music      songs of the chorales, arrangements of their own for each SoundFont, at 32 kHz, and
+             versions of the songs in --midi; a share of all as a studio makes them
   decoder    a decoder of the Vocos kind on the demo codec's frozen tokens
   tokens     the music as token shards of the codec with that decoder
   model      configs/shipped.py on these, as many steps as its share of the minutes holds
@@ -37,6 +38,8 @@ from stemgen_jax.shell.stages import Stages
 
 SONG_S, RATE_HZ = 30, 32_000
 DECODER_SHARE = 0.4  # of the minutes
+PRODUCED = 0.3  # share of the songs with equaliser, saturation and room
+VERSIONS = 2  # of each MIDI song and SoundFont
 PROBE_STEPS = 4  # the last two are timed
 CPU_BATCH = 24
 
@@ -48,6 +51,7 @@ class Recipe:
   Attributes:
     workdir: the folder of everything.
     soundfonts: SoundFont files; the songs are shared among them.
+    midi: MIDI and WAD files, and folders of them, which every SoundFont plays.
     songs: how many songs in all.
     minutes: how long decoder and model train, together.
     device: cpu or gpu.
@@ -56,6 +60,7 @@ class Recipe:
 
   workdir: Path
   soundfonts: tuple[Path, ...]
+  midi: tuple[Path, ...]
   songs: int
   minutes: float
   device: str
@@ -63,8 +68,10 @@ class Recipe:
 
   @property
   def music(self) -> list[Path]:
-    """The folder of songs of each SoundFont."""
-    return [self.workdir / "music" / str(i) for i in range(len(self.soundfonts))]
+    """The folders of songs: of each SoundFont the chorales, then of each the MIDI songs."""
+    kinds = ("", "midi") if self.midi else ("",)
+    count = range(len(self.soundfonts))
+    return [self.workdir / "music" / f"{kind}{i}" for kind in kinds for i in count]
 
   @property
   def bundle(self) -> Path:
@@ -74,11 +81,15 @@ class Recipe:
 
 def make_music(recipe: Recipe, stages: Stages) -> None:
   """Renders the songs of each SoundFont; no two have the same arrangement."""
-  songs = -(-recipe.songs // len(recipe.soundfonts))
-  for i, (folder, font) in enumerate(zip(recipe.music, recipe.soundfonts, strict=True)):
+  fonts = recipe.soundfonts
+  for i, folder in enumerate(recipe.music):
+    what: list[object] = ["--songs", -(-recipe.songs // len(fonts))]
+    if i >= len(fonts):
+      what = ["--midi", *recipe.midi, "--versions", VERSIONS]
     stages.run(
-      f"music {i}", "data_prep.demo", "--out", folder, "--songs", songs, "--seconds", SONG_S,
-      "--rate", RATE_HZ, "--soundfont", font, "--seed", recipe.seed + i,
+      f"music {folder.name}", "data_prep.demo", "--out", folder, *what, "--seconds", SONG_S,
+      "--rate", RATE_HZ, "--produced", PRODUCED, "--soundfont", fonts[i % len(fonts)],
+      "--seed", recipe.seed + i,
     )  # fmt: skip
 
 
@@ -154,7 +165,11 @@ def judge(recipe: Recipe, stages: Stages) -> None:
 def ship(recipe: Recipe, stages: Stages) -> None:
   """Collects what the package takes, and the logs of how it came about."""
   out = recipe.workdir / "shipped"
-  about = f"{recipe.songs} arrangements of Bach chorales, rendered by data_prep.demo"
+  about = f"{recipe.songs} arrangements of Bach chorales"
+  about += f" and versions of MIDI songs ({', '.join(path.name for path in recipe.midi)})" * bool(
+    recipe.midi
+  )
+  about += ", rendered by data_prep.demo"
   shutil.rmtree(out, ignore_errors=True)
   stages.run(
     "ship", "stemgen_jax.export", "--checkpoint", recipe.workdir / "model", "--out", out / "model",
@@ -191,6 +206,7 @@ def make_shipped(recipe: Recipe, stage: str | None = None) -> Path:
   plan = {
     "songs": recipe.songs,
     "soundfonts": [font.name for font in recipe.soundfonts],
+    "midi": [path.name for path in recipe.midi],
     "minutes": recipe.minutes,
     "device": recipe.device,
     "seed": recipe.seed,
@@ -213,12 +229,15 @@ def main(argv: list[str] | None = None) -> None:
   add("--songs", type=int, default=400, help="how many songs to render (default 400)")
   add("--soundfont", type=Path, nargs="+", default=[default_soundfont()], metavar="FILE",
       help="General MIDI SoundFonts that share the songs (default: TimGM6mb)")  # fmt: skip
+  add("--midi", type=Path, nargs="+", default=[], metavar="PATH",
+      help="MIDI and WAD files or folders, as data_prep.demo's, to learn from too")  # fmt: skip
   add("--device", choices=("cpu", "gpu"), default="cpu")
   add("--seed", type=int, default=0)
   arguments: argparse.Namespace = parser.parse_args(argv)
   recipe = Recipe(
     arguments.workdir,
     tuple(arguments.soundfont),
+    tuple(arguments.midi),
     arguments.songs,
     arguments.minutes,
     arguments.device,

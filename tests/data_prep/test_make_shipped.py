@@ -24,8 +24,8 @@ class Recorded:
 
 def recipe(tmp_path, **changes):
   fields = {
-    "workdir": tmp_path, "soundfonts": (default_soundfont(),) * 2, "songs": 21, "minutes": 10.0,
-    "device": "cpu", "seed": 3,
+    "workdir": tmp_path, "soundfonts": (default_soundfont(),) * 2, "midi": (), "songs": 21,
+    "minutes": 10.0, "device": "cpu", "seed": 3,
   }  # fmt: skip
   return Recipe(**fields | changes)
 
@@ -40,6 +40,18 @@ def test_soundfonts_share_the_songs_and_no_arrangement_comes_twice(tmp_path):
     "tokenize", "tokenize", "join"
   ]  # fmt: skip
   assert all(str(tmp_path / "decoder/bundle") in words for _, _, words in stages.commands[2:4])
+
+
+def test_every_soundfont_plays_the_midi_songs_too(tmp_path):
+  stages = Recorded()
+  STAGES["music"](recipe(tmp_path, midi=(tmp_path / "songs",)), stages)
+  assert [name for name, _, _ in stages.commands] == [
+    "music 0", "music 1", "music midi0", "music midi1"
+  ]  # fmt: skip
+  assert [("--songs" in words, "--midi" in words) for _, _, words in stages.commands] == [
+    (True, False), (True, False), (False, True), (False, True)
+  ]  # fmt: skip
+  assert len({words[words.index("--seed") + 1] for _, _, words in stages.commands}) == 4
 
 
 @pytest.mark.parametrize(("minutes", "steps"), [(6.0, 36), (0.01, 4)])
