@@ -8,7 +8,8 @@ Hardware:   one GPU of 40 GB or more (the paper: one A100 of 80 GB), or 2, 4, 5,
             devices, or with --config.data.batch_size=48 also 3 or 16; on a TPU pod take
             slakh_pod.py. Compiled for a CPU, a step of 40 windows takes 3.9 GB of state and 18.7 GB
             beside it; without recomputing the attention, 92.6 GB.
-Time:       not yet run. The paper took 4 days; 206 ms a step, as measured on an H200, are 8.6 hours.
+Time:       not yet run. The paper took 4 days; at 206 ms a step, measured on an H200 without
+            recomputing anything (remat "none", 56 GB), it would be 8.6 hours.
 Scores:     the paper's own, by its extractors: FAD 3.12 and MIRDD 0.14 (table 3, Slakh).
 Categories: 18, as the paper counts; which it means is not spelled out. We take Slakh's 17 classes,
             and `other` for what is of none.
