@@ -62,6 +62,25 @@ def test_chunks_behind_the_sound_are_no_sound(tmp_path):
     check(tmp_path / "a.wav", sound)
 
 
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize(("subtype", "channels"), [("PCM_16", 2), ("PCM_24", 1)])
+def test_chunks_behind_a_sound_of_unknown_size_are_no_sound(tmp_path, size, subtype, channels):
+  """As of ffmpeg, which writes to a pipe and tells its name at the end."""
+  sound = tone(0.5, channels)  # of 24 bits an odd number of bytes
+  content = make(tmp_path / "a.wav", sound, subtype=subtype, format="WAV")
+  whole = read_audio(tmp_path / "a.wav")[0]
+  at = content.index(b"data") + 4
+  content = content[: at + 4 + whole.size * {"PCM_16": 2, "PCM_24": 3}[subtype]]
+  content += bytes(len(content) % 2)
+  content[at : at + 4] = struct.pack("<I", size)
+  content[4:8] = struct.pack("<I", min(size + 36, 2**32 - 1))
+  about = b"INFOISFT\x0e\0\0\0Lavf58.29.100\0"
+  for more in (b"LIST" + struct.pack("<I", len(about)) + about, b"id3 \x03\0\0\0abc\0cue \0\0\0\0"):
+    (tmp_path / "a.wav").write_bytes(content + more)
+    np.testing.assert_allclose(read_audio(tmp_path / "a.wav")[0], whole, atol=1e-4)
+    assert measure_duration(tmp_path / "a.wav") == pytest.approx(len(sound) / RATE_HZ)
+
+
 @pytest.mark.parametrize("lost", [1, 1000])
 def test_what_is_cut_is_said(tmp_path, lost):
   content = make(tmp_path / "a.wav", tone(0.2), format="WAV")
