@@ -170,6 +170,27 @@ def test_joined_mp3s(tmp_path, mp3):
   assert abs(samples.shape[1] - 2 * length) < 6 * 1152
 
 
+ID3 = b"ID3\x03\0\0\0\0\x10\0" + bytes(range(256)) * 8
+
+
+@pytest.mark.parametrize("between", [b"", b"TAG" + bytes(125), ID3, bytes(range(128)) * 20])
+@pytest.mark.parametrize("behind", [b"", b"TAG" + bytes(125), b"APETAGEX" + bytes(range(128)) * 9])
+def test_joined_mp3s_are_read_without_a_word_of_the_librarys(tmp_path, capfd, between, behind):
+  parts = [bytes(make(tmp_path / "a.mp3", tone(s), format="MP3")) for s in (2.0, 3.0)]
+  (tmp_path / "a.mp3").write_bytes(ID3 + parts[0] + between + parts[1] + behind)
+  samples, _ = read_audio(tmp_path / "a.mp3")
+  assert abs(samples.shape[1] - 5 * RATE_HZ) < 6 * 1152
+  assert capfd.readouterr().err == ""
+
+
+def test_joined_mp3s_that_are_not_alike_are_refused(tmp_path):
+  one = make(tmp_path / "a.mp3", tone(2.0), format="MP3")
+  other = make(tmp_path / "a.mp3", tone(3.0, 2, 44_100), 44_100, format="MP3")
+  (tmp_path / "a.mp3").write_bytes(one + other)
+  with pytest.raises(UserError, match=r"must be alike; .* of 2 files with 22050 Hz"):
+    read_audio(tmp_path / "a.mp3")
+
+
 def test_a_flac_whose_header_counts_too_few_samples_is_read_to_its_end(tmp_path):
   sound = tone(1.0)
   content = bytearray(make(tmp_path / "a.flac", sound))
