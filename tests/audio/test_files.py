@@ -93,7 +93,7 @@ def test_links_to_nothing_and_addresses_are_named(tmp_path):
   with pytest.raises(UserError, match=r"must exist; got path=.*a.wav, a link to nothing"):
     read_audio(tmp_path / "a.wav")
   with pytest.raises(
-    UserError, match=r"audio file must be a path of this machine; got gs:/b/a.wav"
+    UserError, match=r"audio file must be a path of this machine; got gs://b/a.wav"
   ):
     read_audio(Path("gs://b/a.wav"))
 
