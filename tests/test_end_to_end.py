@@ -255,6 +255,7 @@ def test_a_batch_of_contexts_is_what_each_gives_alone(chain, tmp_path):
     ("{", "line 2 of .* must be JSON"),
     ("[]", "line 2 of .* must be an object"),
     ('{"context": "nowhere.wav"}', "line 2 of .*nowhere.wav"),
+    ('{"context": "gs://b/a.wav"}', "line 2 of .*this machine; got gs://b/a.wav"),
     ('{"context": "loop.wav", "takse": 2}', "line 2 of .*takse"),
     ('{"context": "loop.wav", "takes": "two"}', "line 2 of .*kinds"),
     ('{"context": "loop.wav", "top_p": 2}', "line 2 of .*top_p"),
@@ -262,15 +263,51 @@ def test_a_batch_of_contexts_is_what_each_gives_alone(chain, tmp_path):
     ('{"context": "loop.wav", "name": "../a"}', "line 2 of .*without '/'"),
     ('{"context": "loop.wav", "name": "one"}', "line 2 of .*no other has"),
     ('{"instrument": "bass"}', "line 2 of .*exactly one of"),
+    ('{"name": "caf\udce9"}', "line 2 of .*must be text in UTF-8"),
   ],
 )
-def test_a_bad_line_is_named_before_anything_is_written(chain, tmp_path, capsys, line, complaint):
-  batch = chain / "bad.jsonl"
-  batch.write_text('{"context": "loop.wav", "name": "one"}\n' + line)
+def test_a_bad_line_is_named_and_the_others_are_made(chain, tmp_path, capsys, line, complaint):
+  batch = tmp_path / "bad.jsonl"
+  good = json.dumps({"context": str(chain / "loop.wav"), "name": "one"})
+  text = f"{good}\n{line.replace('loop.wav', str(chain / 'loop.wav'))}\n"
+  batch.write_bytes(text.encode("utf-8", "surrogateescape"))
+  words = words_of(chain, tmp_path / "out", context=None, batch=batch, takes=1)
+  assert run_cli(lambda: sample.main(words)) == 3
+  first, *_, last = capsys.readouterr().err.strip().splitlines()
+  assert re.search(f"^left out: {complaint}", first)
+  assert last == f"1 line of {batch} left out: mend them and run the same command."
+  assert [path.name for path in (tmp_path / "out").iterdir()] == ["one"]
+  assert (tmp_path / "out/one/settings.json").is_file()
+
+
+def test_a_batch_without_a_good_line_writes_nothing(chain, tmp_path, capsys):
+  batch = tmp_path / "bad.jsonl"
   words = words_of(chain, tmp_path / "out", context=None, batch=batch)
-  assert run_cli(lambda: sample.main(words)) == 2
-  assert re.search(f"^error: {complaint}", capsys.readouterr().err.strip().splitlines()[-1])
+  for text, count in (("{\n", 1), ('{\n\n{"context": "a"}\n[]', 4)):
+    batch.write_text(text)
+    assert run_cli(lambda: sample.main(words)) == 2
+    said = capsys.readouterr().err.splitlines()
+    assert len(said) == count
+    assert said[-1].startswith("error: ")
+  assert [line.split(" of ")[0] for line in said[:-1]] == [f"left out: line {n}" for n in (1, 3, 4)]
   assert not (tmp_path / "out").exists()
+
+
+def test_a_batch_names_files_in_utf_8_in_any_locale(chain, tmp_path):
+  name = "caf\u00e9"
+  shutil.copy(chain / "loop.wav", os.fsencode(tmp_path) + f"/{name}.wav".encode())
+  line = {"context": f"{name}.wav", "name": name, "takes": 1}
+  batch = tmp_path / "batch.jsonl"
+  batch.write_text(json.dumps(line, ensure_ascii=False), encoding="utf-8")
+  words = words_of(chain, tmp_path / "out", context=None, batch=batch)
+  env = os.environ | {"LC_ALL": "C", "PYTHONUTF8": "0", "XLA_FLAGS": FAST_COMPILE}
+  command = [sys.executable, "-m", "stemgen_jax.sample", *words]
+  done = subprocess.run(command, capture_output=True, cwd=ROOT, env=env, check=False)
+  assert done.returncode == 0, done.stderr
+  folder = os.fsencode(tmp_path) + f"/out/{name}".encode()
+  with open(folder + b"/settings.json", encoding="utf-8") as settings:
+    assert json.load(settings)["context"] == f"{tmp_path}/{name}.wav"
+  assert len(os.listdir(folder)) == 3
 
 
 @pytest.fixture

@@ -128,6 +128,18 @@ def spell(name: str) -> str:
   return own.decode("utf-8", "backslashreplace")
 
 
+def name_file(text: str) -> str:
+  """Returns the name, for this system, of a file that a text in UTF-8 names.
+
+  Where the locale is not UTF-8 it is another string, of the same bytes. What no bytes can stand
+  for stays as it is.
+  """
+  try:
+    return os.fsdecode(text.encode("utf-8", "surrogateescape"))
+  except UnicodeEncodeError:
+    return text
+
+
 def seal(content: dict[str, Any]) -> dict[str, Any]:
   """Returns what is to be written as JSON, with a checksum of it as its last entry."""
   plain = json.loads(json.dumps(content))
