@@ -99,19 +99,28 @@ def write_result(
 ) -> dict[str, Any]:
   """Writes the takes of one context and their settings, which it returns, and says how they are.
 
-  The files of an earlier command that are of no take now are removed.
+  The files of an earlier command that are of no take now are removed. If a take cannot be written,
+  as on a full disk, nothing of it stays; those before it are whole, with their settings.
   """
-  earlier, takes = read_files(folder), []
-  for i, (stem, mix) in enumerate(zip(result.stems, result.mixes, strict=True)):
-    files = name_take(i)
-    write_audio(folder / files[0], stem, result.sample_rate, subtype)
-    write_audio(folder / files[1], mix, result.sample_rate)
-    takes.append({"files": files, **result.metadata["takes"][i]})
+  takes: list[dict[str, Any]] = []
   record = {"context": spell(source), **result.metadata, "takes": takes}
-  for file in earlier - {file for take in takes for file in take["files"]}:
-    (folder / file).unlink(missing_ok=True)
-  write_text(folder / SETTINGS_FILE, json.dumps(record, indent=1, allow_nan=False) + "\n")
-  tell(record)
+  stale = read_files(folder)
+  try:
+    for i, sounds in enumerate(zip(result.stems, result.mixes, strict=True)):
+      takes.append({"files": [], **result.metadata["takes"][i]})
+      for file, samples, kind in zip(name_take(i), sounds, (subtype, "PCM_16"), strict=True):
+        write_audio(folder / file, samples, result.sample_rate, kind)
+        takes[i]["files"].append(file)
+      text = json.dumps(record, indent=1, allow_nan=False) + "\n"
+      write_text(folder / SETTINGS_FILE, text)  # at every take: later there may be no room
+  except (OSError, UserError):
+    begun = set(takes.pop()["files"])
+    stale = stale | begun if takes else begun
+    raise
+  finally:
+    for file in stale - {file for take in takes for file in take["files"]}:
+      (folder / file).unlink(missing_ok=True)
+    tell(record)
   return record
 
 

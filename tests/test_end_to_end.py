@@ -4,6 +4,7 @@
 Real music, the shipped codec, real shards; only the model is tiny and barely trained.
 """
 
+import errno
 import json
 import os
 import re
@@ -382,6 +383,38 @@ def test_takes_of_an_earlier_command_are_replaced(chain, tmp_path):
   sample.main(words_of(chain, out, takes=1, seed=2))
   found = sorted(path.name for path in out.iterdir())
   assert found == ["mine.wav", "settings.json", "take_00.wav", "take_00_mix.wav"]
+
+
+@pytest.mark.parametrize("full", ["take_01.wav", "take_01_mix.wav", "settings.json"])
+def test_takes_before_the_disk_was_full_are_whole(chain, tmp_path, capsys, monkeypatch, full):
+  out, begun = tmp_path / "out", []
+  sample.main(words_of(chain, out, takes=3, seed=5))
+  sample.main(words_of(chain, tmp_path / "whole", takes=3))
+
+  def fill(write):
+    def write_some(path, *rest):
+      begun.append(path.name)
+      if path.name == full and "take_01.wav" in begun:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+      write(path, *rest)
+
+    return write_some
+
+  for name in ("write_audio", "write_text"):
+    monkeypatch.setattr(sample, name, fill(getattr(sample, name)))
+  capsys.readouterr()
+  assert run_cli(lambda: sample.main(words_of(chain, out, takes=3))) == 2
+  line = capsys.readouterr().err.splitlines()[-1]
+  assert line.startswith(f"error: the disk must have room for {out}/{full}; got No space left")
+  files = ["take_00.wav", "take_00_mix.wav"]
+  assert sorted(p.name for p in out.iterdir()) == ["settings.json", *files]
+  for name in files:
+    assert (out / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+  found, wanted = (
+    json.loads((folder / "settings.json").read_text()) for folder in (out, tmp_path / "whole")
+  )
+  assert found == wanted | {"takes": wanted["takes"][:1]}
+  assert found["takes"][0]["files"] == files
 
 
 @pytest.mark.parametrize(

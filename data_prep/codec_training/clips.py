@@ -85,9 +85,10 @@ def _draw_song(
   stems = sorted(folder.glob(STEMS))
   rng = make_rng(seed, f"{song}/{MIX}", 0)
   audio = _read_mix(folder, stems, left_out)
-  for _ in range(per_song if audio else 0):
-    if clip := _draw(rng, Clip(MIX, song, "mix", 0.0, *audio), seconds):
-      yield clip
+  if audio is not None:
+    for _ in range(per_song):
+      if clip := _draw(rng, Clip(MIX, song, "mix", 0.0, *audio), seconds):
+        yield clip
   rng = make_rng(seed, f"{song}/{STEM}", 0)
   instruments, found = _read_instruments(folder, left_out), 0
   for path in (stems[i] for i in rng.permutation(len(stems))):

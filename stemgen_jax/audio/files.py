@@ -15,11 +15,12 @@ import soxr
 from jaxtyping import Float
 
 from stemgen_jax.audio.sound import open_sound
-from stemgen_jax.errors import UserError
+from stemgen_jax.errors import FULL, UserError
 from stemgen_jax.shell.folders import appearing
 
 Samples = Float[np.ndarray, "_channels _samples"]  # of no set number, so each array its own
 BLOCK_S = 10.0  # of what `read_blocks` holds at once
+_PROBE = 1 << 16  # bytes for which a disk that is full has no room
 CANCELLED = 1e-3  # of the channels' power: less of it in their mean is 30 dB lost
 SUBTYPES = {"PCM_16": (16, np.int16), "PCM_24": (24, np.int32), "FLOAT": (32, np.float32)}
 
@@ -168,15 +169,30 @@ def write_blocks(
           count += samples.shape[1]
       found = soundfile.info(name).frames
     except soundfile.LibsndfileError as error:
-      raise _refuse_disk(path, error.error_string) from error
+      raise _refuse_disk(path, partial, error.error_string) from error
     if found < count:  # the end of a file is written as it is closed, and libsndfile says nothing
-      raise _refuse_disk(path, f"{found} of {count} samples were written")
+      raise _refuse_disk(path, partial, f"{found} of {count} samples were written")
 
 
-def _refuse_disk(path: Path, how: str) -> UserError:
+def _refuse_disk(path: Path, partial: Path, how: str) -> UserError:
+  """Returns the error for a file of which only a part was written.
+
+  libsndfile says "System error" of whatever a disk refuses: what it was, another byte tells.
+  """
+  try:
+    with partial.open("ab", buffering=0) as file:
+      file.write(bytes(_PROBE))
+      os.fsync(file.fileno())
+  except OSError as error:
+    if error.errno in FULL:
+      return UserError(
+        f"the disk must have room for {path}; got a full one ({error.strerror}). Free some and run"
+        " the same command."
+      )
+    how = error.strerror or how
   return UserError(
-    f"the disk must take an audio file whole; got path={path} ({how.rstrip('.')}). Free some room,"
-    " or check the folder's permissions."
+    f"the disk must take an audio file whole; got path={path} ({how.rstrip('.')}). Check the"
+    " folder's permissions."
   )
 
 
