@@ -27,7 +27,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from stemgen_jax.audio.files import find_subtype, write_audio
+from stemgen_jax.audio.files import find_subtype, write_audio, write_blocks
 from stemgen_jax.categories import ACTIVITY_VALUES
 from stemgen_jax.config import GUIDANCE_MODES
 from stemgen_jax.errors import UserError, run_cli
@@ -106,11 +106,14 @@ def write_result(
   record = {"context": spell(source), **result.metadata, "takes": takes}
   stale = read_files(folder)
   try:
-    for i, sounds in enumerate(zip(result.stems, result.mixes, strict=True)):
+    for i, stem in enumerate(result.stems):
       takes.append({"files": [], **result.metadata["takes"][i]})
-      for file, samples, kind in zip(name_take(i), sounds, (subtype, "PCM_16"), strict=True):
-        write_audio(folder / file, samples, result.sample_rate, kind)
-        takes[i]["files"].append(file)
+      stem_file, mix_file = name_take(i)
+      write_audio(folder / stem_file, stem, result.sample_rate, subtype)
+      takes[i]["files"].append(stem_file)
+      blocks, channels = result.mix_blocks(i), len(result.context)
+      write_blocks(folder / mix_file, blocks, result.sample_rate, channels)
+      takes[i]["files"].append(mix_file)
       text = json.dumps(record, indent=1, allow_nan=False) + "\n"
       write_text(folder / SETTINGS_FILE, text)  # at every take: later there may be no room
   except (OSError, UserError):

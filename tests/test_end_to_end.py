@@ -400,7 +400,7 @@ def test_takes_before_the_disk_was_full_are_whole(chain, tmp_path, capsys, monke
 
     return write_some
 
-  for name in ("write_audio", "write_text"):
+  for name in ("write_audio", "write_blocks", "write_text"):
     monkeypatch.setattr(sample, name, fill(getattr(sample, name)))
   capsys.readouterr()
   assert run_cli(lambda: sample.main(words_of(chain, out, takes=3))) == 2
