@@ -5,7 +5,8 @@ Example:
   python -m data_prep.evaluate_codec --codec stemgen_jax/codec/demo_bundle --roots music --out eval
 
 Full mixes and single stems apart; each clip is compared with the original in mono at one rate. OUT
-gets codec.json (rows), codec.md (the table), pairs/*.wav (before and after) and codec.html.
+gets codec.json (rows), codec.md (the table), pairs/*.wav (before and after) and codec.html. Files
+that cannot be read are named and left out, and the exit code is then 3.
 """
 
 import json
@@ -18,7 +19,7 @@ import numpy as np
 from jaxtyping import Float
 from rich.table import Table
 
-from data_prep.codec_training.clips import MIX, STEM, Clip, draw_clips
+from data_prep.codec_training.clips import MIX, STEM, Clip, choose_pairs, draw_clips
 from data_prep.codecs import opus
 from data_prep.codecs.torch_codec import TorchCodec
 from data_prep.convert_codec import find_codec
@@ -31,7 +32,6 @@ from stemgen_jax.shell.folders import make_folder, write_text
 from stemgen_jax.shell.progress import make_console, say
 
 OPUS_KBPS = (6, 12)
-LEADS = ("bass", "synth_lead")  # of which one is among the pairs to listen to
 RESAMPLES = 2000
 KINDS = {MIX: "full mixes", STEM: "single stems"}
 PIECES = {MIX: "a full mix", STEM: "a single stem"}
@@ -145,9 +145,8 @@ def tabulate(rows: list[dict]) -> list[list[str]]:
 
 def _distances(row: dict) -> tuple[str, str]:
   form = "{:.2f} ({:.2f} to {:.2f})".format
-  return form(*row["mel_distance_db"]["mean"]), form(
-    *row["si_sdr_db"]["median"]
-  )  # has far outliers
+  si_sdr_db = row["si_sdr_db"]["median"]  # which has far outliers
+  return form(*row["mel_distance_db"]["mean"]), form(*si_sdr_db)
 
 
 def _name_rate(row: dict) -> str:
@@ -186,17 +185,6 @@ def explain(rows: list[dict], seconds: float, split: str, seed: int) -> list[str
   return notes
 
 
-def choose_pairs(clips: list[Clip]) -> list[Clip]:
-  """Returns three clips to listen to: a mix, a bass or lead, and drums.
-
-  Where no stem is known to be one of these, another stem or mix stands in.
-  """
-  mixes, stems = ([clip for clip in clips if clip.kind == kind] for kind in KINDS)
-  low = [clip for clip in stems if clip.instrument in LEADS] or stems
-  drums = [clip for clip in stems if clip.instrument == "drums"] or mixes[::-1]
-  return list({id(clip): clip for clip in (*mixes[:1], *low[:1], *drums[:1])}.values())
-
-
 def play_pair(
   clip: Clip, codecs: Mapping[str, TorchCodec], rate_hz: int, seconds: float
 ) -> Iterator[tuple[str, Samples, int]]:
@@ -204,13 +192,12 @@ def play_pair(
   original = clip.convert(rate_hz, 1, seconds)
   yield "original", original, rate_hz
   for name, codec in codecs.items():
-    spec = codec.spec
-    audio = clip.convert(spec.sample_rate, spec.channels, seconds)[None]
+    audio = clip.convert(codec.spec.sample_rate, codec.spec.channels, seconds)[None]
     made = codec.decode(codec.encode(audio), codec.scales(audio))
     yield name, made[0, :, : round(seconds * codec.decoded_rate_hz)], codec.decoded_rate_hz
   if encoder := opus.find_encoder():
-    kbps = OPUS_KBPS[0]
-    yield f"opus_{kbps}k", opus.run_opus(original, rate_hz, kbps, encoder).audio, rate_hz
+    made = opus.run_opus(original, rate_hz, OPUS_KBPS[0], encoder)
+    yield f"opus_{OPUS_KBPS[0]}k", made.audio, rate_hz
 
 
 def write_results(
@@ -254,8 +241,8 @@ def _check(arguments) -> None:
     raise UserError(". ".join(broken) + ". Choose another.")
 
 
-def main(argv: list[str] | None = None) -> None:
-  """Measures the codecs of the command line, and prints the table and its notes."""
+def main(argv: list[str] | None = None) -> int:
+  """Measures the codecs, and prints the table and its notes; returns 3 if files were left out."""
   parser = build_parser(__doc__)
   parser.add_argument("--codec", required=True, nargs="+", help="bundles, or OWNER/NAME")
   parser.add_argument("--roots", required=True, nargs="+", help="folders of songs, Slakh's layout")
@@ -271,17 +258,20 @@ def main(argv: list[str] | None = None) -> None:
   codecs = load_codecs([Path(find_codec(codec)) for codec in arguments.codec])
   rate_hz = min(arguments.rate, *(codec.decoded_rate_hz for codec in codecs.values()))
   seconds = arguments.seconds
-  clips = draw_clips(
-    arguments.roots, arguments.split, seconds, arguments.clips, arguments.songs, arguments.seed
-  )
+  choice = (arguments.clips, arguments.songs, arguments.seed)
+  clips = draw_clips(arguments.roots, arguments.split, seconds, *choice, left_out := {})
+  for why in left_out.values():
+    print(f"left out: {why}", file=sys.stderr)
   if not clips:
-    raise UserError("songs must sound somewhere; got silence only. Check the files under --roots.")
+    found = f"{len(left_out)} files that cannot be read" if left_out else "silence only"
+    raise UserError(f"songs must sound somewhere; got {found}. Check the files under --roots.")
   make_folder(arguments.out, "--out")
   rows = measure(codecs, clips, rate_hz, seconds)
   pairs = [(c, list(play_pair(c, codecs, rate_hz, seconds))) for c in choose_pairs(clips)]
   notes = explain(rows, seconds, arguments.split, arguments.seed)
   write_results(arguments.out, rows, notes, pairs)
   _print(rows, notes)
+  return 3 if left_out else 0
 
 
 def _print(rows: list[dict], notes: list[str]) -> None:

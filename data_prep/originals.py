@@ -31,21 +31,25 @@ def write_originals(corpus: Corpus, dataset: Dataset, split: str, out: Path) -> 
     UserError: if a song is not in the corpus, has other stems there, or cannot be read.
   """
   tracks = {track.id: track for track in corpus.tracks()}
-  source = dataset.source(split)
-  stems = dict(zip(source.songs, source.stems, strict=True))
-  for song, count in stems.items():
-    found = len(tracks[song].stems) if song in tracks else 0
-    if found != count:
+  source, lacking = dataset.source(split), dataset.metadata.settings.get("failed", {})
+  stems = {}
+  for song, count in zip(source.songs, source.stems, strict=True):
+    known = tracks[song].stems if song in tracks else ()
+    stems[song] = [stem for stem in known if f"{song}/{stem.name}" not in lacking]
+    if len(stems[song]) != count:
       raise UserError(
-        f"--root must hold the music that --data was made of; got {found} stems of {song} there,"
-        f" {count} in the dataset. Give that folder and its --corpus."
+        f"--root must hold the music that --data was made of; got {len(stems[song])} stems of"
+        f" {song} there, {count} in the dataset. Give that folder and its --corpus."
       )
   metadata = dataset.metadata
   for song in make_bars().track(stems, description="songs"):
-    audio, _ = read_stems(tracks[song].stems, metadata.sample_rate_hz, metadata.channels)
+    found = read_stems(stems[song], metadata.sample_rate_hz, metadata.channels)
+    for why in found.left_out.values():
+      raise UserError(why)
+    audio = found.audio
     make_folder(out / song, "--out")
     paths = [out / song / f"{row:02d}.wav" for row in range(len(audio))]
-    read = {f"{file.path}": file.path for stem in tracks[song].stems for file in stem.files}
+    read = {f"{file.path}": file.path for stem in stems[song] for file in stem.files}
     keep_what_is_read(read, paths)
     for path, samples in zip(paths, audio, strict=True):
       write_audio(path, samples, metadata.sample_rate_hz, "FLOAT")

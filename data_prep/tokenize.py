@@ -3,9 +3,10 @@
 
 Turns a corpus of stems into token shards for training: stems and random mixes of them, as EnCodec
 codes. Stopped and started again, it goes on where it was; the dataset appears when it is whole. A
-track that cannot be read is reported and left out, and the exit code is then 3: the same command,
-with the track mended, completes the dataset. With --runner the tracks go to an Apache Beam pipeline
-instead of this machine's cores: its workers must see the same folders under the same paths.
+stem that cannot be read is named and left out, and so is its song where it keeps no two; the exit
+code is then 3: the same command, with the stem mended, completes the dataset. With --runner the
+tracks go to an Apache Beam pipeline instead of this machine's cores: its workers must see the same
+folders under the same paths.
 """
 
 import argparse
@@ -53,7 +54,7 @@ def tokenize_corpus(
 
   Each finished track is a part in a hidden folder beside the dataset (see `jobs`); a later run
   takes what it finds there. A dataset made of just the same is left as it is; one that lacks tracks
-  which failed is made anew when any of them succeeds.
+  or stems which failed is made anew when any of them succeeds.
 
   Args:
     corpus: where the songs are.
@@ -65,7 +66,7 @@ def tokenize_corpus(
     engine: what runs the work; None is this process alone.
 
   Returns:
-    The dataset's folder, `out/name/VERSION`, and why each song that is missing from it failed.
+    The dataset's folder, `out/name/VERSION`, and why each SONG or SONG/STEM is missing from it.
 
   Raises:
     UserError: if the corpus cannot be read, every track fails, or another dataset of that name
@@ -120,6 +121,8 @@ def tokenize_corpus(
       f"a corpus must have a track that can be tokenised; got {len(failed)} that cannot, as {song}:"
       f" {reason}"
     )
+  for job in done:
+    failed |= {f"{job.song}/{stem}": why for stem, why in job.read_left_out().items()}
   metadata = dataclasses.replace(metadata, settings=made_by | {"failed": failed})
   if not directory.exists() or Dataset.open(directory).metadata != metadata:
     splits = share_out(done, shard_songs)
@@ -147,10 +150,10 @@ def describe_dataset(codec: Codec, corpus: Corpus, settings: TokenSettings) -> M
 
 
 def find_missing(directory: Path, metadata: Metadata, made_by: dict) -> dict[str, str] | None:
-  """Returns which songs a dataset lacks and why; None if there is no dataset.
+  """Returns which songs and stems a dataset lacks and why; None if there is no dataset.
 
   Raises:
-    UserError: if it was made of anything else. One that lacks songs may be of other audio files:
+    UserError: if it was made of anything else. One that lacks some may be of other audio files:
       they may have been mended.
   """
   if not directory.exists():
@@ -183,7 +186,7 @@ def share_out(jobs: Sequence[Job], shard_songs: int) -> dict[str, list[list[Path
 
 
 def main(argv: list[str] | None = None) -> int:
-  """Runs the command; the folder of the shards goes to stdout. Returns 3 if a track failed."""
+  """Runs the command; the folder of the shards goes to stdout. Returns 3 if any was left out."""
   parser = build_arguments()
   args, options = parser.parse_known_args(argv)
   if options and not args.runner:
@@ -220,8 +223,8 @@ def main(argv: list[str] | None = None) -> int:
   for song, reason in failed.items():
     print(f"left out: {song}: {reason}", file=sys.stderr)
   if failed:
-    failures = f"{len(failed)} track{'s' if len(failed) > 1 else ''} failed"
-    print(f"{failures}: mend what is wrong and run the same command.", file=sys.stderr)
+    what = f"{len(failed)} song{'s or stems are' if len(failed) > 1 else ' or stem is'} left out"
+    print(f"{what}: mend what is wrong and run the same command.", file=sys.stderr)
   return 3 if failed else 0
 
 

@@ -16,7 +16,8 @@ at the context's sample rate and length, in the place of those that an earlier c
 The same command gives the same bytes. Each line of a --batch file is an object of "context" and any
 of the flags below, as {"context": "a.wav", "name": "a", "instrument": "bass", "takes": 2, "keep":
 ["0:00-0:08"], "guidance": {"context": 3}}, and writes into a folder of its own; its files are
-looked for beside the batch file.
+looked for beside the batch file. Lines that cannot be made are all named first, the others are
+made, and the exit code is then 3.
 """
 
 import argparse
@@ -26,29 +27,53 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from stemgen_jax.audio.files import find_subtype, write_audio
+from stemgen_jax.audio.files import find_subtype, write_audio, write_blocks
 from stemgen_jax.categories import ACTIVITY_VALUES
 from stemgen_jax.config import GUIDANCE_MODES
-from stemgen_jax.errors import run_cli
+from stemgen_jax.errors import UserError, run_cli
 from stemgen_jax.sampling.job import Job
 from stemgen_jax.sampling.request import PRESETS
-from stemgen_jax.sampling.request_files import PARTS, SETTINGS, plan_jobs
+from stemgen_jax.sampling.request_files import PARTS, SETTINGS, Planned, plan_jobs
 from stemgen_jax.sampling.stemgen import Result, StemGen
 from stemgen_jax.shell.flags import build_parser
-from stemgen_jax.shell.folders import keep_what_is_read, make_folder, write_text
+from stemgen_jax.shell.folders import keep_what_is_read, make_folder, spell, write_text
 from stemgen_jax.shell.progress import show_state
 from stemgen_jax.training.model_bundle import EXAMPLE
 
 SETTINGS_FILE = "settings.json"
 
 
-def sample(arguments: argparse.Namespace) -> Iterator[Path]:
-  """Runs the command and yields the paths it wrote."""
-  model = StemGen.from_checkpoint(arguments.checkpoint, arguments.codec, arguments.devices)
-  named = list(plan_jobs(list_given(arguments), arguments.batch, model.plan))
-  out = arguments.out
+def plan(arguments: argparse.Namespace, model: StemGen) -> tuple[list[Planned], int]:
+  """Returns what is to be made, and how many lines of a --batch are left out, which it names.
+
+  Raises:
+    UserError: if nothing can be made, or what one line writes is read by any.
+  """
+  left_out: list[UserError] = []
+  if arguments.batch is None:
+    named = list(plan_jobs(list_given(arguments), None, model.plan))
+  else:
+    named = list(plan_jobs(list_given(arguments), arguments.batch, model.plan, left_out.append))
+  if not named and len(left_out) == 1:
+    raise left_out[0]
+  for error in left_out:
+    print(f"left out: {spell(str(error))}", file=sys.stderr)
+  if not named:
+    raise UserError(
+      f"--batch must have a line that can be made; got {len(left_out)} that cannot in"
+      f" {arguments.batch}. Mend them, each as its line above says."
+    )
   for read in (planned.read for planned in named):
-    keep_what_is_read(read, (path for one in named for path in list_files(out / one.name, one.job)))
+    written = (path for one in named for path in list_files(arguments.out / one.name, one.job))
+    keep_what_is_read(read, written)
+  return named, len(left_out)
+
+
+def sample(
+  arguments: argparse.Namespace, model: StemGen, named: Sequence[Planned]
+) -> Iterator[Path]:
+  """Makes what is planned and yields the paths that are written."""
+  out = arguments.out
   with show_state() as say:
     results = model.run([planned.job for planned in named], arguments.rows, say)
     make_folder(out, "--out")
@@ -74,19 +99,31 @@ def write_result(
 ) -> dict[str, Any]:
   """Writes the takes of one context and their settings, which it returns, and says how they are.
 
-  The files of an earlier command that are of no take now are removed.
+  The files of an earlier command that are of no take now are removed. If a take cannot be written,
+  as on a full disk, nothing of it stays; those before it are whole, with their settings.
   """
-  earlier, takes = read_files(folder), []
-  for i, (stem, mix) in enumerate(zip(result.stems, result.mixes, strict=True)):
-    files = name_take(i)
-    write_audio(folder / files[0], stem, result.sample_rate, subtype)
-    write_audio(folder / files[1], mix, result.sample_rate)
-    takes.append({"files": files, **result.metadata["takes"][i]})
-  record = {"context": source, **result.metadata, "takes": takes}
-  for file in earlier - {file for take in takes for file in take["files"]}:
-    (folder / file).unlink(missing_ok=True)
-  write_text(folder / SETTINGS_FILE, json.dumps(record, indent=1, allow_nan=False) + "\n")
-  tell(record)
+  takes: list[dict[str, Any]] = []
+  record = {"context": spell(source), **result.metadata, "takes": takes}
+  stale = read_files(folder)
+  try:
+    for i, stem in enumerate(result.stems):
+      takes.append({"files": [], **result.metadata["takes"][i]})
+      stem_file, mix_file = name_take(i)
+      write_audio(folder / stem_file, stem, result.sample_rate, subtype)
+      takes[i]["files"].append(stem_file)
+      blocks, channels = result.mix_blocks(i), len(result.context)
+      write_blocks(folder / mix_file, blocks, result.sample_rate, channels)
+      takes[i]["files"].append(mix_file)
+      text = json.dumps(record, indent=1, allow_nan=False) + "\n"
+      write_text(folder / SETTINGS_FILE, text)  # at every take: later there may be no room
+  except (OSError, UserError):
+    begun = set(takes.pop()["files"])
+    stale = stale | begun if takes else begun
+    raise
+  finally:
+    for file in stale - {file for take in takes for file in take["files"]}:
+      (folder / file).unlink(missing_ok=True)
+    tell(record)
   return record
 
 
@@ -239,10 +276,17 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
   return arguments
 
 
-def main(argv: list[str] | None = None) -> None:
-  """Writes the stems that the command line asks for, and prints the path of each file."""
-  for path in sample(parse(argv)):
+def main(argv: list[str] | None = None) -> int:
+  """Writes the stems of the command line, prints their paths; returns 3 if lines were left out."""
+  arguments = parse(argv)
+  model = StemGen.from_checkpoint(arguments.checkpoint, arguments.codec, arguments.devices)
+  named, left_out = plan(arguments, model)
+  for path in sample(arguments, model, named):
     print(path)
+  if left_out:
+    lines = f"{left_out} line{'s' if left_out > 1 else ''} of {arguments.batch}"
+    print(f"{lines} left out: mend them and run the same command.", file=sys.stderr)
+  return 3 if left_out else 0
 
 
 if __name__ == "__main__":

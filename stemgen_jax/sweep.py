@@ -50,9 +50,9 @@ from stemgen_jax.evaluate.examples import (
   check_windows,
   decode_stems,
   draw_with_pool,
-  find_others,
   write_stems,
 )
+from stemgen_jax.evaluate.floors import find_others
 from stemgen_jax.evaluate.measures import compare, mean_of
 from stemgen_jax.evaluate.metrics.descriptors import Descriptors, describe
 from stemgen_jax.evaluate.metrics.embeddings import embed_latents

@@ -4,6 +4,7 @@
 Real music, the shipped codec, real shards; only the model is tiny and barely trained.
 """
 
+import errno
 import json
 import os
 import re
@@ -255,6 +256,7 @@ def test_a_batch_of_contexts_is_what_each_gives_alone(chain, tmp_path):
     ("{", "line 2 of .* must be JSON"),
     ("[]", "line 2 of .* must be an object"),
     ('{"context": "nowhere.wav"}', "line 2 of .*nowhere.wav"),
+    ('{"context": "gs://b/a.wav"}', "line 2 of .*this machine; got gs://b/a.wav"),
     ('{"context": "loop.wav", "takse": 2}', "line 2 of .*takse"),
     ('{"context": "loop.wav", "takes": "two"}', "line 2 of .*kinds"),
     ('{"context": "loop.wav", "top_p": 2}', "line 2 of .*top_p"),
@@ -262,15 +264,51 @@ def test_a_batch_of_contexts_is_what_each_gives_alone(chain, tmp_path):
     ('{"context": "loop.wav", "name": "../a"}', "line 2 of .*without '/'"),
     ('{"context": "loop.wav", "name": "one"}', "line 2 of .*no other has"),
     ('{"instrument": "bass"}', "line 2 of .*exactly one of"),
+    ('{"name": "caf\udce9"}', "line 2 of .*must be text in UTF-8"),
   ],
 )
-def test_a_bad_line_is_named_before_anything_is_written(chain, tmp_path, capsys, line, complaint):
-  batch = chain / "bad.jsonl"
-  batch.write_text('{"context": "loop.wav", "name": "one"}\n' + line)
+def test_a_bad_line_is_named_and_the_others_are_made(chain, tmp_path, capsys, line, complaint):
+  batch = tmp_path / "bad.jsonl"
+  good = json.dumps({"context": str(chain / "loop.wav"), "name": "one"})
+  text = f"{good}\n{line.replace('loop.wav', str(chain / 'loop.wav'))}\n"
+  batch.write_bytes(text.encode("utf-8", "surrogateescape"))
+  words = words_of(chain, tmp_path / "out", context=None, batch=batch, takes=1)
+  assert run_cli(lambda: sample.main(words)) == 3
+  first, *_, last = capsys.readouterr().err.strip().splitlines()
+  assert re.search(f"^left out: {complaint}", first)
+  assert last == f"1 line of {batch} left out: mend them and run the same command."
+  assert [path.name for path in (tmp_path / "out").iterdir()] == ["one"]
+  assert (tmp_path / "out/one/settings.json").is_file()
+
+
+def test_a_batch_without_a_good_line_writes_nothing(chain, tmp_path, capsys):
+  batch = tmp_path / "bad.jsonl"
   words = words_of(chain, tmp_path / "out", context=None, batch=batch)
-  assert run_cli(lambda: sample.main(words)) == 2
-  assert re.search(f"^error: {complaint}", capsys.readouterr().err.strip().splitlines()[-1])
+  for text, count in (("{\n", 1), ('{\n\n{"context": "a"}\n[]', 4)):
+    batch.write_text(text)
+    assert run_cli(lambda: sample.main(words)) == 2
+    said = capsys.readouterr().err.splitlines()
+    assert len(said) == count
+    assert said[-1].startswith("error: ")
+  assert [line.split(" of ")[0] for line in said[:-1]] == [f"left out: line {n}" for n in (1, 3, 4)]
   assert not (tmp_path / "out").exists()
+
+
+def test_a_batch_names_files_in_utf_8_in_any_locale(chain, tmp_path):
+  name = "caf\u00e9"
+  shutil.copy(chain / "loop.wav", os.fsencode(tmp_path) + f"/{name}.wav".encode())
+  line = {"context": f"{name}.wav", "name": name, "takes": 1}
+  batch = tmp_path / "batch.jsonl"
+  batch.write_text(json.dumps(line, ensure_ascii=False), encoding="utf-8")
+  words = words_of(chain, tmp_path / "out", context=None, batch=batch)
+  env = os.environ | {"LC_ALL": "C", "PYTHONUTF8": "0", "XLA_FLAGS": FAST_COMPILE}
+  command = [sys.executable, "-m", "stemgen_jax.sample", *words]
+  done = subprocess.run(command, capture_output=True, cwd=ROOT, env=env, check=False)
+  assert done.returncode == 0, done.stderr
+  folder = os.fsencode(tmp_path) + f"/out/{name}".encode()
+  with open(folder + b"/settings.json", encoding="utf-8") as settings:
+    assert json.load(settings)["context"] == f"{tmp_path}/{name}.wav"
+  assert len(os.listdir(folder)) == 3
 
 
 @pytest.fixture
@@ -345,6 +383,38 @@ def test_takes_of_an_earlier_command_are_replaced(chain, tmp_path):
   sample.main(words_of(chain, out, takes=1, seed=2))
   found = sorted(path.name for path in out.iterdir())
   assert found == ["mine.wav", "settings.json", "take_00.wav", "take_00_mix.wav"]
+
+
+@pytest.mark.parametrize("full", ["take_01.wav", "take_01_mix.wav", "settings.json"])
+def test_takes_before_the_disk_was_full_are_whole(chain, tmp_path, capsys, monkeypatch, full):
+  out, begun = tmp_path / "out", []
+  sample.main(words_of(chain, out, takes=3, seed=5))
+  sample.main(words_of(chain, tmp_path / "whole", takes=3))
+
+  def fill(write):
+    def write_some(path, *rest):
+      begun.append(path.name)
+      if path.name == full and "take_01.wav" in begun:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+      write(path, *rest)
+
+    return write_some
+
+  for name in ("write_audio", "write_blocks", "write_text"):
+    monkeypatch.setattr(sample, name, fill(getattr(sample, name)))
+  capsys.readouterr()
+  assert run_cli(lambda: sample.main(words_of(chain, out, takes=3))) == 2
+  line = capsys.readouterr().err.splitlines()[-1]
+  assert line.startswith(f"error: the disk must have room for {out}/{full}; got No space left")
+  files = ["take_00.wav", "take_00_mix.wav"]
+  assert sorted(p.name for p in out.iterdir()) == ["settings.json", *files]
+  for name in files:
+    assert (out / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+  found, wanted = (
+    json.loads((folder / "settings.json").read_text()) for folder in (out, tmp_path / "whole")
+  )
+  assert found == wanted | {"takes": wanted["takes"][:1]}
+  assert found["takes"][0]["files"] == files
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ import numpy as np
 
 from data_prep.corpora.types import Stem
 from stemgen_jax.audio.files import Samples, convert_audio, measure_audio, read_audio
+from stemgen_jax.errors import UserError
 
 
 def read_stem(stem: Stem) -> tuple[Samples, int]:
@@ -22,6 +23,15 @@ def read_stem(stem: Stem) -> tuple[Samples, int]:
   for part in audio:
     total[:, : part.shape[1]] += part
   return total, rate_hz
+
+
+def can_be_read(stem: Stem) -> bool:
+  """Returns whether `read_stem` gives the stem's samples."""
+  try:
+    read_stem(stem)
+  except UserError:
+    return False
+  return True
 
 
 def measure_stem(stem: Stem) -> tuple[float, int, int]:

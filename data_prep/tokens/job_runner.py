@@ -38,12 +38,13 @@ def run_jobs(
   settings: TokenSettings,
   engine: Engine,
 ) -> None:
-  """Runs the jobs that have no part yet: on Beam, or here under a progress bar."""
-  todo = [job for job in jobs if not job.part.exists()]
+  """Runs the jobs that are not done yet: on Beam, or here under a progress bar."""
+  todo = [job for job in jobs if not job.is_done()]
   if len(todo) < len(jobs):
     _log.info("%d of %d tracks are done already", len(jobs) - len(todo), len(jobs))
   for job in todo:
-    job.failure.unlink(missing_ok=True)
+    for path in (job.part, job.failure, job.note):
+      path.unlink(missing_ok=True)
   threads = 1 if engine.workers > 1 or engine.runner else os.cpu_count() or 1  # that read
   make_worker = functools.partial(
     TrackWorker, make_codec, metadata, settings, engine.batch_size, threads
@@ -62,6 +63,8 @@ def run_jobs(
     for index, outcome in run_pool(make_worker, todo, engine.workers):
       if outcome.reason:
         _log.warning("%s is left out: %s", todo[index].song, outcome.reason)
+      for stem, why in outcome.left_out.items():
+        _log.warning("%s of %s is left out: %s", stem, todo[index].song, why)
       for rate_hz, path in outcome.low_rates.items():
         if rate_hz not in warned:
           warned.add(rate_hz)

@@ -16,13 +16,14 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from data_prep.corpora.stem_audio import can_be_read
 from data_prep.corpora.types import AudioFile, Track
 from data_prep.tokens.augment import Augmentation
 from data_prep.tokens.tokenizer import Codec, Tokenizer, TokenSettings, name_version
 from stemgen_jax.data.clips import Metadata
 from stemgen_jax.data.shards import write_shard
 from stemgen_jax.errors import UserError
-from stemgen_jax.shell.folders import appearing, write_text
+from stemgen_jax.shell.folders import appearing, read_json, write_text
 
 _log = logging.getLogger(__name__)
 _ENDS = 2**16  # bytes hashed at either end of a file
@@ -48,6 +49,21 @@ class Job:
     """Returns the file that says why the job failed, if it did."""
     return self.part.with_name(f"{self.part.name}.failed")
 
+  @property
+  def note(self) -> Path:
+    """Returns the file that says which stems the part lacks, if it lacks any."""
+    return self.part.with_name(f"{self.part.name}.left_out")
+
+  def read_left_out(self) -> dict[str, str]:
+    """Returns the names of the stems that the part lacks, and why."""
+    return read_json(self.note) if self.part.exists() and self.note.exists() else {}
+
+  def is_done(self) -> bool:
+    """Returns whether there is a part, whose stems could not be more by now."""
+    lacking = self.read_left_out()
+    stems = [stem for stem in self.track.stems if stem.name in lacking]
+    return self.part.exists() and all(not can_be_read(stem) for stem in stems)
+
   def read_failure(self) -> str | None:
     """Returns why the job has no part: None if it has one, or was not run."""
     if self.part.exists() or not self.failure.exists():
@@ -62,11 +78,13 @@ class Outcome:
   Attributes:
     encoded_s: seconds of audio encoded, stems and mixes.
     reason: why it failed; None if it did not.
+    left_out: name of each stem that could not be read -> why; the others are encoded.
     low_rates: sample rates of files below the codec's, each with one file that has it.
   """
 
   encoded_s: float
   reason: str | None
+  left_out: Mapping[str, str]
   low_rates: Mapping[int, Path]
 
 
@@ -99,13 +117,16 @@ class TrackWorker:
     except Exception as error:  # one song in ten thousand must not end a run of days
       _log.debug("track %s", job.track.id, exc_info=True)
       reason = f"{type(error).__name__}: {error}"
+    left_out = tokenizer.left_out if reason is None else {}
     if reason is None:
+      if left_out:
+        write_text(job.note, json.dumps(left_out))
       own = job.part.with_name(f"{job.part.name}.{uuid.uuid4().hex}.partial")  # of two workers
       with appearing(job.part, own) as partial:
         write_shard(partial, clips, self._metadata)
     else:
       write_text(job.failure, reason)
-    return Outcome(tokenizer.encoded_s - before_s, reason, tokenizer.low_rates)
+    return Outcome(tokenizer.encoded_s - before_s, reason, left_out, tokenizer.low_rates)
 
 
 def make_jobs(

@@ -20,11 +20,13 @@ from data_prep.corpora.stem_audio import read_stem
 from data_prep.corpora.types import Stem, Track
 from data_prep.tokens.augment import Augmentation, augment_stems
 from data_prep.tokens.contexts import MIN_MIXES, draw_gains, draw_members, make_rng, sum_stems
-from stemgen_jax.audio.files import convert_audio
+from stemgen_jax.audio.files import Samples, convert_audio
 from stemgen_jax.audio.loudness import measure_lufs
 from stemgen_jax.codec.architecture import CodecSpec
 from stemgen_jax.data.clips import ABSENT_DB, SILENCE_DB, UNKNOWN, Clip, Metadata
 from stemgen_jax.errors import UserError
+
+FEWEST = 2  # stems of a song that has lost some: one to write, and one to hear
 
 
 class Codec(Protocol):
@@ -82,6 +84,7 @@ class Tokenizer:
   Attributes:
     encoded_s: seconds of audio encoded so far, stems and mixes.
     low_rates: sample rate -> a file of it, of those seen so far that are below the codec's.
+    left_out: of the last track, name of each stem that could not be read -> why.
   """
 
   def __init__(
@@ -98,6 +101,7 @@ class Tokenizer:
     self._silence: dict[int, np.ndarray] = {}
     self.encoded_s = 0.0
     self.low_rates: dict[int, Path] = {}
+    self.left_out: dict[str, str] = {}
 
   def tokenize(self, track: Track, augmentation: Augmentation | None = None) -> Iterator[Clip]:
     """Yields the clips of a track: equal parts of the song, none longer than `clip_s`.
@@ -105,14 +109,22 @@ class Tokenizer:
     An augmented song goes by another name, and all else is drawn anew for it.
 
     Equal parts, so that no tail is too short to crop from; cut between frames, or between the
-    segments of a codec that has them. Stems are padded to the longest.
+    segments of a codec that has them. Stems are padded to the longest; those that cannot be read
+    are left out.
 
     Raises:
-      UserError: if a stem cannot be read; the line names its file.
+      UserError: if fewer than FEWEST stems are left then, so that a context would be silence; the
+        line names a file that cannot be read.
     """
-    spec, settings = self._codec.spec, self._settings
-    stems, low = read_stems(track.stems, spec.sample_rate, spec.channels, self._readers.map)
-    self.low_rates |= {rate: path for rate, path in low.items() if rate not in self.low_rates}
+    spec, settings, self.left_out = self._codec.spec, self._settings, {}
+    found = read_stems(track.stems, spec.sample_rate, spec.channels, self._readers.map)
+    if found.left_out and len(found.stems) < FEWEST:
+      raise UserError(
+        f"a song must keep {FEWEST} stems that can be read; got {len(found.stems)} of"
+        f" {len(track.stems)}: {next(iter(found.left_out.values()))}"
+      )
+    stems, track, self.left_out = found.audio, found.keep(track), found.left_out
+    self.low_rates = found.low_rates | self.low_rates
     song = track.id
     if augmentation is not None:
       stems = augment_stems(stems, spec.sample_rate, augmentation)
@@ -177,17 +189,53 @@ class Tokenizer:
     return codes, gain_db, lufs
 
 
+@dataclasses.dataclass(frozen=True)
+class StemsRead:
+  """The stems of a track that can be read.
+
+  Attributes:
+    stems: which they are.
+    audio: theirs, in one format, padded to the longest.
+    low_rates: sample rate -> a file of it, of those below the wanted rate.
+    left_out: name of each other stem -> why it cannot be read.
+  """
+
+  stems: tuple[Stem, ...]
+  audio: Float[np.ndarray, "S channels samples"]
+  low_rates: dict[int, Path]
+  left_out: dict[str, str]
+
+  def keep(self, track: Track) -> Track:
+    """Returns the track with these stems alone."""
+    return dataclasses.replace(track, stems=self.stems)
+
+
 def read_stems(
   stems: Sequence[Stem], rate_hz: int, channels: int, mapper: Callable = map
-) -> tuple[Float[np.ndarray, "S channels samples"], dict[int, Path]]:
-  """Returns the stems in one format, padded to the longest, and a file of each rate below it."""
-  audio, low = [], {}
-  for stem, (samples, own_hz) in zip(stems, mapper(read_stem, stems), strict=True):
+) -> StemsRead:
+  """Returns the stems of a track that can be read, at a rate and channel count."""
+  kept, audio, low, left_out = [], [], {}, {}
+  for stem, found in zip(stems, mapper(_try_to_read, stems), strict=True):
+    if isinstance(found, UserError):
+      left_out[stem.name] = str(found)
+      continue
+    samples, own_hz = found
     if own_hz < rate_hz:
       low.setdefault(own_hz, stem.files[0].path)
+    kept.append(stem)
     audio.append(convert_audio(samples, own_hz, rate_hz, channels))
-  length = max(a.shape[-1] for a in audio)
-  return np.stack([np.pad(a, ((0, 0), (0, length - a.shape[-1]))) for a in audio]), low
+  length = max((a.shape[-1] for a in audio), default=0)
+  whole = np.zeros((len(audio), channels, length), np.float32)
+  for row, samples in zip(whole, audio, strict=True):
+    row[:, : samples.shape[-1]] = samples
+  return StemsRead(tuple(kept), whole, low, left_out)
+
+
+def _try_to_read(stem: Stem) -> tuple[Samples, int] | UserError:
+  try:
+    return read_stem(stem)
+  except UserError as error:
+    return error
 
 
 def name_version(track: Track, augmentation: Augmentation) -> str:

@@ -5,13 +5,14 @@ Onsets come from librosa, their matching from mir_eval.
 """
 
 import dataclasses
+from collections.abc import Iterable, Iterator
 
 import librosa
 import mir_eval
 import numpy as np
 from jaxtyping import Float
 
-from stemgen_jax.audio.files import Samples, convert_audio
+from stemgen_jax.audio.files import Samples, convert_blocks
 
 RATE_HZ, HOP_SAMPLES, WINDOW_SAMPLES = 22_050, 128, 2048  # a hop is 5.8 ms
 BLOCK_HOPS = 10_000  # about a minute
@@ -40,20 +41,36 @@ def find_onsets(samples: Samples, rate_hz: int) -> Float[np.ndarray, " n"]:
 
   Silence has none, nor has a sound shorter than one of librosa's windows.
   """
-  mono = convert_audio(samples, rate_hz, RATE_HZ, 1)[0]
-  if len(mono) < WINDOW_SAMPLES or not mono.any():
+  size, room, envelope, length, loud = BLOCK_HOPS * HOP_SAMPLES, WINDOW_SAMPLES, [], 0, False
+  mono = (block[0] for block in convert_blocks(samples, rate_hz, RATE_HZ, 1))
+  for window, count in _cut(mono, size, room):  # spectra are far larger than their sound
+    onsets = librosa.onset.onset_strength(y=window, sr=RATE_HZ, hop_length=HOP_SAMPLES)
+    envelope.append(onsets[room // HOP_SAMPLES :][: min(1 + count // HOP_SAMPLES, BLOCK_HOPS)])
+    length, loud = length + count, loud or bool(window.any())
+  if length < WINDOW_SAMPLES or not loud:
     return np.zeros(0)
-  size, room = BLOCK_HOPS * HOP_SAMPLES, WINDOW_SAMPLES
-  padded, envelope = np.pad(mono, room), []
-  for start in range(0, len(mono), size):  # in blocks: spectra are far larger than their sound
-    count = 1 + (min(start + size, len(mono)) - start) // HOP_SAMPLES
-    block = librosa.onset.onset_strength(
-      y=padded[start : start + size + 2 * room], sr=RATE_HZ, hop_length=HOP_SAMPLES
-    )
-    envelope.append(block[room // HOP_SAMPLES :][: min(count, BLOCK_HOPS)])
   return librosa.onset.onset_detect(
     onset_envelope=np.concatenate(envelope), sr=RATE_HZ, hop_length=HOP_SAMPLES, units="time"
   )
+
+
+def _cut(
+  blocks: Iterable[Float[np.ndarray, " _"]], size: int, room: int
+) -> Iterator[tuple[Float[np.ndarray, " _"], int]]:
+  """Yields pieces of `size` samples, the last as long as is left, and how many these are.
+
+  Each has `room` samples on either side that belong to its neighbours; at the ends, silence.
+  """
+  held = np.zeros(room, np.float32)
+  for block in blocks:
+    held = np.concatenate([held, block])
+    while len(held) > size + 2 * room:
+      yield held[: size + 2 * room], size
+      held = held[size:]
+  held = np.pad(held, (0, room))
+  while (left := len(held) - 2 * room) > 0:
+    yield held[: size + 2 * room], min(size, left)
+    held = held[size:]
 
 
 def compare_onsets(stem_s: Float[np.ndarray, " n"], context_s: Float[np.ndarray, " m"]) -> Onsets:

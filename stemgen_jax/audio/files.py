@@ -14,12 +14,13 @@ import soundfile
 import soxr
 from jaxtyping import Float
 
-from stemgen_jax.audio.sound import open_sound
-from stemgen_jax.errors import UserError
+from stemgen_jax.audio.sound import Sound, open_sound
+from stemgen_jax.errors import FULL, UserError
 from stemgen_jax.shell.folders import appearing
 
 Samples = Float[np.ndarray, "_channels _samples"]  # of no set number, so each array its own
 BLOCK_S = 10.0  # of what `read_blocks` holds at once
+_PROBE = 1 << 16  # bytes for which a disk that is full has no room
 CANCELLED = 1e-3  # of the channels' power: less of it in their mean is 30 dB lost
 SUBTYPES = {"PCM_16": (16, np.int16), "PCM_24": (24, np.int32), "FLOAT": (32, np.float32)}
 
@@ -50,18 +51,13 @@ def read_blocks(path: str | os.PathLike, to_rate_hz: int, to_channels: int) -> I
     UserError: as `read_audio`.
   """
   with open_sound(path) as sound:
-    resampler = None
-    if sound.samplerate != to_rate_hz:
-      resampler = soxr.ResampleStream(sound.samplerate, to_rate_hz, to_channels, quality="HQ")
-    size = round(BLOCK_S * sound.samplerate)
-    block = sound.read(size)
-    while len(block):
-      following = sound.read(size)
-      samples = convert_audio(block.T, to_rate_hz, to_rate_hz, to_channels)
-      if resampler is not None:
-        samples = resampler.resample_chunk(samples.T, last=not len(following)).T
-      yield np.ascontiguousarray(samples)
-      block = following
+    blocks = _read_blocks(sound, to_channels)
+    yield from resample_blocks(blocks, sound.samplerate, to_rate_hz, to_channels)
+
+
+def _read_blocks(sound: Sound, channels: int) -> Iterator[Samples]:
+  while len(block := sound.read(round(BLOCK_S * sound.samplerate))):
+    yield convert_audio(block.T, sound.samplerate, sound.samplerate, channels)
 
 
 def measure_duration(path: str | os.PathLike) -> float:
@@ -82,11 +78,49 @@ def measure_audio(path: str | os.PathLike, stream: int | None = None) -> tuple[f
 
 def convert_audio(samples: Samples, rate_hz: int, to_rate_hz: int, to_channels: int) -> Samples:
   """Returns the samples at another rate and channel count, to that by way of `to_mono`."""
-  if len(samples) != to_channels:
-    samples = np.repeat(to_mono(samples), to_channels, axis=0)
-  if rate_hz != to_rate_hz:
-    samples = soxr.resample(samples.T, rate_hz, to_rate_hz, quality="HQ").T
-  return np.ascontiguousarray(samples, dtype=np.float32)
+  if len(samples) == to_channels and rate_hz == to_rate_hz:
+    return np.ascontiguousarray(samples, dtype=np.float32)
+  length = round(samples.shape[1] * to_rate_hz / rate_hz)
+  converted, done = np.empty((to_channels, length), np.float32), 0
+  for block in convert_blocks(samples, rate_hz, to_rate_hz, to_channels):
+    if done + block.shape[1] > converted.shape[1]:  # soxr rounds half a sample otherwise
+      converted = np.concatenate([converted[:, :done], block], axis=1)
+    converted[:, done : done + block.shape[1]] = block
+    done += block.shape[1]
+  return np.ascontiguousarray(converted[:, :done])
+
+
+def convert_blocks(
+  samples: Samples, rate_hz: int, to_rate_hz: int, to_channels: int
+) -> Iterator[Samples]:
+  """Yields what `convert_audio` returns, about BLOCK_S at a time: no copy is as long as it is."""
+  one, size = len(samples) != to_channels, max(1, round(BLOCK_S * rate_hz))
+  first = one and _cancel(samples)
+  blocks = (samples[:, i : i + size] for i in range(0, samples.shape[1], size))
+  if not one:
+    yield from resample_blocks(blocks, rate_hz, to_rate_hz, to_channels)
+    return
+  blocks = (x[:1] if first or len(x) == 1 else x.mean(axis=0, keepdims=True) for x in blocks)
+  for block in resample_blocks(blocks, rate_hz, to_rate_hz, 1):
+    yield np.repeat(block, to_channels, axis=0)
+
+
+def resample_blocks(
+  blocks: Iterable[Samples], rate_hz: int, to_rate_hz: int, channels: int
+) -> Iterator[Samples]:
+  """Yields blocks that follow each other at another rate: joined, what they are at once."""
+  if rate_hz == to_rate_hz:
+    yield from (np.ascontiguousarray(block, np.float32) for block in blocks)
+    return
+  resampler = soxr.ResampleStream(rate_hz, to_rate_hz, channels, quality="HQ")
+  rest = iter(blocks)
+  block = next(rest, None)
+  while block is not None:
+    following = next(rest, None)
+    samples = np.ascontiguousarray(block.T, np.float32)
+    made = resampler.resample_chunk(samples, last=following is None)
+    yield np.ascontiguousarray(made.T)
+    block = following
 
 
 def to_mono(samples: Samples) -> Samples:
@@ -95,18 +129,22 @@ def to_mono(samples: Samples) -> Samples:
   A side of opposite sign, as some microphones and wideners leave it, is heard in stereo, and would
   be silence in its mean.
   """
+  if len(samples) == 1 or _cancel(samples):
+    return samples[:1]
+  return samples.mean(axis=0, keepdims=True)
+
+
+def _cancel(samples: Samples) -> bool:
+  """Returns whether of the channels' power next to nothing is in their mean."""
   if len(samples) == 1:
-    return samples
-  mean = samples.mean(axis=0, keepdims=True)
-  heard = float(np.mean([_sum_squares(channel) for channel in samples]))
-  return samples[:1] if _sum_squares(mean[0]) < CANCELLED * heard else mean
-
-
-def _sum_squares(channel: Float[np.ndarray, " samples"]) -> float:
-  """Returns the energy of a channel; summed in blocks, whose copies are small."""
-  size = 1 << 20
-  blocks = (channel[i : i + size].astype(np.float64) for i in range(0, len(channel), size))
-  return float(sum(np.vdot(block, block) for block in blocks))
+    return False
+  size, mean, heard = 1 << 17, 0.0, 0.0
+  for start in range(0, samples.shape[1], size):  # whose copies are small
+    block = samples[:, start : start + size].astype(np.float64)
+    heard += float(np.vdot(block, block)) / len(block)
+    middle = block.mean(axis=0)
+    mean += float(np.vdot(middle, middle))
+  return mean < CANCELLED * heard
 
 
 def write_audio(
@@ -120,7 +158,8 @@ def write_audio(
     rate_hz: their rate.
     subtype: of SUBTYPES; a WAV with samples above full scale is FLOAT, so that none is clipped.
   """
-  if Path(path).suffix == ".wav" and samples.size and np.abs(samples).max() > 1.0:
+  loud = samples.size and max(samples.max(), -samples.min()) > 1.0  # without a copy
+  if Path(path).suffix == ".wav" and loud:
     subtype = "FLOAT"
   size = round(BLOCK_S * rate_hz)
   blocks = (samples[:, i : i + size] for i in range(0, samples.shape[1], size))
@@ -168,15 +207,30 @@ def write_blocks(
           count += samples.shape[1]
       found = soundfile.info(name).frames
     except soundfile.LibsndfileError as error:
-      raise _refuse_disk(path, error.error_string) from error
+      raise _refuse_disk(path, partial, error.error_string) from error
     if found < count:  # the end of a file is written as it is closed, and libsndfile says nothing
-      raise _refuse_disk(path, f"{found} of {count} samples were written")
+      raise _refuse_disk(path, partial, f"{found} of {count} samples were written")
 
 
-def _refuse_disk(path: Path, how: str) -> UserError:
+def _refuse_disk(path: Path, partial: Path, how: str) -> UserError:
+  """Returns the error for a file of which only a part was written.
+
+  libsndfile says "System error" of whatever a disk refuses: what it was, another byte tells.
+  """
+  try:
+    with partial.open("ab", buffering=0) as file:
+      file.write(bytes(_PROBE))
+      os.fsync(file.fileno())
+  except OSError as error:
+    if error.errno in FULL:
+      return UserError(
+        f"the disk must have room for {path}; got a full one ({error.strerror}). Free some and run"
+        " the same command."
+      )
+    how = error.strerror or how
   return UserError(
-    f"the disk must take an audio file whole; got path={path} ({how.rstrip('.')}). Free some room,"
-    " or check the folder's permissions."
+    f"the disk must take an audio file whole; got path={path} ({how.rstrip('.')}). Check the"
+    " folder's permissions."
   )
 
 

@@ -2,6 +2,7 @@
 """How loud audio is, and how far to turn it up or down: LUFS and true peaks (ITU-R BS.1770-4)."""
 
 import math
+from collections.abc import Iterable
 
 import numpy as np
 import pyloudnorm
@@ -73,12 +74,21 @@ def _sum_power(
 
 def measure_true_peak(samples: Samples, rate_hz: int) -> float:
   """Returns the largest absolute value between and at the samples, in dBTP; silence: -inf."""
-  stream = soxr.ResampleStream(1, OVERSAMPLING, len(samples), dtype="float32", quality="HQ")
-  size, peak = round(BLOCK_S * rate_hz), 0.0
-  for start in range(0, samples.shape[1], size):
-    block = np.ascontiguousarray(samples[:, start : start + size].T, np.float32)
-    dense = stream.resample_chunk(block, last=start + size >= samples.shape[1])
+  size = round(BLOCK_S * rate_hz)
+  blocks = (samples[:, i : i + size] for i in range(0, samples.shape[1], size))
+  return measure_peak_of_blocks(blocks, len(samples))
+
+
+def measure_peak_of_blocks(blocks: Iterable[Samples], channels: int) -> float:
+  """Returns the true peak of blocks of samples that follow each other, as `measure_true_peak`."""
+  stream = soxr.ResampleStream(1, OVERSAMPLING, channels, dtype="float32", quality="HQ")
+  peak = 0.0
+  for block in blocks:
+    block = np.ascontiguousarray(block.T, np.float32)
+    dense = stream.resample_chunk(block)
     peak = max(peak, *(float(np.abs(x).max(initial=0.0)) for x in (block, dense)))
+  end = stream.resample_chunk(np.zeros((0, channels), np.float32), last=True)
+  peak = max(peak, float(np.abs(end).max(initial=0.0)))
   return 20 * math.log10(peak) if peak > 0 else -math.inf
 
 
@@ -89,9 +99,20 @@ def place(lufs: float, wanted_lufs: float) -> float:
 
 def guard(samples: Samples, rate_hz: int) -> float:
   """Returns the gain in dB, at most 0, that keeps true peaks at MOST_PEAK_DBTP or below."""
-  return min(0.0, MOST_PEAK_DBTP - measure_true_peak(samples, rate_hz))
+  return hold(measure_true_peak(samples, rate_hz))
+
+
+def hold(peak_dbtp: float) -> float:
+  """Returns the gain in dB, at most 0, that brings a true peak to MOST_PEAK_DBTP or below."""
+  return min(0.0, MOST_PEAK_DBTP - peak_dbtp)
 
 
 def amplify(samples: Samples, gain_db: float) -> Samples:
   """Returns the samples, louder by a gain in dB."""
   return samples * np.float32(10 ** (gain_db / 20))
+
+
+def turn(samples: Samples, gain_db: float) -> Samples:
+  """Returns what `amplify` does, in the place of the samples if that can be written."""
+  own = samples if samples.flags.writeable else None
+  return np.multiply(samples, np.float32(10 ** (gain_db / 20)), out=own)

@@ -136,6 +136,25 @@ class Codec:
       UserError: if there are no frames, too many levels, codes outside the codebooks, or scales
         that do not fit.
     """
+    parts = self.decode_parts(codes, scales)
+    first = next(parts)
+    batch, channels, done = first.shape
+    samples = self.decoded_samples(np.shape(codes)[1])
+    if done == samples:
+      return first
+    audio = np.empty((batch, channels, samples), np.float32)
+    audio[..., :done] = first
+    for part in parts:
+      audio[..., done : done + part.shape[-1]] = part
+      done += part.shape[-1]
+    return audio
+
+  def decode_parts(
+    self,
+    codes: Int[Array | np.ndarray, "B T levels"],
+    scales: Float[Array | np.ndarray, "batch segments"] | None = None,
+  ) -> Iterator[Audio]:
+    """Yields what `decode` returns, and raises what it does; long audio in parts."""
     codes, spec = self._check_codes(codes, scales), self.spec
     frames = codes.shape[1]
     if not frames:
@@ -147,15 +166,12 @@ class Codec:
         " Take Codec.scales'."
       )
     if spec.segment_s is not None or frames > stream.BLOCK_FRAMES:
-      audio, done = np.empty((len(codes), spec.channels, self.decoded_samples(frames)), "f4"), 0
       loud = None if scales is None else np.asarray(scales, np.float32)
-      for block in self.decode_blocks([(codes, loud)]):
-        audio[..., done : done + block.shape[-1]] = block
-        done += block.shape[-1]
-      return audio
+      yield from self.decode_blocks([(codes, loud)])
+      return
     padded = np.pad(codes, ((0, 0), (0, stream.round_up(frames) - frames), (0, 0)))
     audio = decode(self.params, spec, padded, frames, self.decoder)
-    return np.asarray(audio)[..., : self.decoded_samples(frames)]
+    yield np.asarray(audio)[..., : self.decoded_samples(frames)]
 
   def encode_blocks(self, blocks: Iterable[Audio]) -> Iterator[tuple[Codes, Scales | None]]:
     """Yields codes and their segments' scales; joined, they are those of all blocks joined.

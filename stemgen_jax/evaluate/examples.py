@@ -16,10 +16,11 @@ mix without it. Everything judged has gone through the codec, but for the origin
 
 import dataclasses
 import json
+import zipfile
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 
-import librosa
 import numpy as np
 
 from stemgen_jax.audio.files import Samples, convert_audio, read_audio, write_audio
@@ -28,6 +29,7 @@ from stemgen_jax.config import SampleConfig
 from stemgen_jax.data.loader import make_loader
 from stemgen_jax.data.records import Dataset
 from stemgen_jax.errors import UserError
+from stemgen_jax.evaluate.floors import draw_chance, find_others, shift_half_beat
 from stemgen_jax.model.generate import take_keys
 from stemgen_jax.sampling.stemgen import StemGen
 from stemgen_jax.shell.folders import appearing, make_folder, write_text
@@ -35,11 +37,14 @@ from stemgen_jax.types import Float, Int, Keys
 
 SETS = ("true", "model", "other", "shifted", "chance")
 ORIGINAL = "original"
-LIST = "examples.json"
+LIST, CODES = "examples.json", "codes.npz"
+CODED = ("context", "foreign", "true", "model", "other", "chance")  # what CODES holds
 AT_ONCE = 8  # stems generated or decoded together
 POOL = 4  # windows looked through for a stem of another song, for each that is judged
-TEMPO_BPM = 120.0  # where the music has no beat
-_TEMPO_HZ = 22_050
+_DAMAGED = (
+  OSError, ValueError, TypeError, KeyError, EOFError, NotImplementedError, zipfile.BadZipFile,
+  zlib.error,
+)  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,9 +72,20 @@ class Example:
     return read_audio(self.folder / f"{name}.wav")
 
   def codes(self) -> dict[str, Int[np.ndarray, "T Q"]]:
-    """Returns the codes of "context", of "foreign", another song's context, and of the sets."""
-    with np.load(self.folder / "codes.npz") as arrays:
-      return {name: arrays[name].astype(np.int32) for name in arrays.files}
+    """Returns the codes of "context", of "foreign", another song's context, and of the sets.
+
+    Raises:
+      UserError: if their file is damaged.
+    """
+    path = self.folder / CODES
+    try:
+      with path.open("rb") as file, np.load(file) as arrays:  # np.load leaves a cut file open
+        return {name: arrays[name].astype(np.int32) for name in CODED}
+    except _DAMAGED as error:
+      raise UserError(
+        f"{path} must hold the codes of a window as this program wrote them; got"
+        f" {type(error).__name__}: {error}. Remove it, and the same command makes it anew."
+      ) from error
 
 
 def check_windows(count: int, seed: int) -> None:
@@ -162,7 +178,7 @@ def make_examples(
       )
       for i in range(at.start, at.stop)
     ]
-    if not all((example.folder / "codes.npz").is_file() for example in made):
+    if not all((example.folder / CODES).is_file() for example in made):
       batch["model"] = write_stems(model, batch["context"], batch["conditions"], keys[at], settings)
       write_examples(model, made, batch)
     examples += made
@@ -211,8 +227,7 @@ def decode_stems(
 
 def write_examples(model: StemGen, examples: list[Example], batch: dict[str, np.ndarray]) -> None:
   """Writes the audio of a few windows, and last their codes, which say that they are whole."""
-  codes = {"context": batch["context"], "foreign": batch["foreign"], "true": batch["target"]}
-  codes |= {name: batch[name] for name in ("model", "other", "chance")}
+  codes = {name: batch["target" if name == "true" else name] for name in CODED}
   audio = {name: model.codec.decode(codes[name]) for name in codes if name != "foreign"}
   rate_hz = model.codec.decoded_rate_hz
   for i, example in enumerate(examples):
@@ -223,7 +238,7 @@ def write_examples(model: StemGen, examples: list[Example], batch: dict[str, np.
     own["shifted"] = shift_half_beat(own["true"], own["context"], rate_hz)
     for name, samples in own.items():
       write_audio(example.folder / f"{name}.wav", samples, rate_hz)
-    with appearing(example.folder / "codes.npz") as partial:
+    with appearing(example.folder / CODES) as partial:
       np.savez_compressed(partial, **{n: rows[i].astype(np.uint16) for n, rows in codes.items()})
 
 
@@ -261,36 +276,3 @@ def read_originals(
     window = convert_audio(window, rate_hz, codec.decoded_rate_hz, spec.channels)[:, :heard]
     found.append(np.pad(window, ((0, 0), (0, heard - window.shape[1]))))
   return np.stack(found)
-
-
-def find_others(
-  rows: dict[str, np.ndarray], pool: dict[str, np.ndarray]
-) -> Int[np.ndarray, "B T Q"]:
-  """Returns a stem of another song for each window: of its category where the pool has one.
-
-  Windows take the candidates in turn, so that the same few stems do not stand for all songs.
-  """
-  found = []
-  for i, (song, kind) in enumerate(zip(rows["song"], rows["conditions"], strict=True)):
-    others = np.flatnonzero(pool["song"] != song)
-    same = others[(pool["conditions"][others] == kind).all(axis=1)]
-    choice = same if len(same) else others
-    found.append(pool["target"][choice[i % len(choice)]])
-  return np.stack(found)
-
-
-def draw_chance(
-  codes: Int[np.ndarray, "n _ Q"], shape: tuple[int, ...], rng: np.random.Generator
-) -> Int[np.ndarray, "B T Q"]:
-  """Returns codes drawn one by one, each level's as often as it has them in `codes`."""
-  flat = codes.reshape(-1, codes.shape[-1])
-  levels = [rng.choice(flat[:, q], shape[:-1]) for q in range(shape[-1])]
-  return np.stack(levels, axis=-1).astype(np.int32)
-
-
-def shift_half_beat(stem: Samples, context: Samples, rate_hz: int) -> Samples:
-  """Returns the stem turned round by half a beat of the music that it and its context make."""
-  mono = convert_audio(stem + context, rate_hz, _TEMPO_HZ, 1)[0]
-  found = float(np.squeeze(librosa.beat.beat_track(y=mono, sr=_TEMPO_HZ)[0])) if mono.any() else 0.0
-  tempo_bpm = found if found > 0 else TEMPO_BPM
-  return np.roll(stem, round(30.0 / tempo_bpm * rate_hz), axis=-1)

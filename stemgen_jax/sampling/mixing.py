@@ -3,13 +3,14 @@
 
 import dataclasses
 import math
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float
 
 from stemgen_jax.audio import alignment, loudness
-from stemgen_jax.audio.files import Samples
+from stemgen_jax.audio.files import BLOCK_S, Samples
 
 SILENT_CONTEXT_LUFS = -17.0  # what a stem is placed against where there is no music
 FADE_S = 0.01  # from what is kept to what is new
@@ -46,15 +47,16 @@ def place_stem(
 
   Loudness is that of the stem as `mix_stem` lets it be heard: in two channels a mono stem is 3 LU
   louder than alone. None leaves its level. True peaks are held, but where samples of it are `kept`,
-  which stay as they are. Silence has no loudness: None.
+  which stay as they are. Silence has no loudness: None. What is done to the stem is done in its
+  own place, as it may be an hour long.
   """
   gain_db, rate_hz = 0.0, context.rate_hz
   if level_lu is not None:
     heard_lufs = loudness.measure_lufs(spread(stem, len(context.samples)), rate_hz)
     gain_db = loudness.place(heard_lufs, context.lufs + level_lu)
-  placed = loudness.amplify(stem, gain_db) if gain_db else stem
+  placed = loudness.turn(stem, gain_db) if gain_db else stem
   held_db = 0.0 if kept else loudness.guard(placed, rate_hz)
-  placed = loudness.amplify(placed, held_db) if held_db else placed
+  placed = loudness.turn(placed, held_db) if held_db else placed
   return placed, {
     "gain_db": gain_db + held_db,
     "lufs": _finite(loudness.measure_lufs(spread(placed, len(context.samples)), rate_hz)),
@@ -62,12 +64,23 @@ def place_stem(
   }
 
 
-def mix_stem(stem: Samples, context: Context) -> tuple[Samples, dict[str, float]]:
-  """Returns the stem over the context, turned down as a whole if its true peaks ask for it."""
-  mix = context.samples + spread(stem, len(context.samples))
-  gain_db = loudness.guard(mix, context.rate_hz)
-  mix *= np.float32(10 ** (gain_db / 20))  # in place: it may be an hour long
-  return mix, {"mix_gain_db": gain_db}
+def mix_stem(stem: Samples, context: Context) -> dict[str, float]:
+  """Returns the gain in dB that the stem over the context asks for by its true peaks."""
+  blocks = mix_blocks(stem, context.samples, context.rate_hz)
+  peak_dbtp = loudness.measure_peak_of_blocks(blocks, len(context.samples))
+  return {"mix_gain_db": loudness.hold(peak_dbtp)}
+
+
+def mix_blocks(
+  stem: Samples, context: Samples, rate_hz: int, gain_db: float = 0.0
+) -> Iterator[Samples]:
+  """Yields the stem over the context, turned down as a whole by a gain, BLOCK_S at a time."""
+  size = max(1, round(BLOCK_S * rate_hz))
+  for start in range(0, stem.shape[1], size):
+    at = slice(start, start + size)
+    mix = context[:, at] + spread(stem[:, at], len(context))
+    mix *= np.float32(10 ** (gain_db / 20))
+    yield mix
 
 
 def spread(stem: Samples, channels: int) -> Samples:

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Requests as a person gives them: flags, and lines of a JSONL file, which name audio files."""
 
+import codecs
 import dataclasses
 import json
 import math
@@ -15,7 +16,7 @@ from stemgen_jax.categories import ACTIVITY
 from stemgen_jax.errors import UserError
 from stemgen_jax.sampling.job import Job
 from stemgen_jax.sampling.request import Request
-from stemgen_jax.shell.folders import is_file_name
+from stemgen_jax.shell.folders import is_file_name, name_file, refuse_address
 
 SILENCE_HZ = 44_100
 SETTINGS = (
@@ -46,8 +47,15 @@ class Planned:
   job: Job
 
 
+def _raise(error: UserError) -> None:
+  raise error
+
+
 def plan_jobs(
-  given: dict[str, Any], batch: Path | None, plan: Callable[[Request], Job]
+  given: dict[str, Any],
+  batch: Path | None,
+  plan: Callable[[Request], Job],
+  leave_out: Callable[[UserError], None] = _raise,
 ) -> Iterator[Planned]:
   """Yields the jobs that flags, or flags and the lines of a file, come to.
 
@@ -55,55 +63,82 @@ def plan_jobs(
     given: what the flags say, by the names of PARTS and SETTINGS.
     batch: a JSONL file whose lines add to that, or go before it.
     plan: `StemGen.plan`, which raises a UserError where the model cannot meet a request.
+    leave_out: called with the error of a line that cannot be met, which is then passed over.
 
   Raises:
-    UserError: if a request cannot be met; of a file it names the line.
+    UserError: if a request of the flags cannot be met, or `batch` is no file of lines; and what
+      `leave_out` raises.
   """
   if batch is None:
     source, request = build_request(given)
     yield Planned("", source, _name_files(given), plan(request))
     return
   names: set[str] = set()
-  for number, line in read_lines(batch, "--batch"):
-    where = f"line {number} of {batch}"
-    if not isinstance(line, dict):
-      raise UserError(f"{where} must be an object as {{...}}; got {type(line).__name__}.")
-    name = str(line.pop("name", f"{number:04d}"))
-    if name in names or not is_file_name(name):
-      raise UserError(f"{where} must have a name that no other has, without '/'; got {name!r}.")
-    names.add(name)
+  for number, line in read_lines(batch, "--batch", leave_out):
     try:
-      if unknown := sorted(set(line) - {*PARTS, *SETTINGS}):
-        fields = ["name", *PARTS, *SETTINGS]
-        raise UserError(f"its fields must be among {fields}; got {unknown}.")
-      for file in {"context", "stem"} & set(line):
-        line[file] = batch.parent / str(line[file])
-      whole = {**given, **line}
-      source, request = build_request(whole)
-      job = plan(request)
+      planned = _plan_line(number, line, given, batch, names, plan)
     except UserError as error:
-      raise UserError(f"{where}: {error}") from error
-    yield Planned(name, source, _name_files(whole) | {"--batch": batch}, job)
+      leave_out(UserError(f"line {number} of {batch}: {error}"))
+    else:
+      yield planned
+
+
+def _plan_line(
+  number: int,
+  line: Any,
+  given: dict[str, Any],
+  batch: Path,
+  names: set[str],
+  plan: Callable[[Request], Job],
+) -> Planned:
+  """Returns what a line of a batch comes to; its name is added to those of the lines before it."""
+  if not isinstance(line, dict):
+    raise UserError(f"it must be an object as {{...}}; got {type(line).__name__}.")
+  name = name_file(str(line.pop("name", f"{number:04d}")))
+  if not is_file_name(name):
+    raise UserError(f"its name must be one that a folder can have, without '/'; got {name!r}.")
+  if name in names:
+    raise UserError(f"it must have a name that no other has; got {name!r} again.")
+  names.add(name)
+  if unknown := sorted(set(line) - {*PARTS, *SETTINGS}):
+    fields = ["name", *PARTS, *SETTINGS]
+    raise UserError(f"its fields must be among {fields}; got {unknown}.")
+  for file in {"context", "stem"} & set(line):
+    path = name_file(str(line[file]))
+    refuse_address(path, f"--{file}")
+    line[file] = batch.parent / path
+  whole = {**given, **line}
+  source, request = build_request(whole)
+  return Planned(name, source, _name_files(whole) | {"--batch": batch}, plan(request))
 
 
 def _name_files(given: dict[str, Any]) -> dict[str, Path]:
   return {f"--{name}": Path(given[name]) for name in ("context", "stem") if name in given}
 
 
-def read_lines(path: Path, flag: str) -> Iterator[tuple[int, Any]]:
-  """Yields the number and the value of every line of a JSONL file, a flag's, that is not empty."""
+def read_lines(
+  path: Path, flag: str, leave_out: Callable[[UserError], None] = _raise
+) -> Iterator[tuple[int, Any]]:
+  """Yields the number and the value of every line of a JSONL file, a flag's, that is not empty.
+
+  A line that is no JSON goes to `leave_out`, as an error that names it.
+  """
   try:
-    lines = path.read_text(encoding="utf-8-sig").splitlines()  # some editors begin with a mark
-  except (OSError, UnicodeDecodeError) as error:
+    lines = path.read_bytes().removeprefix(codecs.BOM_UTF8).splitlines()  # editors begin with it
+  except OSError as error:
     raise UserError(f"{flag} must be a text file of JSON lines; got {path} ({error}).") from error
   found = [(number, line) for number, line in enumerate(lines, 1) if line.strip()]
   if not found:
     raise UserError(f"{flag} must hold at least one line; got {path} with none.")
   for number, line in found:
     try:
-      yield number, json.loads(line)
-    except json.JSONDecodeError as error:
-      raise UserError(f"line {number} of {path} must be JSON; got {error}.") from error
+      value = json.loads(line.decode("utf-8"))
+    except UnicodeDecodeError as error:
+      leave_out(UserError(f"line {number} of {path} must be text in UTF-8; got {error}."))
+    except (ValueError, RecursionError) as error:
+      leave_out(UserError(f"line {number} of {path} must be JSON; got {error}."))
+    else:
+      yield number, value
 
 
 def build_request(given: dict[str, Any]) -> tuple[str, Request]:

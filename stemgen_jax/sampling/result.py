@@ -2,7 +2,7 @@
 """What a request comes to: the tokens of its takes as audio, placed, mixed and described."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import jax
@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 import stemgen_jax
+from stemgen_jax.audio.files import Samples
 from stemgen_jax.codec import Codec
 from stemgen_jax.sampling import mixing, transcode
 from stemgen_jax.sampling.job import Job
@@ -23,17 +24,29 @@ class Result:
 
   Attributes:
     stems: the stem of each take, true peaks at -1 dBTP or below but for samples that are kept.
-    mixes: each over the context, likewise.
+    context: the music that they were written for.
     codes: the tokens of each.
     sample_rate: in Hz.
     metadata: settings, seed and measurements, of JSON types; "takes" has one entry a take.
   """
 
   stems: Audio
-  mixes: Audio
+  context: Samples
   codes: Int[np.ndarray, "takes T Q"]
   sample_rate: int
   metadata: dict[str, Any]
+
+  @property
+  def mixes(self) -> Audio:
+    """Each stem over the context, true peaks likewise; made anew each time it is asked for."""
+    return np.stack(
+      [np.concatenate(list(self.mix_blocks(i)), axis=1) for i in range(len(self.stems))]
+    )
+
+  def mix_blocks(self, take: int) -> Iterator[Samples]:
+    """Yields a take's stem over the context, some seconds at a time: music may last an hour."""
+    gain_db = self.metadata["takes"][take]["mix_gain_db"]
+    return mixing.mix_blocks(self.stems[take], self.context, self.sample_rate, gain_db)
 
 
 def finish(
@@ -56,17 +69,18 @@ def finish(
   """
   request, rate_hz = job.request, job.request.rate_hz
   context = mixing.Context.measure(request.context, rate_hz)
-  stems, mixes, takes = [], [], []
-  for own, score in zip(codes, scores, strict=True):
+  stems, takes = np.zeros((len(codes), 0, 0), np.float32), []
+  for i, (own, score) in enumerate(zip(codes, scores, strict=True)):
     stem = transcode.decode(codec, own, heard)
     if request.stem is not None:
       stem = mixing.splice(stem, request.stem, list(request.keep_s), rate_hz)
     stem, placed = mixing.place_stem(stem, context, request.level_lu, kept=request.stem is not None)
-    mix, mixed = mixing.mix_stem(stem, context)
+    mixed = mixing.mix_stem(stem, context)
     told = {"context_gain_db": heard.gain_db, "listening_score_nats": float(score)}
     takes.append({**placed, **mixed, **told, **mixing.describe(stem, context, request.loop)})
-    stems.append(stem)
-    mixes.append(mix)
+    if i == 0:  # of one take without a copy, as it may be an hour long
+      stems = stem[None] if len(codes) == 1 else np.empty((len(codes), *stem.shape), np.float32)
+    stems[i] = stem
   metadata = {
     "stemgen_jax": stemgen_jax.__version__,
     "jax": jax.__version__,
@@ -76,9 +90,4 @@ def finish(
     **job.describe(),
     "takes": takes,
   }
-  return Result(_stack(stems), _stack(mixes), codes, rate_hz, metadata)
-
-
-def _stack(takes: list[np.ndarray]) -> Audio:
-  """Returns all takes as one array; of one take without a copy, as it may be an hour long."""
-  return takes[0][None] if len(takes) == 1 else np.stack(takes)
+  return Result(stems, request.context, codes, rate_hz, metadata)

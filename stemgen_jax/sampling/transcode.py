@@ -14,7 +14,7 @@ from jaxtyping import Float, Int
 from scipy import signal
 
 from stemgen_jax.audio import loudness
-from stemgen_jax.audio.files import Samples, convert_audio
+from stemgen_jax.audio.files import Samples, convert_audio, resample_blocks
 from stemgen_jax.audio.silence import AUDIBLE
 from stemgen_jax.codec import Codec
 from stemgen_jax.codec.segments import DEFAULT_SCALE
@@ -104,7 +104,7 @@ def encode(
 def decode(codec: Codec, codes: Int[np.ndarray, "T Q"], like: Heard) -> Samples:
   """Returns a stem as long as the context it was made for, at its rate, its gain undone."""
   stem = _decode(codec, codes, like)
-  return loudness.amplify(stem, -like.gain_db) if like.gain_db else stem
+  return loudness.turn(stem, -like.gain_db) if like.gain_db else stem
 
 
 def _decode(codec: Codec, codes: Int[np.ndarray, "T Q"], like: Heard) -> Samples:
@@ -115,11 +115,14 @@ def _decode(codec: Codec, codes: Int[np.ndarray, "T Q"], like: Heard) -> Samples
     start, stop = codec.decoded_samples(pad), codec.decoded_samples(pad + frames)
     audio = audio[:, start:stop]
     return np.asarray(signal.resample(audio, like.samples, axis=1), np.float32)
-  audio = codec.decode(codes[None], choose_scales(like))[0]
-  audio = convert_audio(audio, codec.decoded_rate_hz, like.rate_hz, codec.spec.channels)
-  if (room := like.samples - audio.shape[1]) > 0:
-    audio = np.pad(audio, ((0, 0), (0, room)))
-  return audio[:, : like.samples]
+  channels, done = codec.spec.channels, 0
+  parts = (part[0] for part in codec.decode_parts(codes[None], choose_scales(like)))
+  stem = np.zeros((channels, like.samples), np.float32)
+  for part in resample_blocks(parts, codec.decoded_rate_hz, like.rate_hz, channels):
+    part = part[:, : like.samples - done]
+    stem[:, done : done + part.shape[1]] = part
+    done += part.shape[1]
+  return stem
 
 
 def choose_scales(like: Heard) -> Float[np.ndarray, "1 segments"] | None:

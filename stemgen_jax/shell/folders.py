@@ -15,7 +15,7 @@ from stemgen_jax.errors import UserError
 
 _GLOB = re.compile(r"[\[\]*?]")  # signs by which libraries match names
 _SEAL = "content_sha256"
-_ADDRESS = re.compile(r"[a-z0-9]{2,}:/")  # a Path has lost one slash of gs://
+_ADDRESS = re.compile(r"([a-z0-9]{2,}):/+")  # a Path has lost one slash of gs://, two of file:///
 
 
 def make_folder(path: Path, what: str) -> None:
@@ -39,9 +39,11 @@ def make_folder(path: Path, what: str) -> None:
 
 def refuse_address(path: str | os.PathLike, what: str) -> None:
   """Raises a UserError for the address of a bucket or a server: it is no path of this machine."""
-  if _ADDRESS.match(os.fspath(path)):
+  if scheme := _ADDRESS.match(os.fspath(path)):
+    slashes = "///" if scheme[1] == "file" else "//"
+    whole = f"{scheme[1]}:{slashes}{os.fspath(path)[scheme.end() :]}"
     raise UserError(
-      f"{what} must be a path of this machine; got {path}, an address. Mount it, as gcsfuse does a"
+      f"{what} must be a path of this machine; got {whole}, an address. Mount it, as gcsfuse does a"
       " bucket, or fetch it, and give the path there."
     )
 
@@ -124,6 +126,18 @@ def spell(name: str) -> str:
   except UnicodeEncodeError:  # no file's name, but JSON may hold such
     own = name.encode("utf-8", "surrogatepass")
   return own.decode("utf-8", "backslashreplace")
+
+
+def name_file(text: str) -> str:
+  """Returns the name, for this system, of a file that a text in UTF-8 names.
+
+  Where the locale is not UTF-8 it is another string, of the same bytes. What no bytes can stand
+  for stays as it is.
+  """
+  try:
+    return os.fsdecode(text.encode("utf-8", "surrogateescape"))
+  except UnicodeEncodeError:
+    return text
 
 
 def seal(content: dict[str, Any]) -> dict[str, Any]:

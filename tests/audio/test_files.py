@@ -75,7 +75,8 @@ def test_a_full_disk_is_one_line_and_leaves_nothing(small_disk, name):
   subtype = "VORBIS" if name == "a.ogg" else "PCM_16"
   write_audio(small_disk / name, noise[:, :400], 22_050, subtype)
   before = (small_disk / name).read_bytes()
-  with pytest.raises(UserError, match=rf"the disk must take an audio file whole; got .*{name}"):
+  full = rf"the disk must have room for .*/full/{name}; got a full one \(File too large\)"
+  with pytest.raises(UserError, match=full):
     write_audio(small_disk / name, noise, 22_050, subtype)
   assert [p.name for p in small_disk.iterdir()] == [name]
   assert (small_disk / name).read_bytes() == before
@@ -93,7 +94,7 @@ def test_links_to_nothing_and_addresses_are_named(tmp_path):
   with pytest.raises(UserError, match=r"must exist; got path=.*a.wav, a link to nothing"):
     read_audio(tmp_path / "a.wav")
   with pytest.raises(
-    UserError, match=r"audio file must be a path of this machine; got gs:/b/a.wav"
+    UserError, match=r"audio file must be a path of this machine; got gs://b/a.wav"
   ):
     read_audio(Path("gs://b/a.wav"))
 

@@ -62,6 +62,25 @@ def test_chunks_behind_the_sound_are_no_sound(tmp_path):
     check(tmp_path / "a.wav", sound)
 
 
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize(("subtype", "channels"), [("PCM_16", 2), ("PCM_24", 1)])
+def test_chunks_behind_a_sound_of_unknown_size_are_no_sound(tmp_path, size, subtype, channels):
+  """As of ffmpeg, which writes to a pipe and tells its name at the end."""
+  sound = tone(0.5, channels)  # of 24 bits an odd number of bytes
+  content = make(tmp_path / "a.wav", sound, subtype=subtype, format="WAV")
+  whole = read_audio(tmp_path / "a.wav")[0]
+  at = content.index(b"data") + 4
+  content = content[: at + 4 + whole.size * {"PCM_16": 2, "PCM_24": 3}[subtype]]
+  content += bytes(len(content) % 2)
+  content[at : at + 4] = struct.pack("<I", size)
+  content[4:8] = struct.pack("<I", min(size + 36, 2**32 - 1))
+  about = b"INFOISFT\x0e\0\0\0Lavf58.29.100\0"
+  for more in (b"LIST" + struct.pack("<I", len(about)) + about, b"id3 \x03\0\0\0abc\0cue \0\0\0\0"):
+    (tmp_path / "a.wav").write_bytes(content + more)
+    np.testing.assert_allclose(read_audio(tmp_path / "a.wav")[0], whole, atol=1e-4)
+    assert measure_duration(tmp_path / "a.wav") == pytest.approx(len(sound) / RATE_HZ)
+
+
 @pytest.mark.parametrize("lost", [1, 1000])
 def test_what_is_cut_is_said(tmp_path, lost):
   content = make(tmp_path / "a.wav", tone(0.2), format="WAV")
@@ -149,6 +168,27 @@ def test_joined_mp3s(tmp_path, mp3):
   (tmp_path / "a.mp3").write_bytes(content + content)
   samples, _ = read_audio(tmp_path / "a.mp3")
   assert abs(samples.shape[1] - 2 * length) < 6 * 1152
+
+
+ID3 = b"ID3\x03\0\0\0\0\x10\0" + bytes(range(256)) * 8
+
+
+@pytest.mark.parametrize("between", [b"", b"TAG" + bytes(125), ID3, bytes(range(128)) * 20])
+@pytest.mark.parametrize("behind", [b"", b"TAG" + bytes(125), b"APETAGEX" + bytes(range(128)) * 9])
+def test_joined_mp3s_are_read_without_a_word_of_the_librarys(tmp_path, capfd, between, behind):
+  parts = [bytes(make(tmp_path / "a.mp3", tone(s), format="MP3")) for s in (2.0, 3.0)]
+  (tmp_path / "a.mp3").write_bytes(ID3 + parts[0] + between + parts[1] + behind)
+  samples, _ = read_audio(tmp_path / "a.mp3")
+  assert abs(samples.shape[1] - 5 * RATE_HZ) < 6 * 1152
+  assert capfd.readouterr().err == ""
+
+
+def test_joined_mp3s_that_are_not_alike_are_refused(tmp_path):
+  one = make(tmp_path / "a.mp3", tone(2.0), format="MP3")
+  other = make(tmp_path / "a.mp3", tone(3.0, 2, 44_100), 44_100, format="MP3")
+  (tmp_path / "a.mp3").write_bytes(one + other)
+  with pytest.raises(UserError, match=r"must be alike; .* of 2 files with 22050 Hz"):
+    read_audio(tmp_path / "a.mp3")
 
 
 def test_a_flac_whose_header_counts_too_few_samples_is_read_to_its_end(tmp_path):

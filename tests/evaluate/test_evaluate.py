@@ -9,7 +9,7 @@ import pytest
 from stemgen_jax.bench import random_shards
 from stemgen_jax.errors import UserError, run_cli
 from stemgen_jax.evaluate import __main__ as evaluate
-from stemgen_jax.evaluate import classifier, examples, measures
+from stemgen_jax.evaluate import classifier, examples, floors, measures
 from stemgen_jax.evaluate.distributions import find_telling, measure_adherence, measure_quality
 from stemgen_jax.evaluate.listening_test import opinions
 from stemgen_jax.evaluate.metrics.category import train_classifier
@@ -84,6 +84,31 @@ def test_report_resumes_and_repeats(run, tmp_path, monkeypatch, capsys):
   assert "MODEL.onnx,MATRIX" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("damage", ["cut", "flipped", "empty", "other"])
+def test_damaged_codes_are_one_line_that_says_what_to_remove(tmp_path, capsys, damage):
+  codes = {name: np.arange(4000, dtype=np.uint16).reshape(-1, 4) for name in examples.CODED}
+  example = examples.Example("0000", "a", "bass", (0,), tmp_path)
+  path = tmp_path / "codes.npz"
+  np.savez_compressed(path, **codes)
+  assert {name: found.shape for name, found in example.codes().items()} == dict.fromkeys(
+    examples.CODED, (1000, 4)
+  )
+  content = bytearray(path.read_bytes())
+  if damage == "cut":
+    content = content[: len(content) // 2]
+  elif damage == "flipped":
+    content[100] ^= 255
+  elif damage == "empty":
+    content = b""
+  path.write_bytes(content)
+  if damage == "other":
+    np.savez(path, context=np.zeros(3))
+  assert run_cli(lambda: example.codes() and None) == 2
+  (line,) = capsys.readouterr().err.splitlines()
+  assert line.startswith(f"error: {path} must hold the codes of a window")
+  assert line.endswith("Remove it, and the same command makes it anew.")
+
+
 def test_the_papers_protocol_compares_populations(run, tmp_path, capsys):
   results = run("paper", protocol="paper", examples=3)
   found = results["protocol"]
@@ -110,20 +135,20 @@ def test_floors_are_what_they_say():
     "conditions": np.array([[0], [1], [0], [0]]),
     "target": np.arange(4)[:, None, None],
   }
-  assert examples.find_others(rows, pool).ravel().tolist() == [2, 3, 0]  # no other song has 1
+  assert floors.find_others(rows, pool).ravel().tolist() == [2, 3, 0]  # no other song has 1
   codes = np.stack([np.full((50, 3), 1), np.full((50, 3), 2)]) * [1, 10, 100]
-  chance = examples.draw_chance(codes, (4, 60, 3), np.random.default_rng(0))
+  chance = floors.draw_chance(codes, (4, 60, 3), np.random.default_rng(0))
   assert chance.shape == (4, 60, 3)
   for level, scale in enumerate((1, 10, 100)):
     assert set(np.unique(chance[..., level])) == {scale, 2 * scale}
 
   clicks = np.zeros((1, 8 * RATE_HZ), np.float32)
   clicks[:, :: RATE_HZ // 2] = 1.0  # 120 a minute
-  shifted = examples.shift_half_beat(clicks, np.zeros_like(clicks), RATE_HZ)
+  shifted = floors.shift_half_beat(clicks, np.zeros_like(clicks), RATE_HZ)
   turned = np.flatnonzero(shifted[0]) % (RATE_HZ // 2)
   np.testing.assert_allclose(turned, RATE_HZ // 4, atol=0.03 * RATE_HZ)
   silence = np.zeros((1, RATE_HZ), np.float32)
-  assert not examples.shift_half_beat(silence, silence, RATE_HZ).any()
+  assert not floors.shift_half_beat(silence, silence, RATE_HZ).any()
 
 
 def record(song, true, floor, model):

@@ -3,18 +3,21 @@
 
 import dataclasses
 import json
+import tracemalloc
 
 import numpy as np
 import pytest
 
 from stemgen_jax.audio import alignment
 from stemgen_jax.audio.alignment import compare_onsets, find_onsets, measure_seam
+from stemgen_jax.audio.files import read_audio, write_audio, write_blocks
 from stemgen_jax.audio.loudness import measure_lufs, measure_true_peak
 from stemgen_jax.errors import UserError
 from stemgen_jax.sampling import mixing, transcode
 from stemgen_jax.sampling.job import draw_spans
 from stemgen_jax.sampling.request import Request, resolve_settings
 from stemgen_jax.sampling.request_files import build_request
+from stemgen_jax.sampling.result import Result
 
 RATE_HZ = 22_050
 
@@ -289,6 +292,32 @@ def test_onsets_are_found_alike_in_blocks_and_at_once(music, monkeypatch):
   assert len(whole) > 20
   assert found.matched >= 0.95 * max(found.stem, found.context)
   assert found.offset_ms == pytest.approx(0, abs=0.1)
+
+
+def test_long_music_is_never_copied_whole(tmp_path, monkeypatch):
+  """What is held beside the music is a few blocks of it, whatever its length."""
+  monkeypatch.setattr(alignment, "BLOCK_HOPS", 200)
+  rng = np.random.default_rng(0)
+  context = rng.uniform(-0.5, 0.5, (2, 300 * RATE_HZ)).astype(np.float32)
+  stem = context[:1].copy()
+  heard = mixing.Context(context, RATE_HZ, -20.0, np.zeros(0))
+  takes = [mixing.mix_stem(stem, heard)]
+  made = Result(stem[None], context, np.zeros((1, 1, 1), int), RATE_HZ, {"takes": takes})
+  write_audio(tmp_path / "a.wav", context[:, :100], RATE_HZ)
+  find_onsets(context[:, :RATE_HZ], RATE_HZ)  # imports and compiles
+  for work in (
+    lambda: find_onsets(context, RATE_HZ),
+    lambda: mixing.place_stem(stem, heard, -6.0),
+    lambda: mixing.mix_stem(stem, heard),
+    lambda: write_audio(tmp_path / "a.wav", context, RATE_HZ),
+    lambda: write_blocks(tmp_path / "b.wav", made.mix_blocks(0), RATE_HZ, 2),
+  ):
+    tracemalloc.start()
+    work()
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < context.nbytes / 2
+  np.testing.assert_allclose(read_audio(tmp_path / "b.wav")[0], made.mixes[0], atol=1e-4)
 
 
 def test_what_the_codec_gives_back_lies_where_it_was(stemgen, music):

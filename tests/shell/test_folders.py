@@ -56,7 +56,9 @@ def test_a_kill_between_the_two_renames_loses_nothing(tmp_path):
 
 def test_a_buckets_address_makes_no_folder_of_that_name_here(tmp_path, monkeypatch):
   monkeypatch.chdir(tmp_path)
-  with pytest.raises(UserError, match=r"--workdir must be a path of this machine; got gs:/bucket/"):
+  with pytest.raises(
+    UserError, match=r"--workdir must be a path of this machine; got gs://bucket/run, an"
+  ):
     make_folder(Path("gs://bucket/run"), "--workdir")
   assert not list(tmp_path.iterdir())
 
@@ -93,7 +95,9 @@ def test_every_path_flag_refuses_an_address(path):
   parser.add_argument("--codec", nargs="+")
   parser.add_argument("--licence")
   for words in (["--out", path], ["--root", path], ["--codec", "a", path]):
-    with pytest.raises(UserError, match=f"{words[0]} must be a path of this machine; got gs:|s3:"):
+    with pytest.raises(
+      UserError, match=f"{words[0]} must be a path of this machine; got ..://b/run"
+    ):
       parser.parse_args(words)
   with pytest.raises(UserError, match="recording must be a path of this machine"):
     parser.parse_args([path])

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from stemgen_jax.audio.headers.chunks import CHUNKED, mend_chunks
 from stemgen_jax.audio.headers.flac import mend_flac
-from stemgen_jax.audio.headers.mp3 import mend_mp3, read_frame, skip_id3
+from stemgen_jax.audio.headers.mp3 import mend_mp3, read_frame, skip_tags
 from stemgen_jax.audio.headers.ogg import mend_ogg
 from stemgen_jax.audio.headers.view import Mended, Part
 from stemgen_jax.audio.headers.wav import FORMATS, mend_aiff, mend_wav
@@ -63,7 +63,7 @@ def _mend(part: Part, whole: bool) -> Mended:
       return mend_ogg(file)
     if start[:4] in CHUNKED:
       return mend_chunks(file, start[:4])
-    first = skip_id3(file, start)
+    first = skip_tags(file, 0)
     if read_frame(file, first) is not None:
       return mend_mp3(part, file, first)
   return Mended()

@@ -2,6 +2,7 @@
 """WAV and AIFF that were joined, or whose sizes are those of a writer that did not know them."""
 
 import io
+import re
 import struct
 
 from stemgen_jax.audio.headers.view import Mended, Part, find_bytes, is_placeholder, tell_missing
@@ -9,6 +10,8 @@ from stemgen_jax.audio.headers.view import Mended, Part, find_bytes, is_placehol
 FORMATS = (b"RIFF", b"RF64", b"BW64")
 _NAMES = (b"LIST", b"JUNK", b"junk", b"FLLR", b"PAD ", b"bext", b"cue ", b"smpl", b"id3 ", b"ID3 ",
           b"fact", b"PEAK", b"iXML", b"acid", b"inst", b"axml", b"_PMX")  # fmt: skip
+_ANY_NAME = re.compile(b"|".join(map(re.escape, _NAMES)))
+_MOST_BEHIND = 1 << 24  # bytes at the end of a file among which chunks behind the sound are sought
 _FIRST_CHUNKS = (b"fmt ", b"JUNK", b"junk", b"bext", b"ds64", b"LIST", b"iXML")
 
 
@@ -30,7 +33,7 @@ def mend_wav(part: Part, file: io.BufferedReader, kind: bytes) -> Mended:
       if sizes_at is not None and size == 2**32 - 1:
         size = long_size
       there = (end - start) // align * align
-      if size <= there:
+      if size <= there:  # and what stands behind it tells whether it is meant
         behind = _pass_chunks(file, start + size + size % 2, end)
         if behind == end:
           break
@@ -41,7 +44,9 @@ def mend_wav(part: Part, file: io.BufferedReader, kind: bytes) -> Mended:
         return Mended(part.view(patches) if patches else None, missing)
       if (joined := _find_wav(file, start)) is not None:
         return Mended(end=joined)
-      if size < there:
+      stop = _find_chunks(file, start, end)
+      there = (stop - start) // align * align
+      if size < there or stop < end:
         patches[start - 4] = struct.pack("<I", min(there, 2**32 - 1))
         if sizes_at is not None:
           patches[sizes_at] = struct.pack("<QQ", end - 8, there)
@@ -51,10 +56,24 @@ def mend_wav(part: Part, file: io.BufferedReader, kind: bytes) -> Mended:
   return Mended(part.view(patches) if patches else None)
 
 
-def _pass_chunks(file: io.BufferedReader, at: int, end: int) -> int | None:
+def _find_chunks(file: io.BufferedReader, start: int, end: int) -> int:
+  """Returns where the chunks begin that fill a file to its end behind a sound of unknown size.
+
+  It is `end` if there are none: the first must have a usual name, and none may be cut.
+  """
+  begin = max(start, end - _MOST_BEHIND)
+  file.seek(begin)
+  for found in _ANY_NAME.finditer(file.read(end - begin)):
+    if _pass_chunks(file, begin + found.start(), end, whole=True) == end:
+      return begin + found.start()
+  return end
+
+
+def _pass_chunks(file: io.BufferedReader, at: int, end: int, *, whole: bool = False) -> int | None:
   """Returns `end` if all from a place on can be chunks, a name and a size each, or else None.
 
-  One with a usual name may be cut short. If a file begins behind some of them, returns where.
+  One with a usual name may be cut short, unless all must be `whole`. If a file begins behind some
+  of them, returns where.
   """
   while at < end:
     file.seek(at)
@@ -64,8 +83,9 @@ def _pass_chunks(file: io.BufferedReader, at: int, end: int) -> int | None:
     if len(header) < 8:
       return end if at > end - 2 or not header.strip(b"\0") else None  # what pads the last chunk
     name, size = struct.unpack("<4sI", header[:8])
-    if name not in _NAMES and (
-      not all(32 <= byte < 127 for byte in name) or at + 8 + size > end + 1
+    cut = at + 8 + size > end + 1
+    if (cut and whole) or (
+      name not in _NAMES and (cut or not all(32 <= byte < 127 for byte in name))
     ):
       return None
     at += 8 + size + size % 2

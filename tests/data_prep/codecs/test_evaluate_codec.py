@@ -12,9 +12,9 @@ import yaml
 
 from data_prep import evaluate_codec
 from data_prep.codec_training import losses as codec_losses
-from data_prep.codec_training.clips import MIX, STEM, draw_clips
+from data_prep.codec_training.clips import MIX, STEM, choose_pairs, draw_clips
 from data_prep.codecs import opus
-from data_prep.evaluate_codec import choose_pairs, summarise, tabulate
+from data_prep.evaluate_codec import summarise, tabulate
 from stemgen_jax.codec import DEMO_BUNDLE, CodecSpec, fidelity
 from stemgen_jax.errors import run_cli
 
@@ -240,6 +240,25 @@ def test_silent_songs_are_refused(root, tmp_path, capsys):
   words = ["--codec", str(DEMO_BUNDLE), "--roots", str(root), "--out", str(tmp_path / "out")]
   assert run_cli(lambda: evaluate_codec.main(words)) == 2
   assert "silence only" in capsys.readouterr().err
+
+
+def test_files_that_cannot_be_read_are_named_and_left_out(root, tmp_path, capsys):
+  mix, stem = root / "test/Track00000/mix.flac", root / "test/Track00001/stems/S00.flac"
+  mix.write_bytes(b"no sound")
+  stem.write_bytes(stem.read_bytes()[:2000])
+  words = ["--codec", DEMO_BUNDLE, "--roots", root, "--out", tmp_path / "out", "--seconds", 2]
+  words = [*map(str, words), "--clips", "1"]
+  assert run_cli(lambda: evaluate_codec.main(words)) == 3
+  said = [line for line in capsys.readouterr().err.splitlines() if line.startswith("left out: ")]
+  assert len(said) == 2
+  assert str(mix) in said[0]
+  assert str(stem) in said[1]
+  rows = json.loads((tmp_path / "out/codec.json").read_text())
+  assert {(row["kind"], row["songs"]) for row in rows} == {(MIX, 1), (STEM, 1)}
+  for path in root.rglob("*.flac"):
+    path.write_bytes(b"no sound")
+  assert run_cli(lambda: evaluate_codec.main(words)) == 2
+  assert "got 6 files that cannot be read" in capsys.readouterr().err
 
 
 def test_a_song_without_a_mix_gets_the_sum_of_its_stems(root):

@@ -4,7 +4,7 @@
 import numpy as np
 import pytest
 import soundfile
-from small_corpus import HOP, RATE, MeanCodec, run
+from small_corpus import HOP, RATE, MeanCodec, run, run_some
 
 from data_prep import originals
 from stemgen_jax.codec import Codec
@@ -54,6 +54,18 @@ def test_a_window_of_the_audio_is_that_of_the_codes(corpus, data, tmp_path):
   means = found.reshape(8, 50, HOP).mean(-1)
   assert np.abs(2000 + 1000 * means - windows["target"][..., 0]).max() <= 1
   assert len(set(windows["start_frame"])) > 1
+
+
+def test_stems_that_tokenising_left_out_have_no_audio(corpus, tmp_path):
+  path = corpus / "train/Track00001/stems/S02.flac"
+  sound = path.read_bytes()
+  path.write_bytes(b"not audio")
+  data, _ = run_some(corpus, tmp_path / "shards")
+  path.write_bytes(sound)  # mended since, which the dataset does not know
+  originals.main(words_of(corpus, data, tmp_path / "out"))
+  levels = [soundfile.read(tmp_path / f"out/Track00001/{row:02d}.wav")[0][0] for row in range(3)]
+  np.testing.assert_allclose(levels, [0.05, 0.1, 0.4], atol=1e-3)
+  assert not (tmp_path / "out/Track00001/03.wav").exists()
 
 
 def test_other_music_and_other_files_are_refused(corpus, data, tmp_path, capsys):

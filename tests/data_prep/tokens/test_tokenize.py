@@ -25,6 +25,7 @@ from small_corpus import (
 )
 
 from data_prep import tokenize
+from data_prep.corpora import stem_audio
 from data_prep.corpora.slakh import Slakh
 from data_prep.tokens import jobs
 from data_prep.tokens.job_runner import Engine
@@ -161,12 +162,15 @@ def test_wrong_settings_are_found_before_the_work(corpus, tmp_path):
 
 def test_a_track_that_fails_is_left_out_and_mended_later(corpus, tmp_path, caplog):
   path = corpus / "train/Track00001/stems/S02.flac"
+  edit_stems(path.parents[1], S00={"audio_rendered": False}, S01={"audio_rendered": False})
   sound = path.read_bytes()
   path.write_bytes(b"not audio")
   directory, failed = run_some(corpus, tmp_path / "a")
   assert list(failed) == ["Track00001"]
   assert str(path) in failed["Track00001"]
-  assert "Track00001 is left out: audio file must be one" in caplog.text
+  assert (
+    "Track00001 is left out: a song must keep 2 stems that can be read; got 1 of 2" in caplog.text
+  )
   dataset = Dataset.open(directory)
   assert dataset.source("train").songs == ("Track00000", "Track00002", "Track00002")
   assert dataset.metadata.settings["failed"] == failed
@@ -219,6 +223,49 @@ def assert_same_files(one, two):
   assert {p.name for p in one.iterdir()} == {p.name for p in two.iterdir()}
   for path in one.iterdir():
     assert path.read_bytes() == (two / path.name).read_bytes(), path.name
+
+
+def test_a_stem_that_fails_is_left_out_of_its_song_and_mended_later(corpus, tmp_path, caplog):
+  path = corpus / "train/Track00001/stems/S02.flac"
+  sound = path.read_bytes()
+  path.write_bytes(b"not audio")
+  directory, failed = run_some(corpus, tmp_path / "a")
+  assert list(failed) == ["Track00001/S02"]
+  assert str(path) in failed["Track00001/S02"]
+  assert "S02 of Track00001 is left out: audio file must be one" in caplog.text
+  dataset = Dataset.open(directory)
+  clip = dataset.source("train")[1]
+  assert clip.song == "Track00001"
+  assert clip.stem_codes[:, 0, 0].tolist() == [2050, 2100, 2400]
+  names = [CATEGORIES[i] for i in clip.stem_conditions[:, 0]]
+  assert names == ["drums", "bass", "strings"]
+  assert clip.mix_members.shape == (6, 3)
+  assert dataset.metadata.settings["failed"] == failed
+  again = MeanCodec()  # nothing has changed
+  assert run_some(corpus, tmp_path / "a", again) == (directory, failed)
+  assert again.calls == 0
+
+  path.write_bytes(sound)
+  assert run(corpus, tmp_path / "a") == directory
+  assert_same_files(directory, run(corpus, tmp_path / "whole"))
+  assert [p.name for p in directory.parent.iterdir()] == ["3.0.0"]
+
+
+def test_a_stem_that_could_not_be_read_here_is_tried_again(corpus, tmp_path, monkeypatch):
+  """As an m4a without PyAV, which is installed later: the file is the same."""
+  read = stem_audio.read_audio
+
+  def refuse(path, stream=None):
+    if path.name == "S02.flac":
+      raise UserError(f"{path} must be read with PyAV")
+    return read(path, stream)
+
+  monkeypatch.setattr(stem_audio, "read_audio", refuse)
+  directory, failed = run_some(corpus, tmp_path / "a")
+  assert len(failed) == 4
+  monkeypatch.undo()
+  assert run(corpus, tmp_path / "a") == directory
+  assert_same_files(directory, run(corpus, tmp_path / "whole"))
 
 
 def test_processes_give_the_same_bytes(corpus, tmp_path):
@@ -354,12 +401,12 @@ def test_the_command_says_what_failed_and_returns_3(corpus, tmp_path, capsys):
   said = capsys.readouterr()
   directory = tmp_path / "a" / "mine" / "3.0.0"
   assert said.out.splitlines() == [
-    "train: 2 songs, 5 clips, 0.00 h",
+    "train: 3 songs, 7 clips, 0.00 h",
     "validation: 1 songs, 2 clips, 0.00 h",
     str(directory),
   ]
-  assert "left out: Track00001: audio file must be one that libsndfile reads" in said.err
-  assert said.err.splitlines()[-1].startswith("1 track failed")
+  assert "left out: Track00001/S02: audio file must be one that libsndfile reads" in said.err
+  assert said.err.splitlines()[-1].startswith("1 song or stem is left out")
   shutil.rmtree(path.parents[1])
   assert tokenize.main(words) == 0
 
