@@ -141,9 +141,9 @@ class Desk:
       found, notice = document.song, None
       first = document.is_empty and (latency_s is None or not found.loop_samples)
       if first:
-        found = await asyncio.to_thread(song.find_song, source, name, seconds)
+        found, heard = await asyncio.to_thread(song.find_song, source, name, seconds, found)
         start_s = found.offset_s + (latency_s or 0.0)
-        notice = song.tell(found, seconds)
+        notice = song.tell(found, seconds, heard)
       else:
         whole = seconds >= found.offset_s + 0.99 * found.loop_samples / RATE_HZ
         start_s = latency_s if latency_s is not None else found.offset_s if whole else 0.0
