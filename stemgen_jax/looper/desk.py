@@ -138,17 +138,14 @@ class Desk:
       elif (found_lane := need_lane(document, lane)).lock:
         raise Conflict(f"Lane '{found_lane.name}' is locked. Unlock it to put a sound in it.")
       seconds = await asyncio.to_thread(song.check, source, name)
-      found, notice = document.song, None
+      found = document.song
       first = document.is_empty and (latency_s is None or not found.loop_samples)
       if first:
         found, heard = await asyncio.to_thread(song.find_song, source, name, seconds, found)
         start_s = found.offset_s + (latency_s or 0.0)
         notice = song.tell(found, seconds, heard)
       else:
-        whole = seconds >= found.offset_s + 0.99 * found.loop_samples / RATE_HZ
-        start_s = latency_s if latency_s is not None else found.offset_s if whole else 0.0
-        if latency_s is None:
-          notice = song.tell_fit(name, seconds, start_s, found.loop_samples / RATE_HZ)
+        start_s, notice = song.place(found, name, seconds, latency_s)
       take = Take(
         self.session.name("t"),
         "",
@@ -166,14 +163,13 @@ class Desk:
       self._add(document, lane, take)
     return self._changed(notice)
 
-  def _add(self, document: Document, lane_id: str, take: Take) -> Lane:
+  def _add(self, document: Document, lane_id: str, take: Take) -> None:
     lane = need_lane(document, lane_id)
     taken = {self.session.takes[name].label for name in lane.takes}
     label = next(x for x in map(next_label, range(len(taken) + 1)) if x not in taken)
     take = dataclasses.replace(take, label=label)
     lane = dataclasses.replace(lane, takes=(*lane.takes, take.id), active=take.id)
     self.session.commit(document.put(lane), take)
-    return lane
 
   async def generate(self, asked: dict[str, Any]) -> dict[str, str]:
     """Puts a take that is asked for into the queue; returns the name of its job.

@@ -290,4 +290,4 @@ def describe_error(error: Exception) -> str:
   if isinstance(error, UserError):
     return str(error)
   reason = getattr(error, "strerror", None) or str(error).rstrip(".")
-  return f"The session cannot be written: {reason}. Free some room and try again."
+  return f"That cannot be saved: {reason}. Nothing was changed; free some room and try again."

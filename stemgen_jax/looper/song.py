@@ -122,21 +122,27 @@ def _count_bars(seconds: float, bar_s: float) -> int:
   return 2 ** int(np.log2(min(fits, max(1, int(GOOD_LOOP_S / bar_s)))))
 
 
+def place(
+  song: Song, name: str, seconds: float, latency_s: float | None
+) -> tuple[float, str | None]:
+  """Returns where in a sound the loop of a song begins, and in words what it takes of the sound.
+
+  Args:
+    song: that is there already.
+    name: of the sound.
+    seconds: how long it is.
+    latency_s: of a recording, by how much it comes too late; None for a file.
+  """
+  if latency_s is not None:
+    return latency_s, None
+  loop_s = song.loop_samples / RATE_HZ
+  start_s = song.offset_s if seconds >= song.offset_s + 0.99 * loop_s else 0.0
+  return start_s, _tell_fit(name, seconds, start_s, loop_s)
+
+
 def refit(samples: Samples, length: int) -> Samples:
   """Returns a loop with another length: cut, or played on."""
   return np.take(samples, range(length), axis=1, mode="wrap")
-
-
-def tell_fit(name: str, seconds: float, start_s: float, loop_s: float) -> str | None:
-  """Returns in words what a loop takes of a sound that is longer or shorter; None if it fits."""
-  left_s = seconds - start_s
-  if left_s > loop_s + 0.05:
-    return (
-      f"'{name}' lasts {seconds:.1f} s: the loop takes {loop_s:.1f} s, from {start_s:.2f} s on."
-    )
-  if left_s < 0.99 * loop_s:
-    return f"'{name}' lasts {seconds:.1f} s: the rest of the loop of {loop_s:.1f} s is silence."
-  return None
 
 
 def tell(found: Song, seconds: float, heard: bool) -> str:
@@ -152,3 +158,15 @@ def tell(found: Song, seconds: float, heard: bool) -> str:
   if seconds - cut > 0.05:
     words += f"; {cut:.1f} s of {seconds:.1f} s make the loop, from {found.offset_s:.2f} s on"
   return words + ". Correct them if they are wrong."
+
+
+def _tell_fit(name: str, seconds: float, start_s: float, loop_s: float) -> str | None:
+  """Returns in words what a loop takes of a sound that is longer or shorter; None if it fits."""
+  left_s = seconds - start_s
+  if left_s > loop_s + 0.05:
+    return (
+      f"'{name}' lasts {seconds:.1f} s: the loop takes {loop_s:.1f} s, from {start_s:.2f} s on."
+    )
+  if left_s < 0.99 * loop_s:
+    return f"'{name}' lasts {seconds:.1f} s: the rest of the loop of {loop_s:.1f} s is silence."
+  return None

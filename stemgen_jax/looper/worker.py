@@ -21,7 +21,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import soundfile
 
 from stemgen_jax.audio.files import write_audio
 from stemgen_jax.errors import UserError
@@ -39,6 +38,7 @@ from stemgen_jax.looper.messages import (
   Warm,
   Warmed,
 )  # fmt: skip
+from stemgen_jax.looper.session import saving
 
 if TYPE_CHECKING:
   from stemgen_jax.sampling.stemgen import StemGen
@@ -219,9 +219,6 @@ def make(loaded: "StemGen", task: Make, connection: Any, cancelled: Any) -> Made
     return Failed(task.job, "It was cancelled.")
   except UserError as error:
     return Failed(task.job, " ".join(str(error).split()))
-  except (OSError, soundfile.LibsndfileError) as error:
-    reason = getattr(error, "strerror", None) or str(error).rstrip(".")
-    return Failed(task.job, f"The take cannot be written: {reason}. Free some room.")
   return Made(task.job, time.monotonic() - began)
 
 
@@ -236,7 +233,7 @@ def write_take(
   given = sample.list_given(sample.parse(words))
   (planned,) = plan_jobs(given, None, loaded.plan)
   (result,) = loaded.run([planned.job], advance=advance)
-  out.mkdir(parents=True, exist_ok=True)
   stem = planned.read.get("--stem")
-  with contextlib.redirect_stderr(io.StringIO()):
+  with saving("The take"), contextlib.redirect_stderr(io.StringIO()):
+    out.mkdir(parents=True, exist_ok=True)
     sample.write_result(result, out, planned.source, find_subtype(stem) if stem else "PCM_16")

@@ -13,8 +13,9 @@ import pytest
 import soundfile
 from served import TOKEN, serving
 
+from stemgen_jax.errors import UserError
 from stemgen_jax.looper import app as module
-from stemgen_jax.looper import recorded
+from stemgen_jax.looper import recorded, sounds
 from stemgen_jax.looper import session as session_module
 from stemgen_jax.looper.document import RATE_HZ
 
@@ -347,6 +348,54 @@ def test_a_full_disk_is_a_sentence_and_changes_nothing(looper, monkeypatch):
   assert looper.state() == before
   monkeypatch.undo()
   assert looper.edit("set_lane", lane="lane1", mute=True)["lanes"][0]["mute"]
+
+
+def test_a_disk_that_is_full_in_the_middle_of_a_cut_is_one_sentence_and_leaves_nothing(
+  looper, monkeypatch
+):
+  upload(looper, wav(4.0), lane="lane2", name="loop.wav")
+  for lane in ("lane1", "lane3"):
+    looper.generate(lane)
+  before, folder = looper.state(), looper.desk.session.folder
+  files = sorted(folder.rglob("*"))
+  write, written = sounds.write_audio, []
+
+  def fail(path, *rest):
+    if len(written) == 2:
+      raise UserError(f"the disk must take an audio file whole; got path={path} (System error).")
+    written.append(path)
+    write(path, *rest)
+
+  with monkeypatch.context() as patch:
+    patch.setattr(sounds, "write_audio", fail)
+    error = looper.edit("set_song", 507, bars=1)["error"]
+  assert error.startswith("The loop cannot be written: the disk is full")
+  assert str(folder) not in error
+  assert len(written) == 2
+  assert looper.state() == before
+  assert sorted(folder.rglob("*")) == files
+
+  def full(*_):
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+  with monkeypatch.context() as patch:
+    patch.setattr(session_module, "write_text", full)
+    assert "No space left" in looper.edit("set_song", 507, bars=1)["error"]
+  assert looper.state() == before
+  assert sorted(folder.rglob("*")) == files
+  assert looper.edit("set_song", bars=1)["loop_samples"] == 2 * RATE_HZ
+
+
+def test_a_take_that_the_disk_does_not_take_is_said_and_the_next_is_written(looper, monkeypatch):
+  def fail(*_):
+    raise UserError("the disk must take an audio file whole; got no room.")
+
+  with monkeypatch.context() as patch:
+    patch.setattr(recorded, "write_audio", fail)
+    looper.post("/api/generate", {"lane": "lane1"})
+    state = looper.wait(lambda s: not s["queue"])
+  assert state["notice"].startswith("The take cannot be written: the disk is full")
+  assert looper.generate("lane1")["label"] == "A"
 
 
 def test_a_browser_that_leaves_is_no_error(looper, capfd):
