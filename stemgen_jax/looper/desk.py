@@ -42,12 +42,13 @@ class Desk:
     self.sounds = Sounds(session)
     self.events = Events(self.describe)
     self.jobs = Jobs(
-      maker, self.events, self._prepare, self._keep, self._likely_length, self.say, self._meet
+      maker, self.events, self._prepare, self._keep, self._likely_length, self.complain, self._meet
     )
     self.instruments, self.preset = CATEGORIES, ""
-    self.notice: str | None = None
+    self._note(None)
     if session.lost:
-      self.notice = f"Sounds are missing, and left out: {', '.join(session.lost)}.wav of takes/."
+      names = ", ".join(session.lost)
+      self._note(f"Sounds are missing, and left out: {names}.wav of takes/.", is_error=True)
     self.revision = session.revision
     self._changing = asyncio.Lock()
 
@@ -66,14 +67,18 @@ class Desk:
       },
       "queue": [job.describe() for job in self.jobs.queue],
       "notice": self.notice,
+      "notice_is_error": self.notice_is_error,
       "can_undo": self.session.can_undo,
       "can_redo": self.session.can_redo,
     }
 
-  def say(self, sentence: str) -> None:
-    """Shows a sentence on the page."""
-    self.notice = sentence
+  def complain(self, sentence: str) -> None:
+    """Shows on the page what went wrong."""
+    self._note(sentence, is_error=True)
     self.tell()
+
+  def _note(self, sentence: str | None, is_error: bool = False) -> None:
+    self.notice, self.notice_is_error = sentence, is_error
 
   def tell(self) -> None:
     """Lets every page have the state, under a new number."""
@@ -112,7 +117,7 @@ class Desk:
     return self._changed()
 
   def _changed(self, notice: str | None = None) -> dict[str, Any]:
-    self.notice = notice
+    self._note(notice)
     self.tell()
     self.jobs.advance()
     return self.describe()
@@ -207,7 +212,7 @@ class Desk:
         keep=keep,
         vary=float(amount) if kind == "vary" else None,
       )
-    self.notice = None
+    self._note(None)
     self.tell()
     return {"job": job.name}
 
@@ -235,7 +240,7 @@ class Desk:
     )
     if job.kind == "generate" and self._is_known(job, lane, context):
       job.seed = self._free_seed(lane)
-      self.notice = f"'{lane.name}' has this very take already; seed {job.seed} was taken instead."
+      self._note(f"'{lane.name}' has this very take already; seed {job.seed} was taken instead.")
     job.words = self._list_words(job, lane, context)
     return Make(job.number, job.words, self.session.folder / WORK / job.name, job.loop_samples)
 

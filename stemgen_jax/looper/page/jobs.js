@@ -4,8 +4,8 @@
 import { post } from "./api.js";
 import { byId, seconds, setText } from "./dom.js";
 import { onPlayer, player } from "./player.js";
-import { announce, say } from "./say.js";
-import { laneOf, send, store, subscribe } from "./store.js";
+import { announce, say, settle } from "./say.js";
+import { laneOf, sayLocked, send, store, subscribe } from "./store.js";
 
 const KINDS = { generate: "generate", another: "another take", vary: "a variation" };
 const STATUS = {
@@ -22,7 +22,7 @@ export async function write(lane, kind, more = {}) {
   const found = laneOf(lane);
   if (!found) return;
   if (found.lock) {
-    say(`${found.name} is locked, so it stays as it is. Unlock it to write it anew.`, "error");
+    sayLocked(found);
     return;
   }
   const known = new Set(found.takes.map((take) => take.id));
@@ -31,10 +31,11 @@ export async function write(lane, kind, more = {}) {
   timings.delete(lane);
   try {
     entry.job = (await post("/api/generate", { lane, kind, ...more })).job;
+    settle("generate");
     announce(`${found.name}: ${KINDS[kind]} is asked for.`);
   } catch (error) {
     asked.delete(lane);
-    say(error.message, "error");
+    say(error.message, "error", { key: error.key ?? "generate" });
   }
 }
 

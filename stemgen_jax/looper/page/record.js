@@ -7,7 +7,7 @@
 import { byId, clamp, decibels, setText } from "./dom.js";
 import { send } from "./files.js";
 import { ensureEngine, play, player, stop } from "./player.js";
-import { announce, say } from "./say.js";
+import { announce, say, settle } from "./say.js";
 import { lengths, store } from "./store.js";
 import { encodeWav } from "./wav.js";
 import { fit } from "./wave.js";
@@ -117,10 +117,11 @@ async function measure() {
   const agree = found.filter((value) => Math.abs(value - middle) < 0.004).length;
   if (agree < 3) {
     words("The clicks were not heard clearly.");
-    say("Bring the microphone nearer to the speaker, and measure again.", "error");
+    say("Bring the microphone nearer to the speaker, and measure again.", "error", { key: "mic" });
     return;
   }
   const ms = Math.round(middle * 1000);
+  settle("mic");
   keepLatency(ms);
   words(`Measured ${ms} ms, ${agree} of ${CLICKS} clicks agree.`);
   announce(`Measured: ${ms} milliseconds.`);
@@ -208,13 +209,15 @@ export async function openRecorder(lane = null) {
   dialog().showModal();
   try {
     await openMicrophone();
+    settle("mic");
     showEstimate();
     tick();
   } catch (error) {
     dialog().close();
     closeMicrophone();
     const refused = error.name === "NotAllowedError" || error.name === "NotFoundError";
-    say(refused ? REFUSED : `The microphone cannot be used (${error.message}).`, "error");
+    const words = refused ? REFUSED : `The microphone cannot be used (${error.message}).`;
+    say(words, "error", { key: "mic" });
   }
 }
 

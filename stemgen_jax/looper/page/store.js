@@ -2,7 +2,7 @@
 // The state as the server has it, with changes shown at once while they are on their way there.
 
 import { post } from "./api.js";
-import { say } from "./say.js";
+import { say, settle } from "./say.js";
 
 const listeners = new Set();
 const overlays = []; // {lane, fields}: sent, not yet answered
@@ -47,9 +47,10 @@ export function applyProgress({ job, progress, seconds_left: left }) {
 export async function send(path, body) {
   try {
     applyState(await post(path, body));
+    settle(path);
     return true;
   } catch (error) {
-    say(error.message, "error");
+    say(error.message, "error", { key: error.key ?? path });
     return false;
   }
 }
@@ -83,6 +84,15 @@ export function selectLane(lane) {
 }
 
 export const laneOf = (id) => store.state?.lanes.find((lane) => lane.id === id);
+
+export function sayLocked({ id, name }) {
+  const words = `${name} is locked, so it stays as it is. Unlock it first.`;
+  say(words, "error", { key: `lock ${id}` });
+}
+
+subscribe((state) => {
+  for (const { id, lock } of state.lanes) if (!lock) settle(`lock ${id}`);
+});
 
 /** Seconds of the loop, of a bar and of a beat. */
 export function lengths(state) {

@@ -49,7 +49,7 @@ export async function tellTake({ name, takes, active }) {
   try {
     show((await (await request(`/api/take/${take.id}.json`)).json()).command);
   } catch (error) {
-    say(error.message, "error");
+    say(error.message, "error", { key: error.key });
   }
 }
 
