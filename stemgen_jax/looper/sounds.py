@@ -41,13 +41,19 @@ class Sounds:
     Raises:
       UserError: if one cannot be read or written; then none of the new ones stays.
     """
-    length, made = after.song.loop_samples, []
+    length = after.song.loop_samples
+    made: list[Take] = []
     shift_s = after.song.offset_s - before.song.offset_s
     if length == before.song.loop_samples and not shift_s:
       return after, []
     try:
       for lane in after.lanes:
-        names = {name: self._recut_take(name, length, shift_s, made) for name in lane.takes}
+        names = {}
+        for name in lane.takes:
+          take = self.session.takes[name]
+          new = self.recut_take(take, length, shift_s)
+          names[name] = new.id
+          made += [] if new is take else [new]
         active = names.get(lane.active or "")
         lane = dataclasses.replace(lane, takes=tuple(names.values()), active=active)
         after = after.put(lane)
@@ -56,23 +62,21 @@ class Sounds:
       raise
     return after, made
 
-  def _recut_take(self, name: str, length: int, shift_s: float, made: list[Take]) -> str:
-    take = self.session.takes[name]
-    samples = self.read(name)
+  def recut_take(self, take: Take, length: int, shift_s: float) -> Take:
+    """Returns a take as long as the loop; a file's begins later by `shift_s` than it did."""
     moved = shift_s if take.origin == "file" else 0.0
-    if samples.shape[1] == length and not moved:
-      return name
+    if self.read(take.id).shape[1] == length and not moved:
+      return take
     own = self.session.name("t")
     if take.source:
       new = dataclasses.replace(take, id=own, start_s=max(0.0, take.start_s + moved))
       self.cut(new, "the file", length)
     else:
-      new = dataclasses.replace(take, id=own, parent=take.parent or name)
-      whole = self.read(new.parent or name)
+      new = dataclasses.replace(take, id=own, parent=take.parent or take.id)
+      whole = self.read(take.parent or take.id)
       with saving("The loop"):
         write_audio(self.session.path_of(own), song.refit(whole, length), RATE_HZ)
-    made.append(new)
-    return own
+    return new
 
   def write_context(self, lanes: list[Lane], length: int) -> str:
     """Writes the sum of lanes as they sound; returns its path inside the session.

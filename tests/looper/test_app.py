@@ -77,8 +77,44 @@ def test_takes_are_written_whole_and_as_long_as_the_loop(looper):
   assert (status, head["Content-Type"], png[:4]) == (200, "image/png", b"\x89PNG")
 
 
+def shown_seed(looper, lane="lane1"):
+  (found,) = (one for one in looper.state()["lanes"] if one["id"] == lane)
+  return found["seed"]
+
+
+def test_the_seed_that_is_shown_is_that_of_the_next_take(looper):
+  for kind in ("generate", "generate", "another", "vary"):
+    shown = shown_seed(looper)
+    assert looper.generate("lane1", kind)["seed"] == shown
+    assert shown_seed(looper) == shown + 1
+  looper.edit("set_lane", lane="lane1", seed=7)
+  assert looper.generate("lane1")["seed"] == 7
+  looper.post("/api/undo")
+  assert shown_seed(looper) == 7
+  looper.edit("set_lane", lane="lane1", seed=2**32 - 1)
+  looper.generate("lane1")
+  assert shown_seed(looper) == 4
+
+
+def test_takes_that_wait_have_seeds_of_their_own_and_a_cancelled_one_gives_its_back(
+  looper, monkeypatch
+):
+  looper.wait(lambda s: s["model"]["status"] == "recorded")
+  monkeypatch.setattr(recorded, "PART_S", 0.3)
+  looper.post("/api/generate", {"lane": "lane1"})
+  assert shown_seed(looper) == 1
+  job = looper.post("/api/generate", {"lane": "lane1"})["job"]
+  assert shown_seed(looper) == 2
+  looper.post("/api/cancel", {"job": job})
+  assert shown_seed(looper) == 1
+  monkeypatch.setattr(recorded, "PART_S", 0.005)
+  looper.wait(lambda s: not s["queue"])
+  assert shown_seed(looper) == 1
+
+
 def test_the_same_again_takes_another_seed_and_says_so(looper):
   looper.generate("lane1")
+  looper.edit("set_lane", lane="lane1", seed=0)
   take = looper.generate("lane1")
   assert take["seed"] == 1
   assert "seed 1 was taken" in looper.state()["notice"]

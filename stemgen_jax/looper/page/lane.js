@@ -2,7 +2,8 @@
 // One lane: what it shows, and what a touch of it does.
 
 import { url } from "./api.js";
-import { byId, decibels, onField, press, setText, setValue } from "./dom.js";
+import { byId, decibels, press, setText } from "./dom.js";
+import { onField, setValue } from "./fields.js";
 import { cancelLane, jobOf, jobWords, timingOf, write } from "./jobs.js";
 import { letMark } from "./keep.js";
 import { chooseFile } from "./files.js";

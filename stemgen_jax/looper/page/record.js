@@ -4,7 +4,8 @@
 // What the computer itself tells is the output's latency and the input's; a person may correct it,
 // or have it measured: clicks go out by the speakers and come back by the microphone.
 
-import { byId, clamp, decibels, setText } from "./dom.js";
+import { byId, clamp, decibels, recall, remember, setText } from "./dom.js";
+import { onField, setValue } from "./fields.js";
 import { send } from "./files.js";
 import { ensureEngine, play, player, stop } from "./player.js";
 import { announce, say, settle } from "./say.js";
@@ -17,6 +18,7 @@ const MOST_S = 600;
 const CLICKS = 5, CLICK_S = 0.4;
 const KEY = "looper-latency-ms";
 const REFUSED = "The browser gives no microphone. Allow it here, or plug one in; try again.";
+let ownLatency = false; // a person has set it, or had it measured
 let mic = null; // {stream, source, node, pieces, level}
 
 const dialog = () => byId("record-dialog");
@@ -64,9 +66,9 @@ function estimate() {
 
 function showEstimate() {
   const { out, within, whole } = estimate();
-  const kept = Number(localStorage.getItem(KEY) ?? NaN);
-  if (!byId("latency").dataset.own) {
-    byId("latency").value = Math.round(Number.isFinite(kept) && kept > 0 ? kept : whole * 1000);
+  const kept = Number(recall(KEY) ?? NaN);
+  if (!ownLatency) {
+    setValue(byId("latency"), Math.round(kept > 0 ? kept : clamp(whole * 1000, 0, 1000)));
   }
   const ms = (value) => `${Math.round(value * 1000)} ms`;
   const told = `The computer tells ${ms(out)} on the way out and ${ms(within)} on the way in; `;
@@ -128,11 +130,9 @@ async function measure() {
 }
 
 function keepLatency(ms) {
-  byId("latency").value = ms;
-  byId("latency").dataset.own = "yes";
-  try {
-    localStorage.setItem(KEY, ms);
-  } catch { /* then it holds for this page alone */ }
+  setValue(byId("latency"), ms);
+  ownLatency = true;
+  remember(KEY, ms);
 }
 
 async function recordLoop() {
@@ -232,7 +232,7 @@ export function startRecorder() {
   byId("way-record").addEventListener("click", () => openRecorder());
   byId("record-close").addEventListener("click", closeRecorder);
   dialog().addEventListener("close", closeRecorder);
-  byId("latency").addEventListener("change", () => keepLatency(Number(byId("latency").value)));
+  onField(byId("latency"), (ms) => keepLatency(Number(ms)));
   byId("latency-measure").addEventListener("click", () => mic?.state === "open" && measure());
   byId("record-start").addEventListener("click", () => {
     if (!mic) return;

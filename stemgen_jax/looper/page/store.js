@@ -51,31 +51,26 @@ export async function send(path, body) {
     return true;
   } catch (error) {
     say(error.message, "error", { key: error.key ?? path });
+    if (store.server) show(); // what was refused is shown no longer
     return false;
   }
 }
 
 export const edit = (op, fields = {}) => send("/api/edit", { op, ...fields });
 
-/** Changes a lane: seen and heard at once, undone here if the server refuses. */
-export async function setLane(lane, fields) {
-  const overlay = { lane, fields };
+/** An edit that is seen and heard at once, and undone here if the server refuses. */
+async function editLane(op, lane, sent, seen = sent) {
+  const overlay = { lane, fields: seen };
   overlays.push(overlay);
   show();
-  await edit("set_lane", { lane, ...fields });
+  const done = await edit(op, { lane, ...sent });
   overlays.splice(overlays.indexOf(overlay), 1);
   show();
+  return done;
 }
 
-export function chooseTake(lane, take) {
-  const overlay = { lane, fields: { active: take } };
-  overlays.push(overlay);
-  show();
-  return edit("choose_take", { lane, take }).finally(() => {
-    overlays.splice(overlays.indexOf(overlay), 1);
-    show();
-  });
-}
+export const setLane = (lane, fields) => editLane("set_lane", lane, fields);
+export const chooseTake = (lane, take) => editLane("choose_take", lane, { take }, { active: take });
 
 export function selectLane(lane) {
   if (store.selected === lane) return;

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // The top of the page: play, the place in the loop, tempo and bars, the output's meter, undo.
 
-import { byId, clamp, decibels, onField, setText, setValue } from "./dom.js";
+import { byId, clamp, decibels, setText } from "./dom.js";
+import { onField, setValue } from "./fields.js";
 import { request } from "./api.js";
 import { onPlayer, player, setVolume, toggle } from "./player.js";
 import { say, settle } from "./say.js";
