@@ -211,6 +211,28 @@ def test_another_length_cuts_every_take_anew(looper):
   assert state["lanes"] == whole["lanes"]
 
 
+def test_a_take_is_kept_though_the_loop_is_changed_while_it_is_written(looper, monkeypatch):
+  upload(looper, wav(4.0), lane="lane2", name="loop.wav")
+  looper.generate("lane1")
+  monkeypatch.setattr(recorded, "PART_S", 0.2)
+  for kind in ("another", "vary"):
+    looper.post("/api/generate", {"lane": "lane1", "kind": kind})
+  looper.wait(lambda s: s["queue"][0]["status"] == "running")
+  looper.edit("set_song", bars=1)  # and the take that is to be varied has another name
+  monkeypatch.setattr(recorded, "PART_S", 0.005)
+  state = looper.wait(lambda s: len(s["queue"]) < 2)
+  assert "was changed while 'drums' was written" in state["notice"]
+  state = looper.wait(lambda s: not s["queue"])
+  takes = state["lanes"][0]["takes"]
+  assert [take["label"] for take in takes] == ["A", "B", "C"]
+  sounds = [read(looper.send("GET", f"/api/take/{take['id']}.wav")[2]) for take in takes]
+  assert {sound.shape[1] for sound in sounds} == {2 * RATE_HZ}
+  longer = looper.edit("set_song", bars=2)["lanes"][0]["takes"][1]["id"]
+  whole = read(looper.send("GET", f"/api/take/{longer}.wav")[2])
+  assert whole.shape[1] == 4 * RATE_HZ
+  assert not np.array_equal(whole[:, : 2 * RATE_HZ], whole[:, 2 * RATE_HZ :])  # all was kept
+
+
 def test_jobs_wait_in_a_queue_and_are_cancelled_at_once(looper, monkeypatch):
   looper.wait(lambda s: s["model"]["status"] == "recorded")
   monkeypatch.setattr(recorded, "PART_S", 0.3)
