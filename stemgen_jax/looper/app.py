@@ -82,7 +82,7 @@ def build_app(desk: Desk, port: int, token: str) -> Starlette:
 
   @contextlib.asynccontextmanager
   async def run(app: Starlette) -> AsyncIterator[None]:
-    desk.jobs.start()
+    desk.start()
     yield
     await desk.jobs.stop()
 

@@ -54,6 +54,11 @@ class Desk:
       self._note(f"Sounds are missing, and left out: {names}.wav of takes/.", is_error=True)
     self.revision = session.revision
 
+  def start(self) -> None:
+    """Starts the maker, and loads what finds tempos, so that the first sound need not wait."""
+    self.jobs.start()
+    asyncio.get_running_loop().run_in_executor(None, song.load)
+
   def describe(self) -> dict[str, Any]:
     """Returns the whole state, of JSON types."""
     return {

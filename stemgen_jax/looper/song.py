@@ -72,6 +72,15 @@ def choose_subtype(path: Path) -> str:
   return "PCM_16" if find_subtype(path) == "PCM_16" else "FLOAT"
 
 
+def load() -> None:
+  """Loads and compiles what finds tempos, once: librosa takes seconds for it."""
+  from stemgen_jax.looper import tempo
+
+  clicks = np.zeros(4 * tempo.RATE_HZ, np.float32)
+  clicks[:: tempo.RATE_HZ // 2] = 0.5
+  tempo.find_pulse(clicks, 4.0, may_loop=True)
+
+
 def find_song(path: Path, name: str, seconds: float, before: Song) -> tuple[Song, bool]:
   """Returns the song that a session's first sound makes, and whether its tempo was heard.
 
