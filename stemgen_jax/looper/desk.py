@@ -168,7 +168,7 @@ class Desk:
       await asyncio.to_thread(self.sounds.cut, take, name, found.loop_samples)
       document = dataclasses.replace(document, song=found)
       if lane == "new":
-        made = Lane(self.session.name("lane"), name[: edits.MOST_NAME], "other")
+        made = Lane(self.session.name("lane"), song.title(name)[: edits.MOST_NAME], "other")
         lanes = (made, *document.lanes) if first else (*document.lanes, made)
         document = dataclasses.replace(document, lanes=lanes)  # on top: what all others listen to
         lane = made.id

@@ -14,6 +14,7 @@ from stemgen_jax.looper.document import LOOP_S, RATE_HZ, Song
 HEARD_S = 90.0  # from which the tempo is found
 MOST_WHOLE_S, GOOD_LOOP_S = 30.0, 16.0  # a whole file that is kept; what is cut from a longer one
 MOST_S, MOST_CHANNELS, MOST_HZ = 600.0, 8, 384_000
+_ENDING = re.compile(r"\.(wav|flac|ogg|oga|mp3|aiff?|m4a)$", re.IGNORECASE)
 
 
 def check(path: Path, name: str) -> float:
@@ -81,6 +82,11 @@ def load() -> None:
   tempo.find_pulse(clicks, 4.0, may_loop=True)
 
 
+def title(name: str) -> str:
+  """Returns the name of a sound file without the ending that says how it is stored."""
+  return _ENDING.sub("", name) or name
+
+
 def find_song(path: Path, name: str, seconds: float, before: Song) -> tuple[Song, bool]:
   """Returns the song that a session's first sound makes, and whether its tempo was heard.
 
@@ -90,7 +96,7 @@ def find_song(path: Path, name: str, seconds: float, before: Song) -> tuple[Song
 
   Args:
     path: of the sound.
-    name: of the song.
+    name: what its sender calls it.
     seconds: how long the sound is.
     before: what the page shows so far.
 
@@ -112,17 +118,17 @@ def find_song(path: Path, name: str, seconds: float, before: Song) -> tuple[Song
   mono = np.concatenate(heard)[: round(HEARD_S * tempo.RATE_HZ)]
   pulse = tempo.find_pulse(mono, seconds, may_loop=seconds <= MOST_WHOLE_S)
   if pulse is None:
-    found = dataclasses.replace(before, name=name, offset_s=0.0)
+    found = dataclasses.replace(before, name=title(name), offset_s=0.0)
     if not before.loop_samples:
       found = dataclasses.replace(found, bars=_count_bars(seconds, found.bar_s))
     return found.begin(), False
   if pulse.bars is not None:
-    return Song(name, pulse.tempo_bpm, tempo.BEATS, pulse.bars).begin(), True
+    return Song(title(name), pulse.tempo_bpm, tempo.BEATS, pulse.bars).begin(), True
   bar_s = tempo.BEATS * 60 / pulse.tempo_bpm
   first_s = pulse.first_s if seconds - pulse.first_s >= bar_s else 0.0
   bars = _count_bars(seconds - first_s, bar_s)
-  song = Song(name, round(pulse.tempo_bpm, 2), tempo.BEATS, bars, round(first_s, 4))
-  return song.begin(), True
+  tempo_bpm = round(pulse.tempo_bpm, 2)
+  return Song(title(name), tempo_bpm, tempo.BEATS, bars, round(first_s, 4)).begin(), True
 
 
 def _count_bars(seconds: float, bar_s: float) -> int:

@@ -147,7 +147,8 @@ def test_everything_is_undone_and_found_again_after_a_restart(looper, tmp_path):
 def test_the_first_file_sets_the_song_and_later_ones_fit_it(looper):
   state = upload(looper, wav(4.0, 2), lane="new", name="../../loop.wav")
   assert (state["song"]["tempo_bpm"], state["song"]["bars"]) == (120.0, 2)
-  assert state["lanes"][0]["name"] == "loop.wav"
+  assert state["lanes"][0]["name"] == "loop"
+  assert state["song"]["name"] == "loop"
   assert "2 bars at 120.0" in state["notice"]
   state = upload(looper, wav(1.0), lane="lane1", name="x.wav", latency_s=0.25)
   take = looper.take(state, "lane1")

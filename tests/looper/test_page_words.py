@@ -125,3 +125,24 @@ def test_a_tempo_typed_before_anything_is_begun_stays(page, tmp_path):
     assert (other.state["song"]["tempo_bpm"], other.state["song"]["bars"]) == (90, 5)
   page.driver.get(page.address)
   page.wait("window.looper && looper.store.state")
+
+
+def test_a_button_says_why_a_take_waits_and_a_recording_has_one_way_out(page):
+  compiling = "{ ...looper.store.server.model, status: 'compiling' }"
+  entry = (
+    "{ job: 'job99', lane: looper.store.state.lanes[0].id, kind: 'generate', status: 'waiting' }"
+  )
+  page.ask(
+    f"""() => import("/static/store.js").then(({{ applyState, store }}) =>
+      applyState({{ ...store.server, model: {compiling}, queue: [{entry}] }}))"""
+  )
+  assert page.in_lane(0, ".words").text == "waits for the model"
+  page.ask("() => looper.refresh()")
+  page.press("r")
+  page.wait("document.querySelector('#latency').value")
+  assert page.find("#record-close").is_displayed()
+  page.click("#record-start")
+  page.wait("document.querySelector('#record-start').textContent === 'Cancel'")
+  assert not page.find("#record-close").is_displayed()
+  page.click("#record-start")
+  assert not page.find("#record-dialog").is_displayed()

@@ -20,7 +20,7 @@ export async function send(data, name, lane = "new", more = {}) {
     sayLocked(laneOf(lane));
     return false;
   }
-  say(`${name} is read, and its tempo is found.`, "info", { key: "upload", stays: true });
+  say(`${name} is being read.`, "info", { key: "upload", stays: true });
   try {
     const before = new Set(store.state.lanes.map((one) => one.id));
     const state = await upload(data, lane, name, more);
@@ -28,9 +28,7 @@ export async function send(data, name, lane = "new", more = {}) {
     settle("upload");
     const made = state.lanes.find((one) => !before.has(one.id));
     if (made) selectLane(made.id);
-    const { tempo_bpm: tempo, bars } = state.song;
-    const found = `${Number(tempo.toFixed(1))} beats a minute, ${bars} bars`;
-    if (!state.notice) say(`${name} is in the loop: ${found}.`);
+    if (!state.notice) say(`${name} is in the loop.`);
     return true;
   } catch (error) {
     settle("upload");

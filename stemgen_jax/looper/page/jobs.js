@@ -50,9 +50,10 @@ export function cancelLane(lane) {
 
 export const jobOf = (state, lane) => state.queue.find((one) => one.lane === lane);
 
-/** "43 %, 0.8 s left" or "second in line". */
+/** "43 %, 0.8 s left", "next in line" or "waits for the model". */
 export function jobWords(state, entry) {
   if (entry.status === "waiting") {
+    if (["loading", "compiling"].includes(state.model.status)) return "waits for the model";
     const place = state.queue.filter((one) => one.status === "waiting").indexOf(entry) + 1;
     return place === 1 ? "next in line" : `number ${place} in line`;
   }

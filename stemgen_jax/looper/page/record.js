@@ -159,6 +159,11 @@ async function recordFree() {
   return [await collect(mic.start, mic.start + MOST_S * engine.rate), 0];
 }
 
+function offerStart() {
+  setText(byId("record-start"), "Start recording");
+  byId("record-close").hidden = false;
+}
+
 async function startRecording() {
   if (mic.state === "recording") { // only a free one is ended by hand
     mic.whole();
@@ -168,10 +173,11 @@ async function startRecording() {
   own.state = "recording";
   const looped = store.state.loop_samples > 0;
   setText(byId("record-start"), looped ? "Cancel" : "Stop and use it");
+  byId("record-close").hidden = looped; // one way out is enough
   const [samples, latency] = await (looped ? recordLoop() : recordFree());
   if (own !== mic || own.state !== "recording") return;
   own.state = "open";
-  setText(byId("record-start"), "Start recording");
+  offerStart();
   const lane = byId("record-lane").value;
   const more = { latency_s: latency.toFixed(4) };
   const done = await send(encodeWav(samples, rate), "recording", lane, more);
@@ -205,7 +211,7 @@ export async function openRecorder(lane = null) {
   setText(byId("record-words"), looped
     ? "It begins with the loop and takes one time through it. Headphones keep the loop out of it."
     : "Play as long as you like, then stop. Tempo and bars are found in it.");
-  setText(byId("record-start"), "Start recording");
+  offerStart();
   dialog().showModal();
   try {
     await openMicrophone();
