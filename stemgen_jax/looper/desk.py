@@ -7,6 +7,7 @@ decoding, cutting and mixing happen in threads.
 
 import asyncio
 import dataclasses
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +58,7 @@ class Desk:
   def start(self) -> None:
     """Starts the maker, and loads what finds tempos, so that the first sound need not wait."""
     self.jobs.start()
-    asyncio.get_running_loop().run_in_executor(None, song.load)
+    threading.Thread(target=song.load, daemon=True).start()  # whose end nobody waits for
 
   def describe(self) -> dict[str, Any]:
     """Returns the whole state, of JSON types."""
