@@ -59,7 +59,7 @@ def main(argv: list[str] | None = None) -> None:
     maker = Recorded(session.folder) if arguments.recorded else Worker(session.folder, model)
     desk = Desk(session, maker, model, arguments.recorded)
     port, token = listening.getsockname()[1], secrets.token_urlsafe(16)
-    server = build_server(build_app(desk, port, token))
+    server = build_server(build_app(desk, port, token), desk.events.end)
     address = f"http://127.0.0.1:{port}/?token={token}"
     desk.jobs.refused = lambda: setattr(server, "should_exit", True)
     print(f"looper: {address}", flush=True)

@@ -25,12 +25,12 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import FileResponse, JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
-from stemgen_jax.errors import UserError
+from stemgen_jax.errors import FULL, UserError
 from stemgen_jax.looper import edits, export, pictures
 from stemgen_jax.looper.desk import Desk
 from stemgen_jax.looper.document import RATE_HZ
 from stemgen_jax.looper.jobs import describe_error
-from stemgen_jax.looper.session import SOURCES, WORK
+from stemgen_jax.looper.session import SOURCES, WORK, NotSaved
 from stemgen_jax.web.bodies import TooLarge, parse_object, read_body
 from stemgen_jax.web.guard import Guard
 
@@ -46,7 +46,7 @@ KINDS = {
 }
 SOUNDS = ("wav", "flac", "ogg", "oga", "mp3", "aif", "aiff")
 MOST_BODY, MOST_SOUND = 64 * 1024, 64 * 1024 * 1024  # bytes
-STATUS = {edits.NotFound: 404, edits.Conflict: 409, edits.Unavailable: 503}
+STATUS = {edits.NotFound: 404, edits.Conflict: 409, edits.Unavailable: 503, NotSaved: 507}
 POLICY = (
   "default-src 'self'; img-src 'self' blob: data:; media-src 'self' blob:; worker-src 'self' blob:;"
   " style-src 'self' 'unsafe-inline'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
@@ -57,7 +57,6 @@ HEADERS = {
   "Referrer-Policy": "no-referrer",
   "X-Content-Type-Options": "nosniff",
 }
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def build_app(desk: Desk, port: int, token: str) -> Starlette:
@@ -83,7 +82,7 @@ def build_app(desk: Desk, port: int, token: str) -> Starlette:
 
   @contextlib.asynccontextmanager
   async def run(app: Starlette) -> AsyncIterator[None]:
-    desk.jobs.start()
+    desk.start()
     yield
     await desk.jobs.stop()
 
@@ -276,7 +275,7 @@ def _read_latency(text: str | None) -> float | None:
 
 async def _answer_error(request: Request, error: Exception) -> Response:
   if not isinstance(error, UserError):
-    status = 507 if getattr(error, "errno", errno.ENOSPC) in _FULL else 500
+    status = 507 if getattr(error, "errno", errno.ENOSPC) in FULL else 500
     return _json({"error": describe_error(error)}, status)
   status = 413 if isinstance(error, TooLarge) else STATUS.get(type(error), 400)
   return _json({"error": " ".join(str(error).split())}, status)

@@ -7,6 +7,7 @@ decoding, cutting and mixing happen in threads.
 
 import asyncio
 import dataclasses
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -15,20 +16,19 @@ from stemgen_jax.errors import UserError
 from stemgen_jax.looper import edits, song
 from stemgen_jax.looper.document import (
   RATE_HZ,
-  Document,
   Lane,
   Take,
   describe_document,
   is_number,
-  next_label,
 )  # fmt: skip
 from stemgen_jax.looper.edits import Conflict, NotFound, need_lane
 from stemgen_jax.looper.events import Events
-from stemgen_jax.looper.flags import Model, build_words, show_command
+from stemgen_jax.looper.flags import Model, show_command
 from stemgen_jax.looper.jobs import Job, Jobs
-from stemgen_jax.looper.messages import Make, Maker, Ready
-from stemgen_jax.looper.session import TAKES, WORK, Session
+from stemgen_jax.looper.messages import Maker, Ready
+from stemgen_jax.looper.session import Session
 from stemgen_jax.looper.sounds import Sounds
+from stemgen_jax.looper.writing import Writing
 
 KINDS = ("generate", "another", "vary")
 
@@ -38,25 +38,34 @@ class Desk:
 
   def __init__(self, session: Session, maker: Maker, model: Model, recorded: bool):
     """`model` is the one that `maker` holds; `recorded` says that it holds none."""
-    self.session, self.model, self.recorded = session, model, recorded
-    self.sounds = Sounds(session)
+    self.session, self.recorded = session, recorded
+    self.sounds, self._changing = Sounds(session), asyncio.Lock()
     self.events = Events(self.describe)
-    self.jobs = Jobs(
-      maker, self.events, self._prepare, self._keep, self._likely_length, self.say, self._meet
+    self.writing = Writing(
+      session, self.sounds, model, recorded, self._changing, lambda: self.jobs.queue, self._note
     )
+    self.jobs = Jobs(
+      maker, self.events, self.writing.prepare, self._keep, self._likely_length,
+      self.complain, self._meet,
+    )  # fmt: skip
     self.instruments, self.preset = CATEGORIES, ""
-    self.notice: str | None = None
+    self._note(None)
     if session.lost:
-      self.notice = f"Sounds are missing, and left out: {', '.join(session.lost)}.wav of takes/."
+      names = ", ".join(session.lost)
+      self._note(f"Sounds are missing, and left out: {names}.wav of takes/.", is_error=True)
     self.revision = session.revision
-    self._changing = asyncio.Lock()
+
+  def start(self) -> None:
+    """Starts the maker, and loads what finds tempos, so that the first sound need not wait."""
+    self.jobs.start()
+    threading.Thread(target=song.load, daemon=True).start()  # whose end nobody waits for
 
   def describe(self) -> dict[str, Any]:
     """Returns the whole state, of JSON types."""
     return {
       "revision": self.revision,
       "session": self.session.folder.name,
-      **describe_document(self.session.document, self.session.takes),
+      **describe_document(self.session.document, self.session.takes, self.writing.next_seed),
       "model": {
         "status": self.jobs.status,
         "message": self.jobs.message,
@@ -66,14 +75,18 @@ class Desk:
       },
       "queue": [job.describe() for job in self.jobs.queue],
       "notice": self.notice,
+      "notice_is_error": self.notice_is_error,
       "can_undo": self.session.can_undo,
       "can_redo": self.session.can_redo,
     }
 
-  def say(self, sentence: str) -> None:
-    """Shows a sentence on the page."""
-    self.notice = sentence
+  def complain(self, sentence: str) -> None:
+    """Shows on the page what went wrong."""
+    self._note(sentence, is_error=True)
     self.tell()
+
+  def _note(self, sentence: str | None, is_error: bool = False) -> None:
+    self.notice, self.notice_is_error = sentence, is_error
 
   def tell(self) -> None:
     """Lets every page have the state, under a new number."""
@@ -112,7 +125,7 @@ class Desk:
     return self._changed()
 
   def _changed(self, notice: str | None = None) -> dict[str, Any]:
-    self.notice = notice
+    self._note(notice)
     self.tell()
     self.jobs.advance()
     return self.describe()
@@ -138,17 +151,14 @@ class Desk:
       elif (found_lane := need_lane(document, lane)).lock:
         raise Conflict(f"Lane '{found_lane.name}' is locked. Unlock it to put a sound in it.")
       seconds = await asyncio.to_thread(song.check, source, name)
-      found, notice = document.song, None
+      found = document.song
       first = document.is_empty and (latency_s is None or not found.loop_samples)
       if first:
-        found = await asyncio.to_thread(song.find_song, source, name, seconds)
+        found, heard = await asyncio.to_thread(song.find_song, source, name, seconds, found)
         start_s = found.offset_s + (latency_s or 0.0)
-        notice = song.tell(found, seconds)
+        notice = song.tell(found, seconds, heard)
       else:
-        whole = seconds >= found.offset_s + 0.99 * found.loop_samples / RATE_HZ
-        start_s = latency_s if latency_s is not None else found.offset_s if whole else 0.0
-        if latency_s is None:
-          notice = song.tell_fit(name, seconds, start_s, found.loop_samples / RATE_HZ)
+        start_s, notice = song.place(found, name, seconds, latency_s)
       take = Take(
         self.session.name("t"),
         "",
@@ -159,21 +169,13 @@ class Desk:
       await asyncio.to_thread(self.sounds.cut, take, name, found.loop_samples)
       document = dataclasses.replace(document, song=found)
       if lane == "new":
-        made = Lane(self.session.name("lane"), name[: edits.MOST_NAME], "other")
+        made = Lane(self.session.name("lane"), song.title(name)[: edits.MOST_NAME], "other")
         lanes = (made, *document.lanes) if first else (*document.lanes, made)
         document = dataclasses.replace(document, lanes=lanes)  # on top: what all others listen to
         lane = made.id
-      self._add(document, lane, take)
+      document, take = edits.add_take(document, lane, take, self.session.takes)
+      self.session.commit(document, take)
     return self._changed(notice)
-
-  def _add(self, document: Document, lane_id: str, take: Take) -> Lane:
-    lane = need_lane(document, lane_id)
-    taken = {self.session.takes[name].label for name in lane.takes}
-    label = next(x for x in map(next_label, range(len(taken) + 1)) if x not in taken)
-    take = dataclasses.replace(take, label=label)
-    lane = dataclasses.replace(lane, takes=(*lane.takes, take.id), active=take.id)
-    self.session.commit(document.put(lane), take)
-    return lane
 
   async def generate(self, asked: dict[str, Any]) -> dict[str, str]:
     """Puts a take that is asked for into the queue; returns the name of its job.
@@ -206,21 +208,14 @@ class Desk:
       job = self.jobs.add(
         lane=lane.id,
         kind=kind,
-        seed=lane.seed if kind == "generate" and not keep else self._free_seed(lane),
+        seed=self.writing.next_seed(lane),
         stem=lane.active if keep or kind == "vary" else None,
         keep=keep,
         vary=float(amount) if kind == "vary" else None,
       )
-    self.notice = None
+    self._note(None)
     self.tell()
     return {"job": job.name}
-
-  def _free_seed(self, lane: Lane) -> int:
-    """Returns a seed that no take of a lane has, nor one that is waited for."""
-    seeds = [self.session.takes[name].seed for name in lane.takes]
-    seeds += [job.seed for job in self.jobs.queue if job.lane == lane.id]
-    used = [seed for seed in seeds if seed is not None]
-    return (max(used) + 1) % 2**32 if used else lane.seed
 
   async def cancel(self, asked: dict[str, Any]) -> dict[str, Any]:
     """Takes a job out of the queue; returns the new state."""
@@ -229,48 +224,8 @@ class Desk:
     self.tell()
     return self.describe()
 
-  async def _prepare(self, job: Job) -> Make:
-    """Returns the task that a job comes to now, and writes the context that it hears."""
-    document = self.session.document
-    lane = need_lane(document, job.lane)
-    job.loop_samples = document.song.loop_samples
-    context = await asyncio.to_thread(
-      self.sounds.write_context, document.list_sounding(but=lane.id), job.loop_samples
-    )
-    if job.kind == "generate" and self._is_known(job, lane, context):
-      job.seed = self._free_seed(lane)
-      self.notice = f"'{lane.name}' has this very take already; seed {job.seed} was taken instead."
-    job.words = self._list_words(job, lane, context)
-    return Make(job.number, job.words, self.session.folder / WORK / job.name, job.loop_samples)
-
-  def _is_known(self, job: Job, lane: Lane, context: str) -> bool:
-    """Whether a lane has the very take that a job would give."""
-    takes = [self.session.takes[name] for name in lane.takes]
-    if self.recorded:  # which listens to nothing
-      return any(take.origin == "generated" and take.seed == job.seed for take in takes)
-    words = self._list_words(job, lane, context)
-    return any(take.words == words for take in takes)
-
-  def _list_words(self, job: Job, lane: Lane, context: str) -> tuple[str, ...]:
-    stem = f"{TAKES}/{job.stem}.wav" if job.stem else None
-    return build_words(
-      self.model, context, lane.instrument, job.seed, lane.guidance, stem, job.keep, job.vary
-    )
-
   async def _keep(self, job: Job, seconds: float) -> None:
-    """Takes in what was made for a job."""
-    name, work = self.session.name("t"), self.session.folder / WORK / job.name
-    await asyncio.to_thread(self.sounds.take_in, work, name)
-    async with self._changing:
-      document = self.session.document
-      lane = document.find(job.lane)
-      if job.cancelled or lane is None:
-        return
-      if document.song.loop_samples != job.loop_samples:
-        raise UserError("The loop's length was changed meanwhile; the take was thrown away.")
-      origin = "varied" if job.vary is not None else "kept" if job.keep else "generated"
-      words = None if self.recorded else job.words
-      self._add(document, lane.id, Take(name, "", origin, job.seed, round(seconds, 3), words))
+    await self.writing.keep(job, seconds)
     self.tell()
 
   def _likely_length(self) -> int:
@@ -280,8 +235,8 @@ class Desk:
   def _meet(self, ready: Ready) -> None:
     """Takes in what the model can do."""
     self.instruments, self.preset = ready.instruments, ready.preset
-    self.model = dataclasses.replace(
-      self.model, steps=ready.steps, guided=ready.guidance is not None
+    self.writing.model = dataclasses.replace(
+      self.writing.model, steps=ready.steps, guided=ready.guidance is not None
     )
     if self.recorded:
       self.jobs.status, self.jobs.message = "recorded", ready.preset

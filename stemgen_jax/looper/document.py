@@ -3,6 +3,7 @@
 
 import dataclasses
 import math
+from collections.abc import Callable
 from typing import Any
 
 RATE_HZ = 44_100  # of all takes
@@ -120,13 +121,22 @@ def first_document() -> Document:
   return Document(Song(), tuple(lanes))
 
 
-def describe_document(document: Document, takes: dict[str, Take]) -> dict[str, Any]:
-  """Returns the song and the lanes with their takes, of JSON types, as the page is told them."""
+def describe_document(
+  document: Document, takes: dict[str, Take], next_seed: Callable[[Lane], int]
+) -> dict[str, Any]:
+  """Returns the song and the lanes with their takes, of JSON types, as the page is told them.
+
+  Args:
+    document: what is told.
+    takes: all takes by their ids.
+    next_seed: gives the seed of a lane's next take.
+  """
   words = dataclasses.asdict(document.song)
   length, shown = words.pop("loop_samples"), ("id", "label", "origin", "seed", "seconds")
   lanes = [
     {
       **dataclasses.asdict(lane),
+      "seed": next_seed(lane),
       "takes": [{name: getattr(takes[take], name) for name in shown} for take in lane.takes],
     }
     for lane in document.lanes

@@ -2,11 +2,19 @@
 """What the page asks to be changed: each edit is checked and gives a new document."""
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from stemgen_jax.errors import UserError
-from stemgen_jax.looper.document import LOOP_S, RATE_HZ, Document, Lane, is_number
+from stemgen_jax.looper.document import (
+  LOOP_S,
+  RATE_HZ,
+  Document,
+  Lane,
+  Take,
+  is_number,
+  next_label,
+)  # fmt: skip
 
 MOST_LANES = 16
 MOST_NAME = 80
@@ -39,7 +47,7 @@ LANE = {
 }
 SONG = {
   "name": _WORDS,
-  "tempo_bpm": _between(20.0, 400.0),
+  "tempo_bpm": _between(20.0, 480.0),  # a bar of four beats in the shortest loop
   "beats_per_bar": _whole(1, 16),
   "bars": _whole(1, 64),
   "offset_s": _between(0.0, 600.0),
@@ -119,6 +127,24 @@ def need_lane(document: Document, lane: Any) -> Lane:
   if found is None:
     raise NotFound("There is no such lane; another tab may have removed it.")
   return found
+
+
+def add_take(
+  document: Document, lane_id: str, take: Take, known: Mapping[str, Take]
+) -> tuple[Document, Take]:
+  """Returns the document with one more take in a lane, active, and the take with its label.
+
+  Args:
+    document: before it.
+    lane_id: of its lane.
+    take: without a label.
+    known: all takes by their ids.
+  """
+  lane = need_lane(document, lane_id)
+  taken = {known[name].label for name in lane.takes}
+  label = next(x for x in map(next_label, range(len(taken) + 1)) if x not in taken)
+  lane = dataclasses.replace(lane, takes=(*lane.takes, take.id), active=take.id)
+  return document.put(lane), dataclasses.replace(take, label=label)
 
 
 def read_keep(asked: Any, loop_s: float) -> tuple[tuple[float, float], ...]:

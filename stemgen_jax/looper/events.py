@@ -16,6 +16,7 @@ class Events:
     """`state` gives the whole state whenever it is sent."""
     self._state = state
     self._listeners: set[_Listener] = set()
+    self._ended = False
 
   def tell_state(self) -> None:
     """Lets every page have the state."""
@@ -30,12 +31,18 @@ class Events:
       listener.progress = told
       listener.woken.set()
 
+  def end(self) -> None:
+    """Lets no page listen any longer."""
+    self._ended = True
+    for listener in self._listeners:
+      listener.woken.set()
+
   async def listen(self) -> AsyncIterator[str]:
-    """Yields events to one page, the state first, until it leaves."""
+    """Yields events to one page, the state first, until it leaves or all ends."""
     listener = _Listener()
     self._listeners.add(listener)
     try:
-      while True:
+      while not self._ended:
         if listener.stale:
           listener.stale = False
           yield f"event: state\ndata: {json.dumps(self._state())}\n\n"

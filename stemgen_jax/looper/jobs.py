@@ -89,7 +89,7 @@ class Jobs:
     prepare: Callable[[Job], Awaitable[Make]],
     keep: Callable[[Job, float], Awaitable[None]],
     length: Callable[[], int],
-    say: Callable[[str], None],
+    complain: Callable[[str], None],
     met: Callable[[Ready], None],
   ):
     """Begins with nothing to do.
@@ -100,11 +100,17 @@ class Jobs:
       prepare: gives the task that a job comes to; a UserError if it cannot be.
       keep: takes in what was made for a job in so many seconds.
       length: of the loop now, in samples, or of the one that is likely.
-      say: shows a sentence on the page.
+      complain: shows on the page what went wrong.
       met: hears what the model can do.
     """
     self.maker, self.events = maker, events
-    self._prepare, self._keep, self._length, self._say, self._met = prepare, keep, length, say, met
+    self._prepare, self._keep, self._length, self._complain, self._met = (
+      prepare,
+      keep,
+      length,
+      complain,
+      met,
+    )
     self.queue: list[Job] = []
     self.status, self.message = "loading", "The model is being loaded."
     self.seconds_last: float | None = None
@@ -205,7 +211,7 @@ class Jobs:
     try:
       task = await self._prepare(job)
     except FAULTS as error:
-      self._say(describe_error(error))
+      self._complain(describe_error(error))
       self._leave(job)
       return
     except BaseException:  # a fault of ours: the queue goes on
@@ -237,7 +243,7 @@ class Jobs:
       if not job.cancelled:
         await self._keep(job, seconds)
     except FAULTS as error:
-      self._say(describe_error(error))
+      self._complain(describe_error(error))
     finally:
       self._leave(job)
 
@@ -255,7 +261,7 @@ class Jobs:
       job = self._running
       if job is not None and job.number == report.job:
         if not job.cancelled:
-          self._say(report.sentence)
+          self._complain(report.sentence)
         self._leave(job)
       return
     if self.status == "loading" and not self._deaths:
@@ -277,7 +283,7 @@ class Jobs:
       self.status, self.message = "failed", sentence
       self.queue.clear()
       return
-    self._say(
+    self._complain(
       f"The model's process ended by itself{how} and is being started again."
       + (" Ask for the take again." if lost and not lost.cancelled else "")
     )
@@ -290,4 +296,4 @@ def describe_error(error: Exception) -> str:
   if isinstance(error, UserError):
     return str(error)
   reason = getattr(error, "strerror", None) or str(error).rstrip(".")
-  return f"The session cannot be written: {reason}. Free some room and try again."
+  return f"That cannot be saved: {reason}. Nothing was changed; free some room and try again."

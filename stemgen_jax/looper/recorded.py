@@ -11,6 +11,7 @@ import numpy as np
 from scipy import signal
 
 from stemgen_jax.audio.files import Samples, read_audio, write_audio
+from stemgen_jax.errors import UserError
 from stemgen_jax.looper.document import RATE_HZ, Document, Song, first_document
 from stemgen_jax.looper.messages import (
   Advanced,
@@ -23,6 +24,7 @@ from stemgen_jax.looper.messages import (
   Warm,
   Warmed,
 )  # fmt: skip
+from stemgen_jax.looper.session import saving
 from stemgen_jax.looper.song import refit
 
 PARTS, PART_S = 4, 0.15  # of a pretended job
@@ -80,8 +82,8 @@ class Recorded:
       self._tell(Advanced(task.job, part + 1, PARTS))
     try:
       await asyncio.to_thread(self._write, task)
-    except OSError as error:
-      self._tell(Failed(task.job, f"The take cannot be written: {error.strerror}."))
+    except UserError as error:
+      self._tell(Failed(task.job, str(error)))
       return
     self._tell(Made(task.job, time.monotonic() - began))
 
@@ -89,11 +91,12 @@ class Recorded:
     words = list(task.words)
     seed, instrument = (words[words.index(flag) + 1] for flag in ("--seed", "--instrument"))
     files = self.files.get(instrument) or next(iter(self.files.values()))
-    task.out.mkdir(parents=True, exist_ok=True)
     loop = refit(read_take(files[int(seed) % len(files)]), task.loop_samples)
-    write_audio(task.out / "take_00.wav", loop, RATE_HZ)
     settings = json.dumps({"recorded": True, "instrument": instrument, "seed": int(seed)})
-    (task.out / "settings.json").write_text(settings + "\n", encoding="utf-8")
+    with saving("The take"):
+      task.out.mkdir(parents=True, exist_ok=True)
+      write_audio(task.out / "take_00.wav", loop, RATE_HZ)
+      (task.out / "settings.json").write_text(settings + "\n", encoding="utf-8")
 
 
 def list_files() -> dict[str, list[Path]]:

@@ -12,7 +12,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,22 @@ TAKES, CONTEXTS, SOURCES, WORK = "takes", "contexts", "sources", "work"
 MOST_STEPS = 200  # that can be undone
 _ID = re.compile(r"[a-z]{1,8}[0-9]{1,9}")
 _SOURCE = re.compile(r"[a-z]{1,8}[0-9]{1,9}\.[a-z0-9]{1,5}")
+
+
+class NotSaved(UserError):
+  """The disk did not take a sound."""
+
+
+@contextlib.contextmanager
+def saving(what: str) -> Iterator[None]:
+  """Raises NotSaved, which names `what`, where a sound cannot be written."""
+  try:
+    yield
+  except (UserError, OSError) as error:
+    reason = getattr(error, "strerror", None) or "the disk is full, or may not be written"
+    raise NotSaved(
+      f"{what} cannot be written: {reason}. Nothing was changed; free some room and try again."
+    ) from error
 
 
 class Session:
@@ -81,12 +97,16 @@ class Session:
     """Makes a document current, with the takes that are new in it; what was undone is forgotten.
 
     Raises:
-      OSError: if it cannot be saved; then nothing is changed.
+      OSError: if it cannot be saved; then nothing is changed, and no sound of `takes` stays.
     """
     if document == self.document and not takes:
       return
     steps = [*self._steps[: self._at + 1], document][-MOST_STEPS - 1 :]
-    self._write(steps, len(steps) - 1, {**self.takes, **{take.id: take for take in takes}})
+    try:
+      self._write(steps, len(steps) - 1, {**self.takes, **{take.id: take for take in takes}})
+    except OSError:
+      self.remove(takes)
+      raise
 
   def undo(self) -> bool:
     """Goes a step back; False if there is none. Raises as `commit`."""
@@ -105,6 +125,12 @@ class Session:
   def path_of(self, take: str) -> Path:
     """Returns where the sound of a take lies."""
     return self.folder / TAKES / f"{take}.wav"
+
+  def remove(self, takes: Iterable[Take]) -> None:
+    """Removes the sounds of takes that the session was to have, and does not."""
+    for take in takes:
+      for path in (self.path_of(take.id), self.path_of(take.id).with_suffix(".json")):
+        path.unlink(missing_ok=True)
 
   def close(self) -> None:
     """Lets another process open the folder."""

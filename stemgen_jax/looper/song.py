@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The tempo and the bars of a sound, and a loop of whole bars cut out of it."""
 
+import dataclasses
 import re
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from stemgen_jax.looper.document import LOOP_S, RATE_HZ, Song
 HEARD_S = 90.0  # from which the tempo is found
 MOST_WHOLE_S, GOOD_LOOP_S = 30.0, 16.0  # a whole file that is kept; what is cut from a longer one
 MOST_S, MOST_CHANNELS, MOST_HZ = 600.0, 8, 384_000
+_ENDING = re.compile(r"\.(wav|flac|ogg|oga|mp3|aiff?|m4a)$", re.IGNORECASE)
 
 
 def check(path: Path, name: str) -> float:
@@ -71,11 +73,32 @@ def choose_subtype(path: Path) -> str:
   return "PCM_16" if find_subtype(path) == "PCM_16" else "FLOAT"
 
 
-def find_song(path: Path, name: str, seconds: float) -> Song:
-  """Returns the tempo and bars of a sound, and where its first bar begins: bars of four beats.
+def load() -> None:
+  """Loads and compiles what finds tempos, once: librosa takes seconds for it."""
+  from stemgen_jax.looper import tempo
 
-  A file that is as long as whole bars is taken for a loop and kept whole. Of others the first bars
-  are cut: so many, a power of two, as make a loop that is good to play with.
+  clicks = np.zeros(4 * tempo.RATE_HZ, np.float32)
+  clicks[:: tempo.RATE_HZ // 2] = 0.5
+  tempo.find_pulse(clicks, 4.0, may_loop=True)
+
+
+def title(name: str) -> str:
+  """Returns the name of a sound file without the ending that says how it is stored."""
+  return _ENDING.sub("", name) or name
+
+
+def find_song(path: Path, name: str, seconds: float, before: Song) -> tuple[Song, bool]:
+  """Returns the song that a session's first sound makes, and whether its tempo was heard.
+
+  A file that is as long as whole bars of four beats is taken for a loop and kept whole. Of others
+  the first bars are cut: so many, a power of two, as make a loop that is good to play with. Where
+  no tempo is heard, that of `before` holds, and its bars too if it has begun.
+
+  Args:
+    path: of the sound.
+    name: what its sender calls it.
+    seconds: how long the sound is.
+    before: what the page shows so far.
 
   Raises:
     UserError: if it is too short to be a loop.
@@ -94,13 +117,42 @@ def find_song(path: Path, name: str, seconds: float) -> Song:
       break
   mono = np.concatenate(heard)[: round(HEARD_S * tempo.RATE_HZ)]
   pulse = tempo.find_pulse(mono, seconds, may_loop=seconds <= MOST_WHOLE_S)
+  if pulse is None:
+    found = dataclasses.replace(before, name=title(name), offset_s=0.0)
+    if not before.loop_samples:
+      found = dataclasses.replace(found, bars=_count_bars(seconds, found.bar_s))
+    return found.begin(), False
   if pulse.bars is not None:
-    return Song(name, pulse.tempo_bpm, tempo.BEATS, pulse.bars).begin()
+    return Song(title(name), pulse.tempo_bpm, tempo.BEATS, pulse.bars).begin(), True
   bar_s = tempo.BEATS * 60 / pulse.tempo_bpm
   first_s = pulse.first_s if seconds - pulse.first_s >= bar_s else 0.0
-  fits = max(1, int((seconds - first_s + 0.01) / bar_s))
-  bars = 2 ** int(np.log2(min(fits, max(1, int(GOOD_LOOP_S / bar_s)))))
-  return Song(name, round(pulse.tempo_bpm, 2), tempo.BEATS, bars, round(first_s, 4)).begin()
+  bars = _count_bars(seconds - first_s, bar_s)
+  tempo_bpm = round(pulse.tempo_bpm, 2)
+  return Song(title(name), tempo_bpm, tempo.BEATS, bars, round(first_s, 4)).begin(), True
+
+
+def _count_bars(seconds: float, bar_s: float) -> int:
+  """Returns how many bars are cut of so many seconds: a power of two, good to play with."""
+  fits = max(1, int((seconds + 0.01) / bar_s))
+  return 2 ** int(np.log2(min(fits, max(1, int(GOOD_LOOP_S / bar_s)))))
+
+
+def place(
+  song: Song, name: str, seconds: float, latency_s: float | None
+) -> tuple[float, str | None]:
+  """Returns where in a sound the loop of a song begins, and in words what it takes of the sound.
+
+  Args:
+    song: that is there already.
+    name: of the sound.
+    seconds: how long it is.
+    latency_s: of a recording, by how much it comes too late; None for a file.
+  """
+  if latency_s is not None:
+    return latency_s, None
+  loop_s = song.loop_samples / RATE_HZ
+  start_s = song.offset_s if seconds >= song.offset_s + 0.99 * loop_s else 0.0
+  return start_s, _tell_fit(name, seconds, start_s, loop_s)
 
 
 def refit(samples: Samples, length: int) -> Samples:
@@ -108,7 +160,22 @@ def refit(samples: Samples, length: int) -> Samples:
   return np.take(samples, range(length), axis=1, mode="wrap")
 
 
-def tell_fit(name: str, seconds: float, start_s: float, loop_s: float) -> str | None:
+def tell(found: Song, seconds: float, heard: bool) -> str:
+  """Returns in words what was found in a sound of so many seconds, and whether it was heard."""
+  bars = "1 bar" if found.bars == 1 else f"{found.bars} bars"
+  if not heard:
+    return (
+      f"No tempo was heard in '{found.name}': the loop has {bars} at {found.tempo_bpm:.1f} beats a"
+      " minute, as the page had it. Set the tempo and the bars that you want."
+    )
+  cut = found.loop_samples / RATE_HZ
+  words = f"{bars} at {found.tempo_bpm:.1f} beats a minute found"
+  if seconds - cut > 0.05:
+    words += f"; {cut:.1f} s of {seconds:.1f} s make the loop, from {found.offset_s:.2f} s on"
+  return words + ". Correct them if they are wrong."
+
+
+def _tell_fit(name: str, seconds: float, start_s: float, loop_s: float) -> str | None:
   """Returns in words what a loop takes of a sound that is longer or shorter; None if it fits."""
   left_s = seconds - start_s
   if left_s > loop_s + 0.05:
@@ -118,13 +185,3 @@ def tell_fit(name: str, seconds: float, start_s: float, loop_s: float) -> str | 
   if left_s < 0.99 * loop_s:
     return f"'{name}' lasts {seconds:.1f} s: the rest of the loop of {loop_s:.1f} s is silence."
   return None
-
-
-def tell(found: Song, seconds: float) -> str:
-  """Returns in words what was found in a sound of so many seconds."""
-  cut = found.loop_samples / RATE_HZ
-  bars = "1 bar" if found.bars == 1 else f"{found.bars} bars"
-  words = f"{bars} at {found.tempo_bpm:.1f} beats a minute found"
-  if seconds - cut > 0.05:
-    words += f"; {cut:.1f} s of {seconds:.1f} s make the loop, from {found.offset_s:.2f} s on"
-  return words + ". Correct them if they are wrong."

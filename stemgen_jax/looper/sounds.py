@@ -13,7 +13,7 @@ from pathlib import Path
 from stemgen_jax.audio.files import Samples, read_audio, write_audio
 from stemgen_jax.looper import mixing, song
 from stemgen_jax.looper.document import RATE_HZ, Document, Lane, Take
-from stemgen_jax.looper.session import CONTEXTS, SOURCES, TAKES, Session
+from stemgen_jax.looper.session import CONTEXTS, SOURCES, TAKES, WORK, Session, saving
 
 KEPT_SOUNDS = 8  # in memory
 
@@ -32,45 +32,65 @@ class Sounds:
     """Writes a take's loop, cut from its source."""
     source = self.session.folder / SOURCES / str(take.source)
     samples = song.read_part(source, take.start_s, length, name)
-    write_audio(self.session.path_of(take.id), samples, RATE_HZ, song.choose_subtype(source))
+    with saving("The loop"):
+      write_audio(self.session.path_of(take.id), samples, RATE_HZ, song.choose_subtype(source))
 
   def recut(self, before: Document, after: Document) -> tuple[Document, list[Take]]:
-    """Returns a document whose takes have the length of its song, and the takes that are new."""
-    length, made = after.song.loop_samples, []
+    """Returns a document whose takes have the length of its song, and the takes that are new.
+
+    Raises:
+      UserError: if one cannot be read or written; then none of the new ones stays.
+    """
+    length = after.song.loop_samples
+    made: list[Take] = []
     shift_s = after.song.offset_s - before.song.offset_s
     if length == before.song.loop_samples and not shift_s:
       return after, []
-    for lane in after.lanes:
-      names = {name: self._recut_take(name, length, shift_s, made) for name in lane.takes}
-      active = names.get(lane.active or "")
-      lane = dataclasses.replace(lane, takes=tuple(names.values()), active=active)
-      after = after.put(lane)
+    try:
+      for lane in after.lanes:
+        names = {}
+        for name in lane.takes:
+          take = self.session.takes[name]
+          new = self.recut_take(take, length, shift_s)
+          names[name] = new.id
+          made += [] if new is take else [new]
+        active = names.get(lane.active or "")
+        lane = dataclasses.replace(lane, takes=tuple(names.values()), active=active)
+        after = after.put(lane)
+    except BaseException:
+      self.session.remove(made)
+      raise
     return after, made
 
-  def _recut_take(self, name: str, length: int, shift_s: float, made: list[Take]) -> str:
-    take = self.session.takes[name]
-    samples = self.read(name)
+  def recut_take(self, take: Take, length: int, shift_s: float) -> Take:
+    """Returns a take as long as the loop; a file's begins later by `shift_s` than it did."""
     moved = shift_s if take.origin == "file" else 0.0
-    if samples.shape[1] == length and not moved:
-      return name
+    if self.read(take.id).shape[1] == length and not moved:
+      return take
     own = self.session.name("t")
     if take.source:
       new = dataclasses.replace(take, id=own, start_s=max(0.0, take.start_s + moved))
       self.cut(new, "the file", length)
     else:
-      new = dataclasses.replace(take, id=own, parent=take.parent or name)
-      whole = self.read(new.parent or name)
-      write_audio(self.session.path_of(own), song.refit(whole, length), RATE_HZ)
-    made.append(new)
-    return own
+      new = dataclasses.replace(take, id=own, parent=take.parent or take.id)
+      whole = self.read(take.parent or take.id)
+      with saving("The loop"):
+        write_audio(self.session.path_of(own), song.refit(whole, length), RATE_HZ)
+    return new
 
   def write_context(self, lanes: list[Lane], length: int) -> str:
-    """Writes the sum of lanes as they sound; returns its path inside the session."""
+    """Writes the sum of lanes as they sound; returns its path inside the session.
+
+    What earlier jobs left behind, those that were cancelled, is removed.
+    """
+    for left in (self.session.folder / WORK).glob("job*"):
+      shutil.rmtree(left, ignore_errors=True)
     heard = mixing.mix(lanes, self.read, length)
     name = f"{CONTEXTS}/{hashlib.sha256(heard.tobytes()).hexdigest()[:16]}.wav"
     path = self.session.folder / name
     if not path.is_file():
-      write_audio(path, heard, RATE_HZ)
+      with saving("What the take is to hear"):
+        write_audio(path, heard, RATE_HZ)
     return name
 
   def take_in(self, work: Path, name: str) -> None:

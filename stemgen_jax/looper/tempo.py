@@ -19,6 +19,8 @@ LOW_HZ, LOW_BANDS = 250.0, 8  # of drum and bass, which say where a bar begins
 EARLIER_S, LATER_S, RISEN = 0.06, 0.03, 0.2  # where an attack is looked for, and what it is
 NEARLY = 0.85  # of the best likeness: what a loop's own length must come to
 ODD = 0.8  # of what a count of bars is worth that is no power of two
+CLEAR_DB, FEWEST_CLEAR = 2.5, 2  # how far bands rise where a note begins (noise: 2.3); for a tempo
+SILENT = 1e-3  # of full scale: what is nowhere louder is silence
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,8 +38,8 @@ class Pulse:
   first_s: float
 
 
-def find_pulse(mono: Float[np.ndarray, " n"], seconds: float, may_loop: bool) -> Pulse:
-  """Returns how a sound moves.
+def find_pulse(mono: Float[np.ndarray, " n"], seconds: float, may_loop: bool) -> Pulse | None:
+  """Returns how a sound moves; None if nothing in it tells a tempo, as in silence or a held tone.
 
   Args:
     mono: its samples at RATE_HZ, or the beginning of them.
@@ -45,6 +47,8 @@ def find_pulse(mono: Float[np.ndarray, " n"], seconds: float, may_loop: bool) ->
     may_loop: whether it may be taken for a loop, which `mono` then holds whole.
   """
   strength = librosa.onset.onset_strength(y=mono, sr=RATE_HZ, hop_length=HOP_SAMPLES)
+  if np.abs(mono).max() < SILENT or _count_clear(strength) < FEWEST_CLEAR:
+    return None
   tempo, frames = librosa.beat.beat_track(
     onset_envelope=strength, sr=RATE_HZ, hop_length=HOP_SAMPLES, start_bpm=USUAL_BPM
   )
@@ -59,6 +63,12 @@ def find_pulse(mono: Float[np.ndarray, " n"], seconds: float, may_loop: bool) ->
   )
   first_s = _find_attack(mono, _find_bar(low, beats_s, heard_bpm))
   return Pulse(heard_bpm, None, first_s)
+
+
+def _count_clear(strength: Float[np.ndarray, " n"]) -> int:
+  """Returns how many notes begin clearly."""
+  frames = librosa.onset.onset_detect(onset_envelope=strength, sr=RATE_HZ, hop_length=HOP_SAMPLES)
+  return int(np.sum(strength[frames] >= CLEAR_DB))
 
 
 def _fold(tempo_bpm: float) -> float:

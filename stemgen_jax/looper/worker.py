@@ -21,7 +21,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import soundfile
 
 from stemgen_jax.audio.files import write_audio
 from stemgen_jax.errors import UserError
@@ -39,6 +38,7 @@ from stemgen_jax.looper.messages import (
   Warm,
   Warmed,
 )  # fmt: skip
+from stemgen_jax.looper.session import saving
 
 if TYPE_CHECKING:
   from stemgen_jax.sampling.stemgen import StemGen
@@ -137,13 +137,17 @@ def work(connection: Any, cancelled: Any, folder: Path, model: Model) -> None:
     connection.send(Failed(0, " ".join(str(error).split())))
     return
   connection.send(ready)
+  pace = None
   with contextlib.suppress(EOFError, OSError):
     while True:
       task = connection.recv()
       if isinstance(task, Warm):
-        connection.send(warm(loaded, ready, model, task.loop_samples))
+        report = warm(loaded, ready, model, task.loop_samples, pace)
       else:
-        connection.send(make(loaded, task, connection, cancelled))
+        report = make(loaded, task, connection, cancelled)
+      if isinstance(report, Warmed | Made):
+        pace = report.seconds / task.loop_samples
+      connection.send(report)
 
 
 def load(model: Model) -> "tuple[StemGen, Ready]":
@@ -177,25 +181,37 @@ def _list(steps: tuple[int, ...]) -> str:
   return ",".join(map(str, steps))
 
 
-def warm(loaded: "StemGen", ready: Ready, model: Model, loop_samples: int) -> Report:
-  """Compiles what a loop of this length needs, and returns how long a take of it lasts then."""
+def warm(
+  loaded: "StemGen", ready: Ready, model: Model, loop_samples: int, pace: float | None = None
+) -> Warmed | Failed:
+  """Compiles what a loop of this length needs, and returns how long a take of it lasts then.
+
+  Args:
+    loaded: the model.
+    ready: what it can do.
+    model: which one it is.
+    loop_samples: of the loop.
+    pace: seconds that a take lasts for each of its samples, where that is known: then the take that
+      compiles has one step a level, which needs no other program. None has it measured.
+  """
   rng = np.random.default_rng(0)
   clicks = 0.01 * rng.standard_normal((2, loop_samples), np.float32)
   clicks[:, :: RATE_HZ // 2] = 0.5
+  steps = ready.steps if pace is None else ",".join("1" for _ in ready.steps.split(","))
   seconds = 0.0
   with tempfile.TemporaryDirectory() as folder:
     write_audio(context := Path(folder) / "context.wav", clicks, RATE_HZ)
-    own = Model(model.checkpoint, model.codec, ready.steps, ready.guidance is not None)
+    own = Model(model.checkpoint, model.codec, steps, ready.guidance is not None)
     instrument = ready.instruments[0] if ready.instruments else ""
     words = build_words(own, str(context), instrument, 0, ready.guidance or 0.0)
     try:
-      for _ in range(2):
+      for _ in range(2 if pace is None else 1):
         began = time.monotonic()
         write_take(loaded, words, Path(folder), lambda text: None)
         seconds = time.monotonic() - began
     except UserError as error:
       return Failed(0, " ".join(str(error).split()))
-  return Warmed(loop_samples, seconds)
+  return Warmed(loop_samples, seconds if pace is None else pace * loop_samples)
 
 
 def make(loaded: "StemGen", task: Make, connection: Any, cancelled: Any) -> Made | Failed:
@@ -219,9 +235,6 @@ def make(loaded: "StemGen", task: Make, connection: Any, cancelled: Any) -> Made
     return Failed(task.job, "It was cancelled.")
   except UserError as error:
     return Failed(task.job, " ".join(str(error).split()))
-  except (OSError, soundfile.LibsndfileError) as error:
-    reason = getattr(error, "strerror", None) or str(error).rstrip(".")
-    return Failed(task.job, f"The take cannot be written: {reason}. Free some room.")
   return Made(task.job, time.monotonic() - began)
 
 
@@ -236,7 +249,7 @@ def write_take(
   given = sample.list_given(sample.parse(words))
   (planned,) = plan_jobs(given, None, loaded.plan)
   (result,) = loaded.run([planned.job], advance=advance)
-  out.mkdir(parents=True, exist_ok=True)
   stem = planned.read.get("--stem")
-  with contextlib.redirect_stderr(io.StringIO()):
+  with saving("The take"), contextlib.redirect_stderr(io.StringIO()):
+    out.mkdir(parents=True, exist_ok=True)
     sample.write_result(result, out, planned.source, find_subtype(stem) if stem else "PCM_16")

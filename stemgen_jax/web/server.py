@@ -2,7 +2,9 @@
 """A uvicorn server on this machine alone, on a port that is known before it answers."""
 
 import contextlib
+import logging
 import socket
+from collections.abc import Callable
 
 import uvicorn
 from starlette.types import ASGIApp
@@ -30,26 +32,44 @@ def bind(port: int) -> socket.socket:
     ) from error
 
 
-def build_server(app: ASGIApp) -> uvicorn.Server:
-  """Returns a server of an application that says nothing but what goes wrong."""
-  return uvicorn.Server(
-    uvicorn.Config(
-      app,
-      log_level="error",
-      access_log=False,
-      lifespan="on",
-      server_header=False,
-      http="h11",
-      ws="none",
-      loop="asyncio",
-      limit_concurrency=MOST_CONNECTIONS,
-      timeout_keep_alive=IDLE_S,
-      timeout_graceful_shutdown=1,
-    )
+class Server(uvicorn.Server):
+  """A server that ends without a word; answers that would go on for ever are ended first."""
+
+  def __init__(self, config: uvicorn.Config, end_streams: Callable[[], None]):
+    super().__init__(config)
+    self.end_streams = end_streams
+
+  async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+    """Lets what is being answered come to its end, for a second at most."""
+    self.end_streams()
+    logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)  # what is cut short is no error
+    await super().shutdown(sockets)
+
+
+def build_server(app: ASGIApp, end_streams: Callable[[], None] = lambda: None) -> Server:
+  """Returns a server of an application that says nothing but what goes wrong.
+
+  Args:
+    app: what answers.
+    end_streams: is called when the server ends, so that answers without an end have one.
+  """
+  config = uvicorn.Config(
+    app,
+    log_level="error",
+    access_log=False,
+    lifespan="on",
+    server_header=False,
+    http="h11",
+    ws="none",
+    loop="asyncio",
+    limit_concurrency=MOST_CONNECTIONS,
+    timeout_keep_alive=IDLE_S,
+    timeout_graceful_shutdown=1,
   )
+  return Server(config, end_streams)
 
 
 def serve(server: uvicorn.Server, listening: socket.socket) -> None:
-  """Answers until ctrl-C, or until the server's `should_exit` is set."""
+  """Answers until ctrl-C or SIGTERM, which ends the process, or until `should_exit` is set."""
   with contextlib.suppress(KeyboardInterrupt), listening:
     server.run(sockets=[listening])

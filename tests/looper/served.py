@@ -86,7 +86,7 @@ def serving(folder, maker=None, model=None):
   desk = Desk(session, maker, model or Model(), isinstance(maker, Recorded))
   with bind(0) as listening:
     port = listening.getsockname()[1]
-    server = build_server(build_app(desk, port, TOKEN))
+    server = build_server(build_app(desk, port, TOKEN), desk.events.end)
     thread = threading.Thread(target=serve, args=(server, listening))
     thread.start()
     try:

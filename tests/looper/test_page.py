@@ -8,9 +8,14 @@ import zipfile
 import pytest
 from page_driver import ROOT, Page, open_browser, serve, write_loop
 
+from stemgen_jax.categories import CATEGORIES
+
 PAGE = ROOT / "stemgen_jax/looper/page"
 PICTURES = ROOT / "runs/looper"
-WIDTHS = {390: 844, 820: 1100, 1280: 900, 2560: 1440}
+WIDTHS = {320: 640, 390: 844, 820: 1100, 1280: 900, 2560: 1440}
+ALL_INSTRUMENTS = """for (const list of document.querySelectorAll("#add select, .instrument")) {
+  for (const name of arguments[0]) list.add(new Option(name));
+}"""  # a model knows more than are recorded
 
 
 @pytest.fixture(scope="module")
@@ -219,6 +224,7 @@ def test_it_fits_and_shuts_nobody_out_at_every_width(begun, width):
   for scheme in ("dark", "light"):
     begun.colour(scheme)
     begun.save_picture(PICTURES / f"{scheme}_{width}.png")
+    begun.run(ALL_INSTRUMENTS, CATEGORIES)
     assert begun.run("return document.documentElement.scrollWidth") == width
   begun.colour("dark" if width in (390, 1280) else "light")
   assert find_faults(begun) == []
@@ -228,6 +234,17 @@ def test_it_fits_and_shuts_nobody_out_at_every_width(begun, width):
       return Math.min(width, height) < 24; }).map((node) => node.outerHTML)"""
   assert begun.run(small) == []
   begun.run("looper.stop()")
+
+
+def test_a_dialog_fits_a_narrow_page_though_a_lane_has_a_long_name(begun):
+  begun.resize(320, 640)
+  begun.set_lane(0, name="a lane whose name goes on and on and on, as names of files do")
+  begun.find("#record").click()
+  begun.wait("document.querySelector('#record-dialog').open && !!looper.player.engine")
+  fits = "const { scrollWidth, clientWidth } = arguments[0]; return scrollWidth <= clientWidth"
+  assert begun.run(fits, begun.find("#record-dialog"))
+  begun.find("#record-close").click()
+  begun.set_lane(0, name="drums")
 
 
 def test_a_second_tab_is_told_and_silences_the_first(begun, browser):

@@ -1,13 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """Tempo and bars of rendered rhythms, and what is cut out of a file."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import soundfile
 
 from stemgen_jax.errors import UserError
 from stemgen_jax.looper import song
-from stemgen_jax.looper.document import RATE_HZ
+from stemgen_jax.looper.document import RATE_HZ, Song
 from stemgen_jax.training.model_bundle import EXAMPLE
 
 
@@ -25,25 +27,31 @@ def write_rhythm(path, bpm, seconds, first_s=0.0):
   return path
 
 
+def find_song(path, name):
+  found, heard = song.find_song(path, name, song.check(path, name), Song())
+  assert heard
+  return found
+
+
 @pytest.mark.parametrize(("bpm", "bars"), [(120, 4), (140, 4), (92.5, 2), (100, 8)])
 def test_a_loop_is_kept_whole_with_its_bars(tmp_path, bpm, bars):
   seconds = bars * 240 / bpm
   path = write_rhythm(tmp_path / "loop.wav", bpm, seconds)
-  found = song.find_song(path, "loop", song.check(path, "loop"))
+  found = find_song(path, "loop")
   assert found.bars == bars
   assert found.tempo_bpm == pytest.approx(bpm, rel=1e-4)
   assert (found.offset_s, found.loop_samples) == (0, round(seconds * RATE_HZ))
 
 
 def test_the_example_has_five_bars():
-  found = song.find_song(EXAMPLE, "example", song.check(EXAMPLE, "example"))
+  found = find_song(EXAMPLE, "example")
   assert (found.bars, found.loop_samples) == (5, 321_576)
 
 
 @pytest.mark.parametrize(("bpm", "first_s", "seconds"), [(97.3, 0.31, 20), (88, 1.0, 45)])
 def test_of_a_longer_piece_whole_bars_are_cut_from_the_first_one(tmp_path, bpm, first_s, seconds):
   path = write_rhythm(tmp_path / "piece.wav", bpm, seconds, first_s)
-  found = song.find_song(path, "piece", song.check(path, "piece"))
+  found = find_song(path, "piece")
   assert found.tempo_bpm == pytest.approx(bpm, rel=0.003)
   assert found.offset_s == pytest.approx(first_s, abs=0.012)
   assert found.bars in (4, 8)
@@ -54,16 +62,26 @@ def test_of_a_longer_piece_whole_bars_are_cut_from_the_first_one(tmp_path, bpm, 
   np.testing.assert_allclose(cut[0], whole[start : start + found.loop_samples], atol=1e-4)
 
 
-@pytest.mark.parametrize("seconds", [0.6, 3.0])
-def test_a_sound_without_a_beat_has_a_song_too(tmp_path, seconds):
-  for name, sound in (("silence", 0.0), ("tone", 0.3)):
-    time_s = np.arange(round(seconds * RATE_HZ)) / RATE_HZ
-    path = tmp_path / f"{name}.wav"
-    soundfile.write(path, sound * np.sin(2 * np.pi * 200 * time_s), RATE_HZ)
-    found = song.find_song(path, name, song.check(path, name))
-    assert found.bars >= 1
-    assert found.loop_samples > 0
-    song.read_part(path, found.offset_s, found.loop_samples, name)
+@pytest.mark.parametrize("seconds", [0.6, 7.0, 40.0])
+@pytest.mark.parametrize("kind", ["silence", "tone", "noise"])
+def test_where_no_tempo_is_heard_the_pages_own_holds(tmp_path, kind, seconds):
+  time_s = np.arange(round(seconds * RATE_HZ)) / RATE_HZ
+  sound = {
+    "silence": np.zeros(len(time_s)),
+    "tone": 0.3 * np.sin(2 * np.pi * 200 * time_s),
+    "noise": 0.1 * np.random.default_rng(0).standard_normal(len(time_s)),
+  }[kind]
+  path = tmp_path / "held.wav"
+  soundfile.write(path, sound, RATE_HZ)
+  own = Song(tempo_bpm=75.0, beats_per_bar=3)  # a bar is 2.4 s
+  found, heard = song.find_song(path, "held", song.check(path, "held"), own)
+  assert not heard
+  assert (found.tempo_bpm, found.beats_per_bar, found.offset_s) == (75, 3, 0)
+  assert found.bars == {0.6: 1, 7.0: 2, 40.0: 4}[seconds]
+  assert "No tempo was heard in 'held'" in song.tell(found, seconds, heard)
+  begun = dataclasses.replace(own, bars=5).begin()
+  found, _ = song.find_song(path, "held", song.check(path, "held"), begun)
+  assert dataclasses.replace(found, name="") == begun
 
 
 def test_a_short_sound_is_padded_and_rates_and_channels_are_brought_to_the_loops(tmp_path):

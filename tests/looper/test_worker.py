@@ -18,9 +18,11 @@ from test_app import read, wav
 
 from stemgen_jax import sample
 from stemgen_jax.errors import run_cli
+from stemgen_jax.looper import worker
 from stemgen_jax.looper.__main__ import main
 from stemgen_jax.looper.document import RATE_HZ
 from stemgen_jax.looper.flags import Model
+from stemgen_jax.looper.messages import Ready, Warmed
 from stemgen_jax.looper.worker import Worker, choose_steps
 
 ROOT = Path(__file__).parents[2]
@@ -145,6 +147,20 @@ def test_settings_of_each_take_are_kept(looper):
   path = looper.desk.session.folder / f"takes/{take['id']}.json"
   settings = json.loads(path.read_text())
   assert (settings["seed"], settings["vary"], settings["loop"]) == (6, 0.5, True)
+
+
+def test_only_the_first_length_of_loop_is_timed_and_others_are_compiled_by_the_quickest_take(
+  monkeypatch,
+):
+  written = []
+  monkeypatch.setattr(worker, "write_take", lambda loaded, words, *_: written.append(words))
+  ready = Ready(("bass",), "10,1,1", 3.0, "")
+  first = worker.warm(None, ready, Model(), 1000)
+  assert [words[words.index("--steps") + 1] for words in written] == ["10,1,1"] * 2
+  assert 0 <= first.seconds < 10
+  other = worker.warm(None, ready, Model(), 3000, pace=0.001)
+  assert [words[words.index("--steps") + 1] for words in written[2:]] == ["1,1,1"]
+  assert other == Warmed(3000, 3.0)
 
 
 def test_steps_are_two_fifths_and_never_none():

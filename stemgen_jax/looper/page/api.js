@@ -5,7 +5,13 @@ const token = new URLSearchParams(location.search).get("token") ?? "";
 
 const UNANSWERED = "The looper does not answer, so this was not done. What was made is kept.";
 
-export class Failure extends Error {}
+/** What cannot be done, as a sentence; `key` is what it is said under, where it is no one's own. */
+export class Failure extends Error {
+  constructor(message, key = null) {
+    super(message);
+    this.key = key;
+  }
+}
 
 export function url(path, query = {}) {
   return `${path}?${new URLSearchParams({ ...query, token })}`;
@@ -19,7 +25,7 @@ export async function request(path, { method = "GET", query = {}, body, type, si
     answer = await fetch(url(path, query), { method, headers, body, signal });
   } catch (error) {
     if (error.name === "AbortError") throw error;
-    throw new Failure(UNANSWERED);
+    throw new Failure(UNANSWERED, "unanswered");
   }
   if (!answer.ok) throw new Failure(await complaint(answer));
   return answer;

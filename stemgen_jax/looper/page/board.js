@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // All lanes, the rule above them, and the welcome where nothing was begun.
 
-import { byId, clamp, setValue } from "./dom.js";
+import { byId, clamp } from "./dom.js";
+import { onField, setValue } from "./fields.js";
 import { LaneView } from "./lane.js";
 import { onPlayer, play, player } from "./player.js";
 import { edit, selectLane, send, store, subscribe } from "./store.js";
@@ -27,10 +28,7 @@ function update(state) {
   byId("welcome").hidden = begun;
   byId("board").hidden = !begun;
   if (!begun) {
-    const { tempo, bars, beats } = byId("way-silence").elements;
-    setValue(tempo, Number(state.song.tempo_bpm.toFixed(2)));
-    setValue(bars, state.song.bars);
-    setValue(beats, state.song.beats_per_bar);
+    if (!update.offered) offer(state.song);
     return;
   }
   const list = byId("lanes");
@@ -47,6 +45,15 @@ function update(state) {
   state.lanes.forEach((lane, index) => views.get(lane.id).update(state, index));
   fillInstruments(state.model.instruments);
   drawRuler();
+}
+
+/** Fills the fields of a loop that begins with silence, once: then they are the person's. */
+function offer(song) {
+  const { tempo, bars, beats } = byId("way-silence").elements;
+  setValue(tempo, Number(song.tempo_bpm.toFixed(2)));
+  setValue(bars, song.bars);
+  setValue(beats, song.beats_per_bar);
+  update.offered = true;
 }
 
 function fillInstruments(names) {
@@ -119,6 +126,7 @@ export function startBoard() {
     event.preventDefault();
     edit("add_lane", { instrument: byId("add-instrument").value });
   });
+  for (const field of byId("way-silence").querySelectorAll("input")) onField(field, () => {});
   byId("way-silence").addEventListener("submit", (event) => {
     event.preventDefault();
     const { tempo, bars, beats } = event.target.elements;

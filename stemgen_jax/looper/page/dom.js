@@ -7,31 +7,24 @@ export function setText(node, text) {
   if (node.textContent !== String(text)) node.textContent = text;
 }
 
-/** Shows a value in a field, unless somebody is changing it right now. */
-export function setValue(field, value) {
-  const text = value === null || value === undefined ? "" : String(value);
-  if (!field.dataset.touched && field.value !== text) field.value = text;
-}
-
-/** Calls change(value) when a field's change is done, and moving(value) on the way there. */
-export function onField(field, change, moving = () => {}) {
-  field.addEventListener("input", () => {
-    field.dataset.touched = "yes";
-    moving(field.value);
-  });
-  field.addEventListener("change", () => {
-    delete field.dataset.touched;
-    if (field.checkValidity()) change(field.value);
-    else field.reportValidity();
-  });
-  field.addEventListener("blur", () => delete field.dataset.touched);
-  field.addEventListener("keydown", ({ key }) => { // the keys are the looper's again
-    if (key === "Enter" && field.checkValidity()) field.blur();
-  });
-}
-
 export function press(button, on) {
   button.setAttribute("aria-pressed", on ? "true" : "false");
+}
+
+/** What the browser keeps for this page under a name; null where it keeps nothing. */
+export function recall(name) {
+  try {
+    return localStorage.getItem(name);
+  } catch {
+    return null;
+  }
+}
+
+/** Keeps a text under a name, where the browser keeps anything. */
+export function remember(name, text) {
+  try {
+    localStorage.setItem(name, text);
+  } catch { /* then it holds for this page alone */ }
 }
 
 export const clamp = (value, low, high) => Math.min(high, Math.max(low, value));

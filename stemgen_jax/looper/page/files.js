@@ -4,7 +4,7 @@
 import { upload } from "./api.js";
 import { byId } from "./dom.js";
 import { say, settle } from "./say.js";
-import { applyState, laneOf, selectLane, store } from "./store.js";
+import { applyState, laneOf, sayLocked, selectLane, store } from "./store.js";
 
 const MOST_BYTES = 64e6; // the server refuses more; here it is said before it is sent
 let target = "new";
@@ -13,14 +13,14 @@ let target = "new";
 export async function send(data, name, lane = "new", more = {}) {
   if (data.size > MOST_BYTES) {
     const size = Math.round(data.size / 1e6);
-    say(`${name} has ${size} MB. A sound may have at most 64 MB: cut it first.`, "error");
+    say(`${name} has ${size} MB. A sound may have at most 64 MB: cut it first.`, "error", { key: "upload" });
     return false;
   }
   if (laneOf(lane)?.lock) {
-    say(`${laneOf(lane).name} is locked, so it stays as it is. Unlock it first.`, "error");
+    sayLocked(laneOf(lane));
     return false;
   }
-  say(`${name} is read, and its tempo is found.`, "info", "upload");
+  say(`${name} is being read.`, "info", { key: "upload", stays: true });
   try {
     const before = new Set(store.state.lanes.map((one) => one.id));
     const state = await upload(data, lane, name, more);
@@ -28,13 +28,11 @@ export async function send(data, name, lane = "new", more = {}) {
     settle("upload");
     const made = state.lanes.find((one) => !before.has(one.id));
     if (made) selectLane(made.id);
-    const { tempo_bpm: tempo, bars } = state.song;
-    const found = `${Number(tempo.toFixed(1))} beats a minute, ${bars} bars`;
-    if (!state.notice) say(`${name} is in the loop: ${found}.`);
+    if (!state.notice) say(`${name} is in the loop.`);
     return true;
   } catch (error) {
     settle("upload");
-    say(error.message, "error");
+    say(error.message, "error", { key: error.key ?? "upload" });
     return false;
   }
 }

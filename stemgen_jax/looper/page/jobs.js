@@ -4,8 +4,8 @@
 import { post } from "./api.js";
 import { byId, seconds, setText } from "./dom.js";
 import { onPlayer, player } from "./player.js";
-import { announce, say } from "./say.js";
-import { laneOf, send, store, subscribe } from "./store.js";
+import { announce, say, settle } from "./say.js";
+import { laneOf, sayLocked, send, store, subscribe } from "./store.js";
 
 const KINDS = { generate: "generate", another: "another take", vary: "a variation" };
 const STATUS = {
@@ -22,7 +22,7 @@ export async function write(lane, kind, more = {}) {
   const found = laneOf(lane);
   if (!found) return;
   if (found.lock) {
-    say(`${found.name} is locked, so it stays as it is. Unlock it to write it anew.`, "error");
+    sayLocked(found);
     return;
   }
   const known = new Set(found.takes.map((take) => take.id));
@@ -31,10 +31,11 @@ export async function write(lane, kind, more = {}) {
   timings.delete(lane);
   try {
     entry.job = (await post("/api/generate", { lane, kind, ...more })).job;
+    settle("generate");
     announce(`${found.name}: ${KINDS[kind]} is asked for.`);
   } catch (error) {
     asked.delete(lane);
-    say(error.message, "error");
+    say(error.message, "error", { key: error.key ?? "generate" });
   }
 }
 
@@ -49,9 +50,10 @@ export function cancelLane(lane) {
 
 export const jobOf = (state, lane) => state.queue.find((one) => one.lane === lane);
 
-/** "43 %, 0.8 s left" or "second in line". */
+/** "43 %, 0.8 s left", "next in line" or "waits for the model". */
 export function jobWords(state, entry) {
   if (entry.status === "waiting") {
+    if (["loading", "compiling"].includes(state.model.status)) return "waits for the model";
     const place = state.queue.filter((one) => one.status === "waiting").indexOf(entry) + 1;
     return place === 1 ? "next in line" : `number ${place} in line`;
   }

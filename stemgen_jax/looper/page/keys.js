@@ -2,7 +2,7 @@
 // The keyboard.
 
 import { chosen, step, viewOf } from "./board.js";
-import { byId } from "./dom.js";
+import { byId, recall, remember } from "./dom.js";
 import { cancelLane } from "./jobs.js";
 import { toggle } from "./player.js";
 import { openRecorder } from "./record.js";
@@ -58,11 +58,8 @@ export function startKeys() {
     const at = document.activeElement;
     if (event.key === " " && at?.matches("button:not(:focus-visible)")) event.preventDefault();
   });
-  try { // speech input and some screen readers need single keys for themselves
-    byId("letters").checked = localStorage.getItem(LETTERS) !== "off";
-    byId("letters").addEventListener("change", ({ target }) => {
-      localStorage.setItem(LETTERS, target.checked ? "on" : "off");
-    });
-  } catch { /* a browser that keeps nothing */ }
+  const letters = byId("letters"); // speech input and some screen readers need single keys
+  letters.checked = recall(LETTERS) !== "off";
+  letters.addEventListener("change", () => remember(LETTERS, letters.checked ? "on" : "off"));
   byId("help").addEventListener("click", () => byId("help-dialog").showModal());
 }

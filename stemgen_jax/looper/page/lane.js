@@ -2,7 +2,8 @@
 // One lane: what it shows, and what a touch of it does.
 
 import { url } from "./api.js";
-import { byId, decibels, onField, press, setText, setValue } from "./dom.js";
+import { byId, decibels, press, setText } from "./dom.js";
+import { onField, setValue } from "./fields.js";
 import { cancelLane, jobOf, jobWords, timingOf, write } from "./jobs.js";
 import { letMark } from "./keep.js";
 import { chooseFile } from "./files.js";
@@ -193,14 +194,20 @@ export class LaneView {
     this.node.classList.toggle("working", Boolean(entry));
     const done = entry?.status === "running" ? entry.progress ?? 0 : 0;
     at("generate").style.setProperty("--done", done);
-    const verb = this.keep.length ? "Write the rest" : "Generate";
-    setText(at("words"), entry ? jobWords(state, entry) : lane.lock ? "Locked" : verb);
-    at("generate").setAttribute("aria-label", `${at("words").textContent}: ${lane.name}`);
+    this.#nameWriting(state, lane);
     at("cancel").hidden = !entry;
     at("writing").hidden = !entry;
     at("writing").style.setProperty("--done", done);
     for (const kind of ["another", "vary"]) at(kind).disabled = lane.lock || !lane.active;
     for (const kind of ["load", "remove"]) at(kind).disabled = lane.lock;
+  }
+
+  /** Says on the button that writes what a press would do, or what is being done. */
+  #nameWriting(state, lane) {
+    const entry = jobOf(state, lane.id);
+    const verb = this.keep.length ? "Write the rest" : "Generate";
+    setText(this.at("words"), entry ? jobWords(state, entry) : lane.lock ? "Locked" : verb);
+    this.at("generate").setAttribute("aria-label", `${this.at("words").textContent}: ${lane.name}`);
   }
 
   /** Draws the picture anew: after a change, or when the width is another. */
@@ -225,10 +232,7 @@ export class LaneView {
     setText(at("kept"), kept.length ? `Stays: ${kept.join("; ")}` : "");
     const told = onsets && lane.active && !this.keep.length;
     setText(at("onsets"), told ? gridWords(onsets, loop) : "");
-    const words = at("words");
-    if (!jobOf(state, lane.id) && !lane.lock) {
-      setText(words, this.keep.length ? "Write the rest" : "Generate");
-    }
+    this.#nameWriting(state, lane);
     this.#drawSpectrum(lane);
   }
 

@@ -23,9 +23,10 @@ const SLEPT_MS = 15000; // a gap this long between ticks means that the lid was 
 async function refresh() {
   try {
     applyState(await fetchState());
+    settle("unanswered");
     return true;
   } catch (error) {
-    say(error.message, "error", "connection");
+    say(error.message, "error", { key: error.key ?? "state" });
     return false;
   }
 }
@@ -76,7 +77,7 @@ listen({
   onLost: (elsewhere) => {
     document.body.classList.add("lost");
     setText(byId("model-words"), "The connection is lost.");
-    say(elsewhere ? ELSEWHERE : LOST, "error", "connection");
+    say(elsewhere ? ELSEWHERE : LOST, "error", { key: "connection", stays: true });
   },
   onFound: async () => {
     document.body.classList.remove("lost");

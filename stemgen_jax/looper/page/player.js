@@ -2,7 +2,7 @@
 // Keeps the engine in agreement with the state: takes fetched and decoded ahead, levels, loop.
 
 import { request } from "./api.js";
-import { announce, say } from "./say.js";
+import { announce, say, settle } from "./say.js";
 import { Engine } from "./engine.js";
 import { store, subscribe } from "./store.js";
 
@@ -42,6 +42,7 @@ async function load(state, take, key) {
     const buffer = await context.decodeAudioData(data);
     if (buffer.length !== state.loop_samples) throw new Error(`it has ${buffer.length} samples`);
     ready.set(key, buffer);
+    settle(`take ${take}`);
     if (store.state && keyOf(store.state, take) === key) {
       agree(store.state);
       tell("take", take);
@@ -49,7 +50,8 @@ async function load(state, take, key) {
   } catch (error) {
     setTimeout(() => buffers.delete(key), 3000); // asked for again then
     if (store.state && keyOf(store.state, take) === key) {
-      say(`A take could not be read (${error.message}). It is tried again.`, "error");
+      const words = `A take could not be read (${error.message}). It is tried again.`;
+      say(words, "error", { key: `take ${take}` });
     }
   }
 }
@@ -150,10 +152,12 @@ export async function play(place = 0, countIn = 0) {
     const engine = await ensureEngine();
     const early = Math.ceil(0.06 * engine.rate);
     const at = engine.start(place, engine.now() + early + countIn);
+    settle("sound");
     tell("play");
     return at;
   } catch (error) {
-    say(`The browser gives no sound (${error.message}). Look at its sound settings.`, "error");
+    const words = `The browser gives no sound (${error.message}). Look at its sound settings.`;
+    say(words, "error", { key: "sound" });
     return null;
   }
 }

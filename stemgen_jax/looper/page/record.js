@@ -4,10 +4,11 @@
 // What the computer itself tells is the output's latency and the input's; a person may correct it,
 // or have it measured: clicks go out by the speakers and come back by the microphone.
 
-import { byId, clamp, decibels, setText } from "./dom.js";
+import { byId, clamp, decibels, recall, remember, setText } from "./dom.js";
+import { onField, setValue } from "./fields.js";
 import { send } from "./files.js";
 import { ensureEngine, play, player, stop } from "./player.js";
-import { announce, say } from "./say.js";
+import { announce, say, settle } from "./say.js";
 import { lengths, store } from "./store.js";
 import { encodeWav } from "./wav.js";
 import { fit } from "./wave.js";
@@ -17,6 +18,7 @@ const MOST_S = 600;
 const CLICKS = 5, CLICK_S = 0.4;
 const KEY = "looper-latency-ms";
 const REFUSED = "The browser gives no microphone. Allow it here, or plug one in; try again.";
+let ownLatency = false; // a person has set it, or had it measured
 let mic = null; // {stream, source, node, pieces, level}
 
 const dialog = () => byId("record-dialog");
@@ -64,9 +66,9 @@ function estimate() {
 
 function showEstimate() {
   const { out, within, whole } = estimate();
-  const kept = Number(localStorage.getItem(KEY) ?? NaN);
-  if (!byId("latency").dataset.own) {
-    byId("latency").value = Math.round(Number.isFinite(kept) && kept > 0 ? kept : whole * 1000);
+  const kept = Number(recall(KEY) ?? NaN);
+  if (!ownLatency) {
+    setValue(byId("latency"), Math.round(kept > 0 ? kept : clamp(whole * 1000, 0, 1000)));
   }
   const ms = (value) => `${Math.round(value * 1000)} ms`;
   const told = `The computer tells ${ms(out)} on the way out and ${ms(within)} on the way in; `;
@@ -117,21 +119,20 @@ async function measure() {
   const agree = found.filter((value) => Math.abs(value - middle) < 0.004).length;
   if (agree < 3) {
     words("The clicks were not heard clearly.");
-    say("Bring the microphone nearer to the speaker, and measure again.", "error");
+    say("Bring the microphone nearer to the speaker, and measure again.", "error", { key: "mic" });
     return;
   }
   const ms = Math.round(middle * 1000);
+  settle("mic");
   keepLatency(ms);
   words(`Measured ${ms} ms, ${agree} of ${CLICKS} clicks agree.`);
   announce(`Measured: ${ms} milliseconds.`);
 }
 
 function keepLatency(ms) {
-  byId("latency").value = ms;
-  byId("latency").dataset.own = "yes";
-  try {
-    localStorage.setItem(KEY, ms);
-  } catch { /* then it holds for this page alone */ }
+  setValue(byId("latency"), ms);
+  ownLatency = true;
+  remember(KEY, ms);
 }
 
 async function recordLoop() {
@@ -158,6 +159,11 @@ async function recordFree() {
   return [await collect(mic.start, mic.start + MOST_S * engine.rate), 0];
 }
 
+function offerStart() {
+  setText(byId("record-start"), "Start recording");
+  byId("record-close").hidden = false;
+}
+
 async function startRecording() {
   if (mic.state === "recording") { // only a free one is ended by hand
     mic.whole();
@@ -167,10 +173,11 @@ async function startRecording() {
   own.state = "recording";
   const looped = store.state.loop_samples > 0;
   setText(byId("record-start"), looped ? "Cancel" : "Stop and use it");
+  byId("record-close").hidden = looped; // one way out is enough
   const [samples, latency] = await (looped ? recordLoop() : recordFree());
   if (own !== mic || own.state !== "recording") return;
   own.state = "open";
-  setText(byId("record-start"), "Start recording");
+  offerStart();
   const lane = byId("record-lane").value;
   const more = { latency_s: latency.toFixed(4) };
   const done = await send(encodeWav(samples, rate), "recording", lane, more);
@@ -204,17 +211,19 @@ export async function openRecorder(lane = null) {
   setText(byId("record-words"), looped
     ? "It begins with the loop and takes one time through it. Headphones keep the loop out of it."
     : "Play as long as you like, then stop. Tempo and bars are found in it.");
-  setText(byId("record-start"), "Start recording");
+  offerStart();
   dialog().showModal();
   try {
     await openMicrophone();
+    settle("mic");
     showEstimate();
     tick();
   } catch (error) {
     dialog().close();
     closeMicrophone();
     const refused = error.name === "NotAllowedError" || error.name === "NotFoundError";
-    say(refused ? REFUSED : `The microphone cannot be used (${error.message}).`, "error");
+    const words = refused ? REFUSED : `The microphone cannot be used (${error.message}).`;
+    say(words, "error", { key: "mic" });
   }
 }
 
@@ -229,7 +238,7 @@ export function startRecorder() {
   byId("way-record").addEventListener("click", () => openRecorder());
   byId("record-close").addEventListener("click", closeRecorder);
   dialog().addEventListener("close", closeRecorder);
-  byId("latency").addEventListener("change", () => keepLatency(Number(byId("latency").value)));
+  onField(byId("latency"), (ms) => keepLatency(Number(ms)));
   byId("latency-measure").addEventListener("click", () => mic?.state === "open" && measure());
   byId("record-start").addEventListener("click", () => {
     if (!mic) return;

@@ -2,7 +2,7 @@
 // The state as the server has it, with changes shown at once while they are on their way there.
 
 import { post } from "./api.js";
-import { say } from "./say.js";
+import { say, settle } from "./say.js";
 
 const listeners = new Set();
 const overlays = []; // {lane, fields}: sent, not yet answered
@@ -47,34 +47,30 @@ export function applyProgress({ job, progress, seconds_left: left }) {
 export async function send(path, body) {
   try {
     applyState(await post(path, body));
+    settle(path);
     return true;
   } catch (error) {
-    say(error.message, "error");
+    say(error.message, "error", { key: error.key ?? path });
+    if (store.server) show(); // what was refused is shown no longer
     return false;
   }
 }
 
 export const edit = (op, fields = {}) => send("/api/edit", { op, ...fields });
 
-/** Changes a lane: seen and heard at once, undone here if the server refuses. */
-export async function setLane(lane, fields) {
-  const overlay = { lane, fields };
+/** An edit that is seen and heard at once, and undone here if the server refuses. */
+async function editLane(op, lane, sent, seen = sent) {
+  const overlay = { lane, fields: seen };
   overlays.push(overlay);
   show();
-  await edit("set_lane", { lane, ...fields });
+  const done = await edit(op, { lane, ...sent });
   overlays.splice(overlays.indexOf(overlay), 1);
   show();
+  return done;
 }
 
-export function chooseTake(lane, take) {
-  const overlay = { lane, fields: { active: take } };
-  overlays.push(overlay);
-  show();
-  return edit("choose_take", { lane, take }).finally(() => {
-    overlays.splice(overlays.indexOf(overlay), 1);
-    show();
-  });
-}
+export const setLane = (lane, fields) => editLane("set_lane", lane, fields);
+export const chooseTake = (lane, take) => editLane("choose_take", lane, { take }, { active: take });
 
 export function selectLane(lane) {
   if (store.selected === lane) return;
@@ -83,6 +79,15 @@ export function selectLane(lane) {
 }
 
 export const laneOf = (id) => store.state?.lanes.find((lane) => lane.id === id);
+
+export function sayLocked({ id, name }) {
+  const words = `${name} is locked, so it stays as it is. Unlock it first.`;
+  say(words, "error", { key: `lock ${id}` });
+}
+
+subscribe((state) => {
+  for (const { id, lock } of state.lanes) if (!lock) settle(`lock ${id}`);
+});
 
 /** Seconds of the loop, of a bar and of a beat. */
 export function lengths(state) {

@@ -16,12 +16,12 @@ export function startTabs() {
     if (kind === "bye") others.delete(from);
     else if (!others.has(from)) {
       others.add(from);
-      say(WORDS, "info", "tabs");
+      say(WORDS, "info", { key: "tabs", stays: true });
     }
     if (kind === "hello") send("here");
     if (kind === "play" && player.engine?.playing) {
       stop();
-      say("Another tab plays this session now, so this one has stopped.", "info", "tabs");
+      say("Another tab plays this session now, so this one has stopped.", "info", { key: "tabs", stays: true });
     }
     if (!others.size) settle("tabs");
   });

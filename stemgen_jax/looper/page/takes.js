@@ -39,7 +39,8 @@ export async function tellTake({ name, takes, active }) {
   byId("take-title").textContent = `${name}: take ${take.label}`;
   const seed = Number.isFinite(take.seed) ? `, seed ${take.seed}` : "";
   const time = Number.isFinite(take.seconds) ? `, in ${seconds(take.seconds)}` : "";
-  byId("take-about").textContent = `${originOf(take)}${seed}${time}.`;
+  const about = `${originOf(take)}${seed}${time}.`;
+  byId("take-about").textContent = about[0].toUpperCase() + about.slice(1);
   const show = (command) => {
     byId("take-how").hidden = byId("take-command").hidden = byId("take-copy").hidden = !command;
     byId("take-command").textContent = command ?? "";
@@ -49,7 +50,7 @@ export async function tellTake({ name, takes, active }) {
   try {
     show((await (await request(`/api/take/${take.id}.json`)).json()).command);
   } catch (error) {
-    say(error.message, "error");
+    say(error.message, "error", { key: error.key });
   }
 }
 

@@ -1,17 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 // Dark, light, or as the system has it; remembered.
 
-import { byId } from "./dom.js";
+import { byId, recall, remember } from "./dom.js";
 import { announce } from "./say.js";
 
 const WAYS = ["system", "dark", "light"];
-const stored = () => {
-  try {
-    return localStorage.getItem("looper-colours");
-  } catch {
-    return null; // a browser that keeps nothing
-  }
-};
+const KEY = "looper-colours";
 
 function apply(way) {
   if (way === "system") delete document.documentElement.dataset.theme;
@@ -23,13 +17,11 @@ function apply(way) {
 }
 
 export function startTheme() {
-  let way = WAYS.includes(stored()) ? stored() : "system";
+  let way = WAYS.includes(recall(KEY)) ? recall(KEY) : "system";
   apply(way);
   byId("theme").addEventListener("click", () => {
     way = WAYS[(WAYS.indexOf(way) + 1) % WAYS.length];
-    try {
-      localStorage.setItem("looper-colours", way);
-    } catch { /* then it is forgotten */ }
+    remember(KEY, way);
     apply(way);
     announce(`Colours: ${way}.`);
   });

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // The top of the page: play, the place in the loop, tempo and bars, the output's meter, undo.
 
-import { byId, clamp, decibels, onField, setText, setValue } from "./dom.js";
+import { byId, clamp, decibels, setText } from "./dom.js";
+import { onField, setValue } from "./fields.js";
 import { request } from "./api.js";
 import { onPlayer, player, setVolume, toggle } from "./player.js";
 import { say, settle } from "./say.js";
@@ -27,14 +28,16 @@ function update(state) {
   byId("undo").disabled = !state.can_undo;
   byId("redo").disabled = !state.can_redo;
   document.title = `${song.name || state.session} – looper`;
-  if (state.notice && state.notice !== update.notice) say(state.notice, "info");
+  if (state.notice && state.notice !== update.notice) {
+    say(state.notice, state.notice_is_error ? "error" : "info");
+  }
   update.notice = state.notice;
 }
 
 const round = (value, places) => Number(Number(value).toFixed(places));
 
 async function exportZip() {
-  say("The stems, the mix and the settings are packed.", "info", "export");
+  say("The stems, the mix and the settings are packed.", "info", { key: "export", stays: true });
   try {
     const data = await (await request("/api/export.zip")).blob();
     const link = document.createElement("a");
@@ -47,7 +50,7 @@ async function exportZip() {
     say(`${link.download} is written, ${(data.size / 1e6).toFixed(1)} MB.`);
   } catch (error) {
     settle("export");
-    say(error.message, "error");
+    say(error.message, "error", { key: error.key ?? "export" });
   }
 }
 
@@ -134,7 +137,7 @@ export function startTransport() {
   volume.addEventListener("input", () => setVolume(Number(volume.value) ** 2));
   onPlayer((name, detail) => {
     if (name === "context" && detail !== "running" && player.engine?.playing) {
-      say("The computer has stopped the sound. Press play to go on.", "info", "context");
+      say("The computer has stopped the sound. Press play to go on.", "info", { key: "context", stays: true });
     } else if (name === "context") settle("context");
   });
 }
