@@ -112,15 +112,16 @@ def list_changes(old: dict, new: dict, prefix: str = "") -> list[tuple[str, obje
 def load_init(workdir: str | os.PathLike, config: Config, mesh: Mesh, fingerprint: str) -> Params:
   """Returns the averaged weights of another run, to start from.
 
-  Guidance scales as inputs may be new: their tables then start at zero.
+  Guidance scales as inputs may be new: their tables then start at zero. A model that has them may
+  go on without: it was taught to be what it was where nothing steers.
 
   Raises:
     UserError: if that run's model or codec is another.
   """
   other, average, meta = load_average(workdir, mesh)
-  grown = config.model.scale_inputs and not other.model.scale_inputs
-  if grown:
-    other.model.scale_inputs = config.model.scale_inputs
+  wanted, had = config.model.scale_inputs, other.model.scale_inputs
+  if not (wanted and had):
+    other.model.scale_inputs = wanted
   old, new = (_shapes(to_dict(c)) for c in (other, config))
   wrong = [f"{name} was {a!r}, got {b!r}" for name, a, b in list_changes(old, new)]
   if meta["dataset"]["codec_fingerprint"] != fingerprint:
@@ -129,7 +130,9 @@ def load_init(workdir: str | os.PathLike, config: Config, mesh: Mesh, fingerprin
     raise UserError(
       f"--init_from {workdir} must hold the same model and codec: {'. '.join(wrong)}."
     )
-  if grown:
+  if had and not wanted:
+    average = {name: leaf for name, leaf in average.items() if name != "steering"}
+  if wanted and not had:
     tables = {"steering": build(config.model, mesh).init(jax.random.key(0))["steering"]}
     average |= jax.device_put(tables, sharding.tree_shardings(tables, mesh))
   return average

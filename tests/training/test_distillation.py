@@ -22,6 +22,7 @@ from stemgen_jax.training import distillation
 from stemgen_jax.training.distillation import Teacher, distilled_config, share_rows
 from stemgen_jax.training.metrics import read_metrics
 from stemgen_jax.training.weights import load_average
+from stemgen_jax.training.workdir import load_init
 
 B, T, Q, V = 16, 20, 4, 16
 
@@ -174,10 +175,17 @@ def test_the_command_makes_a_model_that_is_nearer_to_its_guided_teacher(tiny_con
   distill.main([*words.split(), "--batch_size", "16", "--learning_rate", "1e-2"])
   rows = read_metrics(tmp_path / "student")
   assert rows[80]["validation/loss"] < 0.7 * rows[10]["validation/loss"]
-  student, params, _ = load_average(tmp_path / "student", build_mesh(MeshConfig()))
+  mesh = build_mesh(MeshConfig())
+  student, params, meta = load_average(tmp_path / "student", mesh)
   assert student.sample.guidance_mode == "distilled"
   assert student.model.scale_inputs == ("context", "instrument")
   assert jnp.abs(params["steering"]["tables"]["context"]).max() > 0
+  # Training goes on from it without the scales, and from its teacher with them.
+  fingerprint = meta["dataset"]["codec_fingerprint"]
+  without = load_init(tmp_path / "student", config, mesh, fingerprint)
+  jax.tree.map(np.testing.assert_array_equal, params, {**without, "steering": params["steering"]})
+  grown = load_init(tmp_path / "teacher", student, mesh, fingerprint)
+  assert not any(map(jnp.any, jax.tree.leaves(grown["steering"])))
 
 
 def test_a_model_without_branches_is_refused(tiny_config):
