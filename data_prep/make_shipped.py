@@ -13,12 +13,13 @@ The stages, each one of the public commands, shown as it is run:
   decoder    a decoder of the Vocos kind on the demo codec's frozen tokens
   tokens     the music as token shards of the codec with that decoder
   model      configs/shipped.py on these, as many steps as its share of the minutes holds
+  distill    the same model, with its guidance in one pass
   evaluate   the report on held-out songs
-  ship       model/ and codec/ in WORKDIR/shipped, with the logs of both trainings
+  ship       model/ and codec/ in WORKDIR/shipped, with the logs of the trainings
 
 The encoder and the codebooks stay those of the package, so that every shard and every model stays
-valid. Decoder and model share the minutes, 2 to 3; the other stages take what they take. The same
-command goes on after a stop; WORKDIR/stages.json says what each stage took.
+valid. Decoder, model and distillation share the minutes, 2 to 2 to 1; the other stages take what
+they take. The same command goes on after a stop; WORKDIR/stages.json says what each stage took.
 """
 
 import argparse
@@ -37,11 +38,11 @@ from stemgen_jax.shell.folders import claim_folder
 from stemgen_jax.shell.stages import Stages
 
 SONG_S, RATE_HZ = 30, 32_000
-DECODER_SHARE = 0.4  # of the minutes
+DECODER_SHARE, MODEL_SHARE, DISTILL_SHARE = 0.4, 0.4, 0.2  # of the minutes
 PRODUCED = 0.3  # share of the songs with equaliser, saturation and room
 VERSIONS = 2  # of each MIDI song and SoundFont
 PROBE_STEPS = 4  # the last two are timed
-CPU_BATCH = 24
+CPU_BATCH, DISTILL_BATCH = 24, 96
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,7 +54,7 @@ class Recipe:
     soundfonts: SoundFont files; the songs are shared among them.
     midi: MIDI and WAD files, and folders of them, which every SoundFont plays.
     songs: how many songs in all.
-    minutes: how long decoder and model train, together.
+    minutes: how long decoder, model and distillation train, together.
     device: cpu or gpu.
     seed: of music, tokens and both trainings.
   """
@@ -77,6 +78,11 @@ class Recipe:
   def bundle(self) -> Path:
     """The codec with its new decoder."""
     return self.workdir / "decoder/bundle"
+
+  @property
+  def distilled(self) -> Path:
+    """The run of the model that ships."""
+    return self.workdir / "distilled"
 
 
 def make_music(recipe: Recipe, stages: Stages) -> None:
@@ -136,12 +142,30 @@ def train_model(recipe: Recipe, stages: Stages) -> None:
     "speed", "stemgen_jax.train", "--workdir", probe, *words,
     *(f"--config.{name}={value}" for name, value in short.items()),
   )  # fmt: skip
-  steps = count_steps(probe, recipe.minutes * (1 - DECODER_SHARE))
+  steps = count_steps(probe, recipe.minutes * MODEL_SHARE)
   stages.run(
     "model", "stemgen_jax.train", "--workdir", recipe.workdir / "model", *words,
     f"--config.optim.steps={steps}", f"--config.optim.warmup_steps={max(1, steps // 20)}",
     f"--config.eval_every_steps={max(1, steps // 4)}",
     f"--config.checkpoint_every_steps={max(1, steps // 8)}",
+  )  # fmt: skip
+
+
+def distill_model(recipe: Recipe, stages: Stages) -> None:
+  """Teaches the model its own guidance, for as many steps as its share of the minutes holds."""
+  words: list[object] = [
+    "--checkpoint", recipe.workdir / "model", "--data", recipe.workdir / "tokens/shipped",
+    "--learning_rate", 5e-4, "--batch_size", CPU_BATCH if recipe.device == "cpu" else DISTILL_BATCH,
+  ]  # fmt: skip
+  probe = recipe.workdir / "distill_probe"
+  stages.run(
+    "distilling speed", "stemgen_jax.distill", "--workdir", probe, *words, "--steps", PROBE_STEPS,
+    "--every", 2,
+  )  # fmt: skip
+  steps = count_steps(probe, recipe.minutes * DISTILL_SHARE)
+  stages.run(
+    "distill", "stemgen_jax.distill", "--workdir", recipe.distilled, *words, "--steps", steps,
+    "--every", max(1, steps // 4),
   )  # fmt: skip
 
 
@@ -157,7 +181,7 @@ def count_steps(probe: Path, minutes: float) -> int:
 def judge(recipe: Recipe, stages: Stages) -> None:
   """Writes the report on held-out songs."""
   stages.run(
-    "evaluate", "stemgen_jax.evaluate", "--checkpoint", recipe.workdir / "model",
+    "evaluate", "stemgen_jax.evaluate", "--checkpoint", recipe.distilled,
     "--codec", recipe.bundle, "--out", recipe.workdir / "evaluation",
   )  # fmt: skip
 
@@ -172,12 +196,13 @@ def ship(recipe: Recipe, stages: Stages) -> None:
   about += ", rendered by data_prep.demo"
   shutil.rmtree(out, ignore_errors=True)
   stages.run(
-    "ship", "stemgen_jax.export", "--checkpoint", recipe.workdir / "model", "--out", out / "model",
+    "ship", "stemgen_jax.export", "--checkpoint", recipe.distilled, "--out", out / "model",
     "--licence", "Apache-2.0", "--about", about, "--card",
     "--report", recipe.workdir / "evaluation", "--codec", recipe.bundle,
   )  # fmt: skip
   shutil.copytree(recipe.bundle, out / "codec")
   shutil.copyfile(recipe.workdir / "model/metrics.jsonl", out / "model/metrics.jsonl")
+  shutil.copyfile(recipe.distilled / "metrics.jsonl", out / "model/distill.jsonl")
   shutil.copyfile(recipe.workdir / "decoder/log.jsonl", out / "codec/log.jsonl")
 
 
@@ -186,6 +211,7 @@ STAGES: dict[str, Callable[[Recipe, Stages], None]] = {
   "decoder": train_decoder,
   "tokens": make_tokens,
   "model": train_model,
+  "distill": distill_model,
   "evaluate": judge,
   "ship": ship,
 }

@@ -47,7 +47,8 @@ def export_shipped(tmp_path, *words):
   return yaml.safe_load(head), body
 
 
-def test_the_command_writes_a_card_with_the_scores(tmp_path, report):
+def test_the_command_writes_a_card_with_the_scores(shipped, tmp_path, report):
+  size = sum(leaf.size for leaf in jax.tree.leaves(shipped[1]))
   words = ("--card", "someone/my.model", "--report", report / "report.json")
   head, body = export_shipped(tmp_path, *TOLD, *words)
   assert head["license"] == "cc-by-4.0"
@@ -57,7 +58,7 @@ def test_the_command_writes_a_card_with_the_scores(tmp_path, report):
     "# my.model\n",
     "arranged <chorales> & more",
     "| licence of the weights | CC BY 4.0 |",
-    "| parameters | 6,396,288: 6 layers, width 256",
+    f"| parameters | {size:,}: 6 layers, width 256",
     "trained by data_prep.train_codec; licence A",
     "16000 Hz, mono; 4 levels of 1024 codes, 50 frames a second",
     "| window | 10 s |",
@@ -127,11 +128,12 @@ def test_what_is_missing_is_one_line_and_nothing_is_written(tmp_path, words, mat
   assert not list(tmp_path.iterdir())
 
 
-def test_a_report_of_another_model_is_refused(tmp_path, report):
+def test_a_report_of_another_model_is_refused(shipped, tmp_path, report):
+  step = shipped[2]["step"]
   content = json.loads((report / "report.json").read_text())
   content["plan"]["model"]["step"] = 7
   (report / "report.json").write_text(json.dumps(content))
-  with pytest.raises(UserError, match=r"must be of this model, step 6498 .* of step 7 "):
+  with pytest.raises(UserError, match=rf"must be of this model, step {step} .* of step 7 "):
     export_shipped(tmp_path, *TOLD, "--card", "--report", report)
   (report / "table.md").unlink()
   with pytest.raises(UserError, match=r"with its table.md beside it; got"):

@@ -5,6 +5,7 @@ import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from stemgen_jax.config import MOST_SCALE
 from stemgen_jax.errors import UserError
 from stemgen_jax.looper.document import (
   LOOP_S,
@@ -42,7 +43,7 @@ LANE = {
   "mute": _FLAG,
   "solo": _FLAG,
   "lock": _FLAG,
-  "guidance": _between(0.0, 10.0),
+  "guidance": _between(0.0, float(MOST_SCALE)),
   "seed": _whole(0, 2**32 - 1),
 }
 SONG = {
