@@ -32,7 +32,7 @@ from stemgen_jax.categories import ACTIVITY_VALUES
 from stemgen_jax.config import GUIDANCE_MODES
 from stemgen_jax.errors import UserError, run_cli
 from stemgen_jax.sampling.job import Job
-from stemgen_jax.sampling.request import PRESETS
+from stemgen_jax.sampling.request import LEVELS_LU, MOST_TAKES, PRESETS
 from stemgen_jax.sampling.request_files import PARTS, SETTINGS, Planned, plan_jobs
 from stemgen_jax.sampling.stemgen import Result, StemGen
 from stemgen_jax.shell.flags import build_parser
@@ -196,8 +196,10 @@ def whole_numbers(word: str) -> tuple[int, ...]:
 def add_take_flags(parser: argparse.ArgumentParser) -> None:
   """Adds the flags that say how many stems, how loud, and on which devices."""
   add = parser.add_argument
-  add("--takes", type=int, help="how many stems to write, in one batch (default 1)")
-  add("--level", help="loudness against the context's, in LU (default none: the model's own)")
+  add("--takes", type=int, help=f"how many stems to write, 1 to {MOST_TAKES} (default 1)")
+  low, high = LEVELS_LU
+  loud = f"in LU, {low:g} to {high:g} (default none: the model's own)"
+  add("--level", help=f"loudness against the context's, {loud}")
   add("--devices", type=int, default=1, help="how many devices share the takes (default 1)")
 
 
@@ -250,7 +252,7 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     help="music to listen to: wav, flac, ogg or mp3, with PyAV m4a"
     " (default: an example in this package, with a bass)",
   )
-  context.add_argument("--silence_s", type=float, help="start from silence of this many seconds")
+  context.add_argument("--silence_s", type=float, help="start from silence of this many seconds, at most 3600")
   context.add_argument("--batch", type=Path, help="a JSONL file of contexts; flags are defaults")
   add("--instrument", help="short for --condition instrument=NAME")
   add("--activity", choices=ACTIVITY_VALUES, help="how much of the time it plays")
