@@ -216,7 +216,9 @@ def main(argv: list[str] | None = None) -> None:
     type=Path,
     help="music to begin with: wav, flac, ogg or mp3 (default: an example in this package)",
   )
-  start.add_argument("--silence_s", type=float, help="begin with silence of this many seconds, at most 3600")
+  start.add_argument(
+    "--silence_s", type=float, help="begin with silence of this many seconds, at most 3600"
+  )
   add(
     "--instruments",
     default="bass,synth_lead",

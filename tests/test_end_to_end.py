@@ -264,7 +264,7 @@ def test_a_batch_of_contexts_is_what_each_gives_alone(chain, tmp_path):
     ('{"context": "loop.wav", "level": 1e9}', "line 2 of .*level must lie in"),
     ('{"context": "loop.wav", "guidance": 3}', "line 2 of .*an object of source: number.*got 3"),
     ('{"context": 5}', "line 2 of .*its context must be a string, the path of a file; got 5"),
-    ('{"context": "loop.wav", "takes": 1, "takes": 2}', "line 2 of .*got 'takes' twice, 1 and 2"),
+    ('{"context": "loop.wav", "takes": 1, "takes": 2}', "line 2 of .*got 'takes' twice"),
     ('{"context": "loop.wav", "top_p": 2}', "line 2 of .*top_p"),
     ('{"context": "loop.wav", "instrument": "cake"}', "line 2 of .*cake"),
     ('{"context": "loop.wav", "name": "../a"}', "line 2 of .*without '/'"),
@@ -458,10 +458,13 @@ def test_what_is_read_is_never_written_over(chain, tmp_path, capsys):
   for words, flag in (
     (words_of(chain, out, context=mix, takes=1), "--context"),
     ([*words_of(chain, out, stem=stem, takes=1), "--vary", "0.5"], "--stem"),
-    (words_of(chain, tmp_path, context=None, batch=batch, takes=1), "--context"),
+    (words_of(chain, tmp_path, context=None, batch=batch, takes=1), "line 2"),
   ):
     assert run_cli(lambda words=words: sample.main(words)) == 2
-    assert f"{flag} must not be a file that this command writes" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert f"{flag} must not be a file that this command writes" in said or (
+      flag == "line 2" and f"line 2 of {batch} must not read what line 1 writes" in said
+    )
   assert before == {path.name: path.read_bytes() for path in out.iterdir()}
   sample.main(words_of(chain, tmp_path / "other", context=mix, takes=1))
 

@@ -56,6 +56,7 @@ def plan_jobs(
   batch: Path | None,
   plan: Callable[[Request], Job],
   leave_out: Callable[[UserError], None] = _raise,
+  check: Callable[[list[tuple[int, Any]]], None] = lambda _: None,
 ) -> Iterator[Planned]:
   """Yields the jobs that flags, or flags and the lines of a file, come to.
 
@@ -64,17 +65,25 @@ def plan_jobs(
     batch: a JSONL file whose lines add to that, or go before it.
     plan: `StemGen.plan`, which raises a UserError where the model cannot meet a request.
     leave_out: called with the error of a line that cannot be met, which is then passed over.
+    check: called with the number and the value of each line before any of their files is read.
 
   Raises:
     UserError: if a request of the flags cannot be met, or `batch` is no file of lines; and what
-      `leave_out` raises.
+      `leave_out` and `check` raise.
   """
   if batch is None:
     source, request = build_request(given)
     yield Planned("", source, _name_files(given), plan(request))
     return
   names: set[str] = set()
-  for number, line in read_lines(batch, "--batch", leave_out):
+  lines: list[tuple[int, Any]] = []  # or what is wrong with them, in their order
+  for numbered in read_lines(batch, "--batch", lambda error: lines.append((0, error))):
+    lines.append(numbered)
+  check([(number, line) for number, line in lines if number])
+  for number, line in lines:
+    if not number:
+      leave_out(line)
+      continue
     try:
       planned = _plan_line(number, line, given, batch, names, plan)
     except UserError as error:
@@ -150,10 +159,7 @@ def _give_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
   found: dict[str, Any] = {}
   for name, value in pairs:
     if name in found:
-      raise UserError(
-        f"its keys must each be given once; got {name!r} twice, {found[name]!r} and {value!r}."
-        " Remove one."
-      )
+      raise UserError(f"its keys must each be given once; got {name!r} twice. Remove one.")
     found[name] = value
   return found
 
