@@ -93,6 +93,10 @@ def test_links_to_nothing_and_addresses_are_named(tmp_path):
   (tmp_path / "a.wav").symlink_to(tmp_path / "gone.wav")
   with pytest.raises(UserError, match=r"must exist; got path=.*a.wav, a link to nothing"):
     read_audio(tmp_path / "a.wav")
+  os.mkfifo(tmp_path / "pipe.wav")
+  for path in (tmp_path / "pipe.wav", Path("/dev/null")):
+    with pytest.raises(UserError, match=rf"got path={path}, which is no regular file. Copy"):
+      read_audio(path)
   with pytest.raises(
     UserError, match=r"audio file must be a path of this machine; got gs://b/a.wav"
   ):
