@@ -59,6 +59,12 @@ def run_cli(main: Callable[[], int | None]) -> int:
     return 2
 
 
+def find_full(error: BaseException) -> int | None:
+  """Returns which of FULL an error is, by its number or its words; None if it is none of them."""
+  number = error.errno if isinstance(error, OSError) else None
+  return next((n for n in FULL if n == number or os.strerror(n) in str(error)), None)
+
+
 def _raised_by(error: BaseException) -> str:
   """Returns the name of the file whose line raised an error."""
   frames = traceback.extract_tb(error.__traceback__)
@@ -74,11 +80,11 @@ def _explain(error: BaseException) -> str | None:
   while link is not None:
     text = " ".join(str(link).split())
     number = link.errno if isinstance(link, OSError) else None
-    full = next((os.strerror(n) for n in FULL if n == number or os.strerror(n) in text), None)
-    if full:
+    full = find_full(link)
+    if full is not None:
       file = getattr(link, "filename", None)
       where = f" for {file}" if file else "" if number else f" ({text[:160]})"
-      return f"the disk must have room{where}; got {full}. Free some."
+      return f"the disk must have room{where}; got {os.strerror(full)}. Free some."
     if link is error and isinstance(link, OSError) and link.filename and number in FORBIDDEN:
       return f"{link.filename} must be open to this user; got {link.strerror}. Change that."
     if isinstance(link, RuntimeError) and "Unable to initialize backend" in text:

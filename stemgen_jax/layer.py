@@ -28,7 +28,7 @@ from stemgen_jax.audio.files import Samples, read_audio, write_audio
 from stemgen_jax.audio.loudness import amplify
 from stemgen_jax.audio.silence import STEM_LUFS
 from stemgen_jax.categories import category_index
-from stemgen_jax.errors import run_cli
+from stemgen_jax.errors import UserError, run_cli
 from stemgen_jax.sample import add_model_flags, add_take_flags, write_result
 from stemgen_jax.sampling.request import Request
 from stemgen_jax.sampling.request_files import PARTS, SETTINGS, build_request
@@ -44,7 +44,7 @@ from stemgen_jax.shell.folders import (
 from stemgen_jax.shell.progress import show_state
 from stemgen_jax.training.model_bundle import EXAMPLE
 
-PLAN, LAYER = "layers.json", "layer.json"
+PLAN, LAYER, START = "layers.json", "layer.json", "00_start.wav"
 
 
 def layer(arguments: argparse.Namespace) -> Path:
@@ -72,13 +72,13 @@ def layer(arguments: argparse.Namespace) -> Path:
     keep_what_is_read({"--start": Path(given["context"])}, out.rglob("*"))
   model.plan(first)  # which refuses what cannot be, before anything is written
   claim_folder(out, PLAN, plan, "arrangement")
-  if not (out / "00_start.wav").is_file():
-    write_audio(out / "00_start.wav", first.context, first.rate_hz)
+  if not (out / START).is_file():
+    write_audio(out / START, first.context, first.rate_hz)
   layers: list[dict[str, Any]] = []
   with show_state() as say:
     for number, name in enumerate(names, 1):
       say(f"layer {number} of {len(names)}: {name}")
-      context, _ = read_audio(layers[-1]["mix"] if layers else out / "00_start.wav")
+      context, _ = read_own(layers[-1]["mix"] if layers else out / START)
       folder = out / f"{number:02d}_{name}"
       so_far = names[:number]
       record = read_layer(folder, so_far) or add_layer(model, first, context, folder, so_far)
@@ -88,10 +88,25 @@ def layer(arguments: argparse.Namespace) -> Path:
   return out / "index.html"
 
 
+def read_own(path: Path) -> tuple[Samples, int]:
+  """Returns the samples and the rate of a file that an earlier start of the command wrote.
+
+  Raises:
+    UserError: if it is damaged; it says what to remove.
+  """
+  try:
+    return read_audio(path)
+  except UserError as error:
+    what = path if path.name == START else path.parent
+    raise UserError(
+      f"{path} must be as this program wrote it; got: {error} Or remove {what} to begin it anew."
+    ) from error
+
+
 def read_layer(folder: Path, names: list[str]) -> dict[str, Any] | None:
   """Returns what is known of a layer that is done: the last of these, over the others."""
   path = folder / LAYER
-  record = read_json(path) if path.is_file() else {}
+  record = read_json(path) if path.exists() else {}
   return record if isinstance(record, dict) and record.get("layers") == names else None
 
 
@@ -147,18 +162,18 @@ def write_stems(out: Path, layers: list[dict[str, Any]], rate_hz: int) -> None:
   Each mix may have been turned down as a whole, so earlier stems are turned down with it.
   """
   make_folder(out / "stems", "--out")
-  files = [out / "00_start.wav"] + [entry["mix"].parent / entry["files"][0] for entry in layers]
+  files = [out / START] + [entry["mix"].parent / entry["files"][0] for entry in layers]
   later_db = np.cumsum([entry["mix_gain_db"] for entry in layers][::-1])[::-1]
   gains_db = [later_db[0], *later_db]
   names = ["start", *(entry["instrument"] for entry in layers)]
   for i, (file, name, gain_db) in enumerate(zip(files, names, gains_db, strict=True)):
-    samples, _ = read_audio(file)
+    samples, _ = read_own(file)
     write_audio(out / "stems" / f"{i:02d}_{name}.wav", amplify(samples, float(gain_db)), rate_hz)
   written = {f"{i:02d}_{name}.wav" for i, name in enumerate(names)}
   for path in (out / "stems").glob("[0-9][0-9]_*.wav"):
     if path.name not in written:  # of an arrangement of other instruments
       path.unlink()
-  mix, _ = read_audio(layers[-1]["mix"])
+  mix, _ = read_own(layers[-1]["mix"])
   write_audio(out / "mix.wav", mix, rate_hz)
 
 
@@ -216,7 +231,9 @@ def main(argv: list[str] | None = None) -> None:
     type=Path,
     help="music to begin with: wav, flac, ogg or mp3 (default: an example in this package)",
   )
-  start.add_argument("--silence_s", type=float, help="begin with silence of this many seconds")
+  start.add_argument(
+    "--silence_s", type=float, help="begin with silence of this many seconds, at most 3600"
+  )
   add(
     "--instruments",
     default="bass,synth_lead",

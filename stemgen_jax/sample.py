@@ -17,7 +17,8 @@ The same command gives the same bytes. Each line of a --batch file is an object 
 of the flags below, as {"context": "a.wav", "name": "a", "instrument": "bass", "takes": 2, "keep":
 ["0:00-0:08"], "guidance": {"context": 3}}, and writes into a folder of its own; its files are
 looked for beside the batch file. Lines that cannot be made are all named first, the others are
-made, and the exit code is then 3.
+made, and the exit code is then 3. No line may read what a line writes, whether it is there yet or
+not: the whole batch is then refused, with exit code 2.
 """
 
 import argparse
@@ -31,16 +32,20 @@ from stemgen_jax.audio.files import find_subtype, write_audio, write_blocks
 from stemgen_jax.categories import ACTIVITY_VALUES
 from stemgen_jax.config import GUIDANCE_MODES
 from stemgen_jax.errors import UserError, run_cli
-from stemgen_jax.sampling.job import Job
-from stemgen_jax.sampling.request import PRESETS
+from stemgen_jax.sampling.request import LEVELS_LU, MOST_TAKES, PRESETS
 from stemgen_jax.sampling.request_files import PARTS, SETTINGS, Planned, plan_jobs
 from stemgen_jax.sampling.stemgen import Result, StemGen
+from stemgen_jax.sampling.take_files import (
+  SETTINGS_FILE,
+  list_files,
+  name_take,
+  read_files,
+  refuse_crossing,
+)
 from stemgen_jax.shell.flags import build_parser
 from stemgen_jax.shell.folders import keep_what_is_read, make_folder, spell, write_text
 from stemgen_jax.shell.progress import show_state
 from stemgen_jax.training.model_bundle import EXAMPLE
-
-SETTINGS_FILE = "settings.json"
 
 
 def plan(arguments: argparse.Namespace, model: StemGen) -> tuple[list[Planned], int]:
@@ -53,7 +58,16 @@ def plan(arguments: argparse.Namespace, model: StemGen) -> tuple[list[Planned], 
   if arguments.batch is None:
     named = list(plan_jobs(list_given(arguments), None, model.plan))
   else:
-    named = list(plan_jobs(list_given(arguments), arguments.batch, model.plan, left_out.append))
+    batch, out, given = arguments.batch, arguments.out, list_given(arguments)
+    named = list(
+      plan_jobs(
+        given,
+        batch,
+        model.plan,
+        left_out.append,
+        lambda lines: refuse_crossing(lines, batch, out, given),
+      )
+    )
   if not named and len(left_out) == 1:
     raise left_out[0]
   for error in left_out:
@@ -127,26 +141,6 @@ def write_result(
   return record
 
 
-def name_take(number: int) -> list[str]:
-  """Returns the names of a take's stem and mix."""
-  return [f"take_{number:02d}.wav", f"take_{number:02d}_mix.wav"]
-
-
-def list_files(folder: Path, job: Job) -> Iterator[Path]:
-  """Yields the files that a job's result takes the place of, or makes, in its folder."""
-  made = [file for i in range(job.request.takes) for file in name_take(i)]
-  yield from (folder / file for file in {*made, *read_files(folder), SETTINGS_FILE})
-
-
-def read_files(folder: Path) -> set[str]:
-  """Returns the files of the takes that an earlier command wrote to a folder."""
-  try:
-    record = json.loads((folder / SETTINGS_FILE).read_text(encoding="utf-8"))
-    return {Path(name).name for take in record["takes"] for name in take["files"]}
-  except (OSError, ValueError, KeyError, TypeError):
-    return set()
-
-
 def tell(record: dict[str, Any]) -> None:
   """Prints what a person wants to know of the takes, on stderr."""
   for i, take in enumerate(record["takes"]):
@@ -196,8 +190,10 @@ def whole_numbers(word: str) -> tuple[int, ...]:
 def add_take_flags(parser: argparse.ArgumentParser) -> None:
   """Adds the flags that say how many stems, how loud, and on which devices."""
   add = parser.add_argument
-  add("--takes", type=int, help="how many stems to write, in one batch (default 1)")
-  add("--level", help="loudness against the context's, in LU (default none: the model's own)")
+  add("--takes", type=int, help=f"how many stems to write, 1 to {MOST_TAKES} (default 1)")
+  low, high = LEVELS_LU
+  loud = f"in LU, {low:g} to {high:g} (default none: the model's own)"
+  add("--level", help=f"loudness against the context's, {loud}")
   add("--devices", type=int, default=1, help="how many devices share the takes (default 1)")
 
 
@@ -250,7 +246,9 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     help="music to listen to: wav, flac, ogg or mp3, with PyAV m4a"
     " (default: an example in this package, with a bass)",
   )
-  context.add_argument("--silence_s", type=float, help="start from silence of this many seconds")
+  context.add_argument(
+    "--silence_s", type=float, help="start from silence of this many seconds, at most 3600"
+  )
   context.add_argument("--batch", type=Path, help="a JSONL file of contexts; flags are defaults")
   add("--instrument", help="short for --condition instrument=NAME")
   add("--activity", choices=ACTIVITY_VALUES, help="how much of the time it plays")

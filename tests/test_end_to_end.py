@@ -259,6 +259,12 @@ def test_a_batch_of_contexts_is_what_each_gives_alone(chain, tmp_path):
     ('{"context": "gs://b/a.wav"}', "line 2 of .*this machine; got gs://b/a.wav"),
     ('{"context": "loop.wav", "takse": 2}', "line 2 of .*takse"),
     ('{"context": "loop.wav", "takes": "two"}', "line 2 of .*kinds"),
+    ('{"context": "loop.wav", "takes": 100000000}', "line 2 of .*takes must be at most 64"),
+    ('{"silence_s": 1e9}', r"line 2 of .*silence_s must be .* at most 3600, an hour; got 1e\+09"),
+    ('{"context": "loop.wav", "level": 1e9}', "line 2 of .*level must lie in"),
+    ('{"context": "loop.wav", "guidance": 3}', "line 2 of .*an object of source: number.*got 3"),
+    ('{"context": 5}', "line 2 of .*its context must be a string, the path of a file; got 5"),
+    ('{"context": "loop.wav", "takes": 1, "takes": 2}', "line 2 of .*got 'takes' twice"),
     ('{"context": "loop.wav", "top_p": 2}', "line 2 of .*top_p"),
     ('{"context": "loop.wav", "instrument": "cake"}', "line 2 of .*cake"),
     ('{"context": "loop.wav", "name": "../a"}', "line 2 of .*without '/'"),
@@ -337,6 +343,7 @@ def bad_files(tmp_path):
     ({"checkpoint": "nowhere"}, [], "nowhere"),
     ({"codec": "nowhere"}, [], "nowhere"),
     ({"takes": 0}, [], "takes must be at least 1"),
+    ({"takes": 100_000_000}, [], "takes must be at most 64"),
     ({"seed": -1}, [], "seed must lie in"),
     ({"steps": "1,2"}, [], "4 positive numbers"),
     ({"steps": "a"}, [], "--steps"),
@@ -359,6 +366,8 @@ def bad_files(tmp_path):
     ({}, ["--instrumnet", "bass"], "--instrumnet"),
     ({"context": None, "silence_s": -1}, [], "--silence_s"),
     ({"context": None, "silence_s": "nan"}, [], "--silence_s"),
+    ({"context": None, "silence_s": 1e9}, [], "at most 3600, an hour; got 1e+09"),
+    ({}, ["--level", "1e9"], "level must lie in [-40, 20] LU"),
   ],
 )
 def test_a_users_mistake_is_one_line_and_leaves_nothing(
@@ -449,10 +458,13 @@ def test_what_is_read_is_never_written_over(chain, tmp_path, capsys):
   for words, flag in (
     (words_of(chain, out, context=mix, takes=1), "--context"),
     ([*words_of(chain, out, stem=stem, takes=1), "--vary", "0.5"], "--stem"),
-    (words_of(chain, tmp_path, context=None, batch=batch, takes=1), "--context"),
+    (words_of(chain, tmp_path, context=None, batch=batch, takes=1), "line 2"),
   ):
     assert run_cli(lambda words=words: sample.main(words)) == 2
-    assert f"{flag} must not be a file that this command writes" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert f"{flag} must not be a file that this command writes" in said or (
+      flag == "line 2" and f"line 2 of {batch} must not read what line 1 writes" in said
+    )
   assert before == {path.name: path.read_bytes() for path in out.iterdir()}
   sample.main(words_of(chain, tmp_path / "other", context=mix, takes=1))
 

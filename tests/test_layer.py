@@ -121,6 +121,20 @@ def test_mistakes_are_one_line(run, tmp_path, capsys):
   ):
     assert run_cli(lambda words=words: run(tmp_path / "song", *words)) == 2
     assert complaint in capsys.readouterr().err
+  take = tmp_path / "song/01_drums/take_00.wav"
+  record = tmp_path / "song/01_drums/layer.json"
+  (chosen,) = {json.loads(record.read_text())["files"][0]}
+  take = tmp_path / "song/01_drums" / chosen
+  take.write_bytes(take.read_bytes()[:5000])
+  assert run_cli(lambda: run(tmp_path / "song", instruments="drums")) == 2
+  said = capsys.readouterr().err.splitlines()[-1]
+  assert f"{take} must be as this program wrote it" in said
+  assert f"remove {take.parent} to begin it anew" in said
+  record.unlink()
+  record.mkdir()
+  assert run_cli(lambda: run(tmp_path / "song", instruments="drums")) == 2
+  assert f"{record} must be as this program wrote it" in capsys.readouterr().err
+  record.rmdir()
   mix = tmp_path / "song/mix.wav"
   assert run_cli(lambda: run(tmp_path / "song", begin=("--start", str(mix)))) == 2
   assert "--start must not be a file that this command writes" in capsys.readouterr().err

@@ -25,6 +25,9 @@ from stemgen_jax.shell.progress import make_bars, make_console, say
 
 UNREADABLE = 3  # exit code: some audio cannot be read
 UNKNOWN = "unknown"
+HEADERS_ONLY = (
+  "Only headers were read: stems that are cut, or hold NaN, are mostly found by data_prep.tokenize."
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -163,6 +166,7 @@ def show(report: Mapping[str, Any], console: Console, show_all: bool) -> None:
   for row in report["audio"]:
     table.add_row(f"{row['rate_hz']} Hz", str(row["channels"]), str(row["stems"]))
   console.print(table)
+  say(console, HEADERS_ONLY)
   if report["problem_kinds"]:
     table = make_table("problems", "count")
     for kind, count in report["problem_kinds"].items():

@@ -96,8 +96,7 @@ def open_sound(
   path = Path(path)
   refuse_address(path, "audio file")
   if not _is_file(path):
-    found = "a folder" if path.is_dir() else "a link to nothing" if path.is_symlink() else "none"
-    raise UserError(f"audio file must exist; got path={path}, {found}. Check the path.")
+    raise UserError(f"audio file must exist; got path={path}, {_tell_found(path)}.")
   try:
     with contextlib.ExitStack() as stack:
       if stream is not None or path.suffix.lower() in SUFFIXES:
@@ -116,6 +115,15 @@ def _is_file(path: Path) -> bool:
     return path.is_file()
   except (OSError, ValueError):  # in a folder that cannot be looked into; no name at all
     return False
+
+
+def _tell_found(path: Path) -> str:
+  """Returns what lies where no file does, and what to do."""
+  if path.is_dir():
+    return "a folder. Check the path"
+  if os.path.exists(path):  # a pipe, say: libraries read a file in any order
+    return "which is no regular file. Copy what it gives into one"
+  return f"{'a link to nothing' if path.is_symlink() else 'none'}. Check the path"
 
 
 def _open_files(path: Path, whole: bool) -> Iterator[soundfile.SoundFile]:

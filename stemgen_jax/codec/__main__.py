@@ -19,6 +19,8 @@ from stemgen_jax.shell.flags import build_parser
 from stemgen_jax.shell.folders import keep_what_is_read
 from stemgen_jax.shell.progress import make_bars
 
+ENDINGS = ("wav", "flac", "ogg", "mp3", "aiff", "au", "caf", "rf64", "w64")
+
 
 def hear(codec: Codec, path: Path, levels: int, samples: int) -> Iterator[Samples]:
   """Yields a recording as codes and back, cut to its length.
@@ -38,6 +40,19 @@ def hear(codec: Codec, path: Path, levels: int, samples: int) -> Iterator[Sample
     left -= min(block.shape[2], left)
 
 
+def choose_subtype(out: Path) -> str:
+  """Returns how libsndfile is to store a file's samples: in 16 bits, or as a lossy format has it.
+
+  Raises:
+    UserError: if the file's ending is of no format that can be written.
+  """
+  found = out.suffix[1:].lower()
+  if found not in ENDINGS or found.upper() not in soundfile.available_formats():
+    raise UserError(f"--out must end in one of .{', .'.join(ENDINGS)}; got {out}. Choose another.")
+  whole = soundfile.check_format(found, "PCM_16")
+  return "PCM_16" if whole else soundfile.default_subtype(found)
+
+
 def main(argv: list[str] | None = None) -> None:
   """Plays a recording through a codec, and prints the file, its length and its bit rate."""
   arguments = build_arguments().parse_args(argv)
@@ -46,8 +61,7 @@ def main(argv: list[str] | None = None) -> None:
   levels = spec.n_levels if arguments.levels is None else arguments.levels
   if not 1 <= levels <= spec.n_levels:
     raise UserError(f"--levels must be 1 to {spec.n_levels} for this codec; got {levels}.")
-  if out.suffix[1:].upper() not in soundfile.available_formats():
-    raise UserError(f"--out must end like an audio file, as heard.wav; got {out}.")
+  subtype = choose_subtype(out)
   if not out.parent.is_dir():
     raise UserError(f"--out must lie in a folder that exists; got {out}. Make {out.parent} first.")
   keep_what_is_read({"recording": arguments.recording}, [out])
@@ -62,7 +76,7 @@ def main(argv: list[str] | None = None) -> None:
         bars.advance(task, block.shape[1])
         yield block
 
-    write_blocks(out, counted(), codec.decoded_rate_hz, spec.channels)
+    write_blocks(out, counted(), codec.decoded_rate_hz, spec.channels, subtype)
   frames = spec.frames(round(duration_s * spec.sample_rate))
   bits_per_s = spec.bits_per_s * levels / spec.n_levels
   print(

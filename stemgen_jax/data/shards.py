@@ -25,7 +25,7 @@ from stemgen_jax.data.clips import (
   join_rows,
   serialize_row,
 )
-from stemgen_jax.errors import UserError
+from stemgen_jax.errors import UserError, find_full
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -141,14 +141,20 @@ def _read_records(path: Path, metadata: Metadata) -> Iterator[Records]:
 
 
 def _write_records(path: Path, clips: Iterable[Records]) -> Shard:
-  writer = ArrayRecordWriter(os.fspath(path), "group_size:1")  # one record a chunk: random access
   columns: dict[str, list] = {name: [] for name in COLUMNS}
-  for clip, frames, rows in clips:
-    for row in rows:
-      writer.write(row)
-    for name, value in list_clip(clip, frames).items():
-      columns[name].append(value)
-  writer.close()
+  try:
+    writer = ArrayRecordWriter(os.fspath(path), "group_size:1")  # one record a chunk: random access
+    for clip, frames, rows in clips:
+      for row in rows:
+        writer.write(row)
+      for name, value in list_clip(clip, frames).items():
+        columns[name].append(value)
+    writer.close()
+  except RuntimeError as error:
+    full = find_full(error)
+    if full is None:
+      raise
+    raise OSError(full, os.strerror(full)) from error  # in whose place `appearing` names the file
   return Shard(
     file=path.name,
     size=path.stat().st_size,

@@ -2,7 +2,6 @@
 """What a stem is asked for, checked before anything is computed."""
 
 import dataclasses
-import math
 from collections.abc import Callable, Mapping, Sequence
 from numbers import Integral, Real
 from typing import Any
@@ -11,6 +10,9 @@ from stemgen_jax.audio.files import Samples
 from stemgen_jax.categories import category_index
 from stemgen_jax.config import Config, ModelConfig, SampleConfig
 from stemgen_jax.errors import UserError, find_broken
+
+MOST_TAKES = 64  # of one request: all are held in memory
+LEVELS_LU = (-40.0, 20.0)  # over the context: from hardly heard to hardly anything else
 
 
 def _take_quarter(config: Config) -> SampleConfig:
@@ -52,14 +54,14 @@ class Request:
     context: the music to listen to; silence to start from nothing.
     rate_hz: of the context, of the stem given, and of all that comes back.
     conditions: value of each categorical source by name; a source left out is unknown.
-    takes: how many stems.
+    takes: how many stems, at most MOST_TAKES.
     seed: of all chance, in [0, 2^32).
     stem: an existing stem to keep parts of, or to vary; it starts with the context.
     keep_s: stretches (from, to) of the stem that stay.
     vary: share of the other frames to write anew; 0 for all.
     loop: the end is followed by the start.
-    level_lu: loudness over the context's; None leaves the stem as loud as the model meant it, as
-      it must be where one is given.
+    level_lu: loudness over the context's, in LEVELS_LU; None leaves the stem as loud as the model
+      meant it, as it must be where one is given.
     settings: of `config.SampleConfig`, in the place of the model's own; "preset" names several.
   """
 
@@ -92,11 +94,16 @@ def check(request: Request) -> None:
     (request.rate_hz > 0, "sample_rate must be positive", request.rate_hz),
     (request.context.shape[1] > 0, "context must hold at least one sample", 0),
     (request.takes >= 1, "takes must be at least 1", request.takes),
+    (
+      request.takes <= MOST_TAKES,
+      f"takes must be at most {MOST_TAKES}, more of them made with another seed",
+      request.takes,
+    ),
     (0 <= request.seed < 2**32, "seed must lie in [0, 2^32)", request.seed),
     (0 <= request.vary <= 1, "vary must lie in [0, 1]", request.vary),
     (
-      request.level_lu is None or math.isfinite(request.level_lu),
-      "level must be finite, or none",
+      request.level_lu is None or LEVELS_LU[0] <= request.level_lu <= LEVELS_LU[1],
+      f"level must lie in [{LEVELS_LU[0]:g}, {LEVELS_LU[1]:g}] LU, or be none",
       request.level_lu,
     ),
     (

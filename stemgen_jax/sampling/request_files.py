@@ -4,7 +4,6 @@
 import codecs
 import dataclasses
 import json
-import math
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from stemgen_jax.sampling.request import Request
 from stemgen_jax.shell.folders import is_file_name, name_file, refuse_address
 
 SILENCE_HZ = 44_100
+MOST_SILENCE_S = 3600.0
 SETTINGS = (
   "steps", "w_c", "w_s", "w_r", "confidence", "noise", "temperature", "top_p",
   "guidance_mode", "guided_levels", "guidance", "preset",
@@ -56,6 +56,7 @@ def plan_jobs(
   batch: Path | None,
   plan: Callable[[Request], Job],
   leave_out: Callable[[UserError], None] = _raise,
+  check: Callable[[list[tuple[int, Any]]], None] = lambda _: None,
 ) -> Iterator[Planned]:
   """Yields the jobs that flags, or flags and the lines of a file, come to.
 
@@ -64,17 +65,25 @@ def plan_jobs(
     batch: a JSONL file whose lines add to that, or go before it.
     plan: `StemGen.plan`, which raises a UserError where the model cannot meet a request.
     leave_out: called with the error of a line that cannot be met, which is then passed over.
+    check: called with the number and the value of each line before any of their files is read.
 
   Raises:
     UserError: if a request of the flags cannot be met, or `batch` is no file of lines; and what
-      `leave_out` raises.
+      `leave_out` and `check` raise.
   """
   if batch is None:
     source, request = build_request(given)
     yield Planned("", source, _name_files(given), plan(request))
     return
   names: set[str] = set()
-  for number, line in read_lines(batch, "--batch", leave_out):
+  lines: list[tuple[int, Any]] = []  # or what is wrong with them, in their order
+  for numbered in read_lines(batch, "--batch", lambda error: lines.append((0, error))):
+    lines.append(numbered)
+  check([(number, line) for number, line in lines if number])
+  for number, line in lines:
+    if not number:
+      leave_out(line)
+      continue
     try:
       planned = _plan_line(number, line, given, batch, names, plan)
     except UserError as error:
@@ -104,7 +113,9 @@ def _plan_line(
     fields = ["name", *PARTS, *SETTINGS]
     raise UserError(f"its fields must be among {fields}; got {unknown}.")
   for file in {"context", "stem"} & set(line):
-    path = name_file(str(line[file]))
+    if not isinstance(line[file], str):
+      raise UserError(f"its {file} must be a string, the path of a file; got {line[file]!r}.")
+    path = name_file(line[file])
     refuse_address(path, f"--{file}")
     line[file] = batch.parent / path
   whole = {**given, **line}
@@ -132,13 +143,25 @@ def read_lines(
     raise UserError(f"{flag} must hold at least one line; got {path} with none.")
   for number, line in found:
     try:
-      value = json.loads(line.decode("utf-8"))
+      value = json.loads(line.decode("utf-8"), object_pairs_hook=_give_once)
+    except UserError as error:
+      leave_out(UserError(f"line {number} of {path}: {error}"))
     except UnicodeDecodeError as error:
       leave_out(UserError(f"line {number} of {path} must be text in UTF-8; got {error}."))
     except (ValueError, RecursionError) as error:
       leave_out(UserError(f"line {number} of {path} must be JSON; got {error}."))
     else:
       yield number, value
+
+
+def _give_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+  """Returns an object of JSON, none of whose keys may be given twice."""
+  found: dict[str, Any] = {}
+  for name, value in pairs:
+    if name in found:
+      raise UserError(f"its keys must each be given once; got {name!r} twice. Remove one.")
+    found[name] = value
+  return found
 
 
 def build_request(given: dict[str, Any]) -> tuple[str, Request]:
@@ -170,7 +193,7 @@ def build_request(given: dict[str, Any]) -> tuple[str, Request]:
       loop=given.get("loop", False),
       level_lu=read_level(given),
       settings={
-        name: dict(given[name]) if name == "guidance" else given[name]
+        name: read_guidance(given[name]) if name == "guidance" else given[name]
         for name in SETTINGS
         if name in given
       },
@@ -201,10 +224,13 @@ def read_context(given: dict[str, Any]) -> tuple[Samples, int, str]:
     return *read_audio(path), str(path)
   try:
     seconds = float(given["silence_s"])
-  except (TypeError, ValueError) as error:
+  except (TypeError, ValueError, OverflowError) as error:
     raise UserError(f"--silence_s must be a number; got {given['silence_s']!r}.") from error
-  if not 0 < seconds < math.inf:
-    raise UserError(f"--silence_s must be positive; got {seconds}.")
+  if not 0 < seconds <= MOST_SILENCE_S:
+    raise UserError(
+      f"--silence_s must be more than 0 and at most {MOST_SILENCE_S:g}, an hour; got {seconds:g}."
+      " Give a shorter silence."
+    )
   silence = np.zeros((1, max(1, round(seconds * SILENCE_HZ))), np.float32)
   return silence, SILENCE_HZ, f"silence of {seconds} s"
 
@@ -218,8 +244,22 @@ def read_level(given: dict[str, Any]) -> float | None:
   level = given.get("level", "none")
   try:
     return None if level == "none" else float(level)
-  except (TypeError, ValueError) as error:
+  except (TypeError, ValueError, OverflowError) as error:
     raise UserError(f"--level must be a number of LU, or none; got {level!r}.") from error
+
+
+def read_guidance(given: Any) -> dict[str, float]:
+  """Returns the scale of each source, of pairs as the flags give them, or of a line's object.
+
+  Raises:
+    UserError: if it is neither.
+  """
+  try:
+    return {str(name): float(scale) for name, scale in dict(given).items()}
+  except (TypeError, ValueError, OverflowError) as error:
+    raise UserError(
+      f'guidance must be an object of source: number, as {{"context": 3}}; got {given!r}.'
+    ) from error
 
 
 def span_of(stem: Samples | None, context: Samples, rate_hz: int) -> tuple[float, float]:

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from stemgen_jax.errors import UserError
+from stemgen_jax.errors import FULL, UserError
 
 _GLOB = re.compile(r"[\[\]*?]")  # signs by which libraries match names
 _SEAL = "content_sha256"
@@ -189,7 +189,8 @@ def appearing(path: Path, partial: Path | None = None) -> Iterator[Path]:
   """Yields a hidden path; the file or folder that is made there appears at `path`, whole.
 
   It takes the place of what is at `path`. Where making it fails, `path` stays as it was and nothing
-  of the attempt is left; what a killed process left is removed at the next attempt.
+  of the attempt is left; what a killed process left is removed at the next attempt. The error of a
+  full disk that names no file is made to name `path`.
 
   Args:
     path: where it appears.
@@ -206,7 +207,9 @@ def appearing(path: Path, partial: Path | None = None) -> Iterator[Path]:
       path.replace(replaced)
     partial.replace(path)
     _remove(replaced)
-  except BaseException:
+  except BaseException as error:
+    if isinstance(error, OSError) and error.errno in FULL and error.filename is None:
+      error.filename = os.fspath(path)  # which a write to an open file does not know
     _remove(partial)
     _put_back(replaced, path)
     raise

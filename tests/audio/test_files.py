@@ -3,6 +3,7 @@
 
 import fractions
 import os
+import re
 import resource
 import sys
 from pathlib import Path
@@ -93,10 +94,36 @@ def test_links_to_nothing_and_addresses_are_named(tmp_path):
   (tmp_path / "a.wav").symlink_to(tmp_path / "gone.wav")
   with pytest.raises(UserError, match=r"must exist; got path=.*a.wav, a link to nothing"):
     read_audio(tmp_path / "a.wav")
+  os.mkfifo(tmp_path / "pipe.wav")
+  for path in (tmp_path / "pipe.wav", Path("/dev/null")):
+    with pytest.raises(UserError, match=rf"got path={path}, which is no regular file. Copy"):
+      read_audio(path)
   with pytest.raises(
     UserError, match=r"audio file must be a path of this machine; got gs://b/a.wav"
   ):
     read_audio(Path("gs://b/a.wav"))
+
+
+def test_a_page_that_is_called_mp3_is_refused_without_a_librarys_notes(tmp_path, capfd):
+  path = tmp_path / "song.mp3"
+  path.write_text("<html>not found</html>" * 100)
+  with pytest.raises(UserError, match=r"that libsndfile reads .*song.mp3 \(Format not recognised"):
+    read_audio(path)
+  assert capfd.readouterr() == ("", "")
+  noise = np.random.default_rng(0).uniform(-0.5, 0.5, 8000)
+  soundfile.write(path, noise, 16_000)
+  whole = path.read_bytes()
+  path.write_bytes(bytes(3000) + whole)  # as some streams begin
+  assert read_audio(path)[0].shape[1] >= 8000
+  for size in (300, len(whole) // 2):
+    path.write_bytes(whole[:size])
+    with pytest.raises(UserError, match="must be whole"):
+      read_audio(path)
+  path.write_bytes(whole[:-100])  # of the last frame: nothing that is heard
+  assert read_audio(path)[0].shape[1] >= 6000
+  soundfile.write(path, noise, 16_000, format="WAV")
+  assert read_audio(path)[0].shape[1] == 8000
+  assert not re.search("Xing|warning", capfd.readouterr().err)
 
 
 def write_m4a(path, samples, rate_hz):

@@ -54,10 +54,20 @@ def test_recording_is_heard_as_the_codec_has_it(recording, tmp_path, monkeypatch
   assert sorted(path.name for path in tmp_path.iterdir()) == ["heard.wav", "song.wav"]
 
 
+@pytest.mark.parametrize("ending", ["wav", "FLAC", "ogg", "mp3", "aiff", "caf"])
+def test_lossy_and_other_files_are_written(recording, tmp_path, ending):
+  out = tmp_path / f"heard.{ending}"
+  main([str(recording), "--out", str(out)])
+  assert read_audio(out)[0].shape[1] == pytest.approx(
+    3 * jax_codec.load().decoded_rate_hz, abs=2400
+  )
+
+
 def test_users_mistakes(recording, tmp_path):
   for words, text in (
     (["--out", "a.wav", "--levels", "9"], "--levels must be 1 to"),
-    (["--out", "a.mp9"], "--out must end like an audio file"),
+    (["--out", "a.mp9"], "--out must end in one of .wav, .*.mp3.*; got a.mp9"),
+    (["--out", "a.raw"], "--out must end in one of .wav"),
     (["--out", str(tmp_path / "no/a.wav")], "--out must lie in a folder that exists"),
     (["--out", "a.wav", "--codec", str(tmp_path)], "codec bundle must be a folder"),
     (["--out", str(recording)], "recording must not be a file that this command writes"),

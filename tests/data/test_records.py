@@ -5,6 +5,7 @@ import copy
 import dataclasses
 import json
 import pickle
+import resource
 import subprocess
 import sys
 
@@ -13,7 +14,8 @@ import pytest
 
 from stemgen_jax.data import records, shards
 from stemgen_jax.data.clips import Clip, Metadata, deserialize_row, join_rows, serialize_row
-from stemgen_jax.errors import UserError
+from stemgen_jax.errors import UserError, run_cli
+from stemgen_jax.shell.folders import appearing
 
 METADATA = Metadata(
   codec_fingerprint="f" * 64,
@@ -186,6 +188,31 @@ def test_same_bytes_in_another_process():
 def test_wrong_clip_is_refused(change, message, tmp_path):
   with pytest.raises(UserError, match=message):
     shards.write_shard(tmp_path / "a", [spoil(CLIPS[0], **change)], METADATA)
+
+
+@pytest.fixture
+def small_disk():
+  """No file grows beyond 4 kB: what a full disk is to one that writes."""
+  before = resource.getrlimit(resource.RLIMIT_FSIZE)
+  resource.setrlimit(resource.RLIMIT_FSIZE, (4000, before[1]))
+  yield
+  resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_a_full_disk_names_the_file(tmp_path, small_disk, capsys):
+  def fill(path):
+    with appearing(path) as partial:
+      partial.write_bytes(bytes(100_000))
+
+  def fill_shard(path):
+    with appearing(path) as partial:
+      shards.write_shard(partial, [make_clip(frames=4000)], METADATA)
+
+  for write, name in ((fill, "weights"), (fill_shard, "part.array_record")):
+    assert run_cli(lambda write=write, name=name: write(tmp_path / name)) == 2
+    said = capsys.readouterr().err
+    assert f"the disk must have room for {tmp_path / name}; got File too large. Free" in said
+  assert not list(tmp_path.iterdir())
 
 
 def test_failed_write_leaves_no_dataset(tmp_path):

@@ -389,6 +389,8 @@ def test_ratings_that_cannot_be_written_are_an_error(own):
 
 
 def test_mean_opinion_scores_are_of_latest_ratings_and_whole_songs(tmp_path):
+  with pytest.raises(UserError, match=r"must be a folder that exists; got .*nowhere, none"):
+    mean_opinion_scores(tmp_path / "nowhere")
   with pytest.raises(UserError, match="must hold ratings"):
     mean_opinion_scores(tmp_path)
   for rater in ("anna", "ben"):

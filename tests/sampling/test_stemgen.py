@@ -243,6 +243,7 @@ def test_odd_contexts(stemgen, context, rate_hz, round_about):
   ("changes", "complaint"),
   [
     ({"takes": 0}, "takes must be at least 1; got 0"),
+    ({"takes": 100_000_000}, "takes must be at most 64, .* another seed; got 100000000"),
     ({"seed": 2**32}, "seed must lie in"),
     ({"vary": 0.5}, "must be given with an existing stem"),
     ({"keep": [(0.0, 1.0)]}, "must be given with an existing stem"),
@@ -251,7 +252,8 @@ def test_odd_contexts(stemgen, context, rate_hz, round_about):
     ({"stem": np.zeros(10, np.float32), "keep": [(2.0, 1.0)]}, "earlier to a later.*2 s to 1 s"),
     ({"stem": np.zeros(10, np.float32), "keep": [(99.0, 100.0)]}, r"inside the context's 2.50 s"),
     ({"stem": np.zeros(10, np.float32), "vary": 1.5}, "vary must lie in"),
-    ({"level": float("nan")}, "level must be finite"),
+    ({"level": float("nan")}, r"level must lie in \[-40, 20\] LU, or be none; got nan"),
+    ({"level": 1e9}, r"level must lie in \[-40, 20\] LU, or be none; got 1000000000.0"),
     ({"context": np.zeros((1, 0), np.float32)}, "context must hold at least one sample"),
     ({"context": np.zeros((1, 9), np.int16)}, "must be floats"),
     ({"context": np.full(9, np.nan, np.float32)}, "must be finite"),

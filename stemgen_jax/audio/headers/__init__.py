@@ -12,10 +12,12 @@ from pathlib import Path
 
 from stemgen_jax.audio.headers.chunks import CHUNKED, mend_chunks
 from stemgen_jax.audio.headers.flac import mend_flac
-from stemgen_jax.audio.headers.mp3 import mend_mp3, read_frame, skip_tags
+from stemgen_jax.audio.headers.mp3 import find_frame, mend_mp3, read_frame, skip_tags
 from stemgen_jax.audio.headers.ogg import mend_ogg
 from stemgen_jax.audio.headers.view import Mended, Part
 from stemgen_jax.audio.headers.wav import FORMATS, mend_aiff, mend_wav
+
+_SEARCHED = 1 << 20  # bytes in which an MP3 must begin
 
 
 def mend(path: Path, whole: bool = True) -> list[Mended]:
@@ -66,4 +68,7 @@ def _mend(part: Part, whole: bool) -> Mended:
     first = skip_tags(file, 0)
     if read_frame(file, first) is not None:
       return mend_mp3(part, file, first)
+    named = part.path.suffix.lower() == ".mp3"
+    if named and find_frame(file, first, min(first + _SEARCHED, part.stop - part.start)) is None:
+      return Mended(part.view())  # without its name: mpg123, which prints notes, is not asked
   return Mended()

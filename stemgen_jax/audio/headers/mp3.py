@@ -5,7 +5,7 @@ import dataclasses
 import io
 import struct
 
-from stemgen_jax.audio.headers.view import Mended, Part
+from stemgen_jax.audio.headers.view import Mended, Part, tell_missing
 
 _RATES_HZ = {3: (44_100, 48_000, 32_000), 2: (22_050, 24_000, 16_000), 0: (11_025, 12_000, 8_000)}
 _KBPS_1 = (0, 32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320)  # MPEG 1, layer 3
@@ -69,7 +69,7 @@ def mend_mp3(part: Part, file: io.BufferedReader, first_at: int) -> Mended:
     frame = read_frame(file, at)
     if frame is None:  # a tag, or where two files were joined
       behind = skip_tags(file, at)
-      found = _find_frame(file, max(behind, at + 1), end)
+      found = find_frame(file, max(behind, at + 1), end)
       if found is None:
         stop = at if behind < end else end
         break
@@ -82,6 +82,8 @@ def mend_mp3(part: Part, file: io.BufferedReader, first_at: int) -> Mended:
     count, at = count + 1, at + frame.size
   if first is None or not count:
     return Mended()
+  if first_at + first.size > end:
+    return Mended(cut=tell_missing(first_at + first.size - end))
   sound = part if stop == end else dataclasses.replace(part, stop=part.start + stop)
   file.seek(first_at)
   content = file.read(first.size)
@@ -95,7 +97,7 @@ def mend_mp3(part: Part, file: io.BufferedReader, first_at: int) -> Mended:
       if said != count - 1:
         patches[field] = struct.pack(">I", count - 1)
       field += 4
-    size = min(at - first_at, 2**32 - 1)
+    size = min(min(at, end) - first_at, 2**32 - 1)  # the last frame may lack its end
     if flags & _BYTES_FLAG:  # of which mpg123 prints a warning where they are wrong
       (bytes_said,) = struct.unpack(">I", content[field - first_at :][:4])
       if abs(bytes_said - size) > _BYTES_OFF * size:
@@ -110,7 +112,7 @@ def mend_mp3(part: Part, file: io.BufferedReader, first_at: int) -> Mended:
   return Mended(sound.view({}, before, skip=first_at))
 
 
-def _find_frame(file: io.BufferedReader, at: int, end: int) -> int | None:
+def find_frame(file: io.BufferedReader, at: int, end: int) -> int | None:
   """Returns where the next frame begins that another one follows, if there is one."""
   size = 1 << 16
   while at < end:

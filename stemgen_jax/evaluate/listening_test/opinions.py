@@ -89,6 +89,8 @@ def mean_opinion_scores(report: Path) -> list[dict[str, Any]]:
   Raises:
     UserError: if there are no ratings, or a line is not one.
   """
+  if not report.is_dir():
+    raise UserError(f"REPORT must be a folder that exists; got {report}, none. Check the path.")
   paths = sorted((report / RATINGS).glob("*.jsonl"))
   ratings = [row for path in paths for row in read_ratings(report, path.stem).values()]
   if not ratings:

@@ -36,6 +36,7 @@ def test_a_folder(tmp_path, capsys):
   assert "unknown 1 1 0.01" in out
   assert "8000 Hz 1 2\n8000 Hz 2 1\n4000 Hz 1 1" in out
   assert "a mix of all, by its name 1" in out
+  assert "Only headers were read: " in out
   assert "train/b/thing [1].wav: unknown instrument: 'thing [1]', kept without a category\n" in out
   report = json.loads((tmp_path / "out" / "report.json").read_text())
   assert report["corpus"] == "folder"
