@@ -50,7 +50,7 @@ def choose_subtype(out: Path) -> str:
   if found not in ENDINGS or found.upper() not in soundfile.available_formats():
     raise UserError(f"--out must end in one of .{', .'.join(ENDINGS)}; got {out}. Choose another.")
   whole = soundfile.check_format(found, "PCM_16")
-  return "PCM_16" if whole else soundfile.default_subtype(found)
+  return "PCM_16" if whole else soundfile.default_subtype(found) or ""
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -96,7 +96,7 @@ def check(request: Request) -> None:
     (request.takes >= 1, "takes must be at least 1", request.takes),
     (
       request.takes <= MOST_TAKES,
-      f"takes must be at most {MOST_TAKES}, more of them made with another seed",
+      f"takes must be at most {MOST_TAKES} (for more, run again with another seed)",
       request.takes,
     ),
     (0 <= request.seed < 2**32, "seed must lie in [0, 2^32)", request.seed),

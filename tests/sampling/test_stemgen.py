@@ -243,7 +243,7 @@ def test_odd_contexts(stemgen, context, rate_hz, round_about):
   ("changes", "complaint"),
   [
     ({"takes": 0}, "takes must be at least 1; got 0"),
-    ({"takes": 100_000_000}, "takes must be at most 64, .* another seed; got 100000000"),
+    ({"takes": 100_000_000}, "takes must be at most 64 .* another seed.; got 100000000"),
     ({"seed": 2**32}, "seed must lie in"),
     ({"vary": 0.5}, "must be given with an existing stem"),
     ({"keep": [(0.0, 1.0)]}, "must be given with an existing stem"),
