@@ -156,7 +156,7 @@ def load(model: Model) -> "tuple[StemGen, Ready]":
 
   loaded = StemGen.from_checkpoint(model.checkpoint, model.codec)
   own, sources = loaded.config.sample, loaded.config.model.sources
-  steps = choose_steps(own.steps)
+  steps = choose_steps(own.steps, own.guidance_mode)
   guided = own.guidance_mode != "joint"
   preset = (
     f"{_list(steps)} steps where the model's own are {_list(own.steps)}: sooner heard,"
@@ -172,9 +172,12 @@ def load(model: Model) -> "tuple[StemGen, Ready]":
   )
 
 
-def choose_steps(own: tuple[int, ...]) -> tuple[int, ...]:
-  """Returns the page's steps for a model's own: two fifths of them, rounded up."""
-  return tuple(-(-2 * n // 5) for n in own)
+def choose_steps(own: tuple[int, ...], guidance_mode: str) -> tuple[int, ...]:
+  """Returns the page's steps for a model's own: all of them where a step is one pass, as distilled.
+
+  Otherwise two fifths of them, rounded up.
+  """
+  return own if guidance_mode == "distilled" else tuple(-(-2 * n // 5) for n in own)
 
 
 def _list(steps: tuple[int, ...]) -> str:

@@ -49,7 +49,7 @@ def test_the_model_is_ready_and_its_takes_are_told(looper):
   state = looper.state()
   assert state["model"]["status"] == "ready"
   assert state["model"]["seconds_last"] > 0
-  assert "10,1,1,1 steps" in state["model"]["preset"]
+  assert "24,1,1,1: nothing is traded" in state["model"]["preset"]
   assert [take["origin"] for take in looper.written] == ["generated", "varied", "kept", "generated"]
   assert [take["seed"] for take in looper.written] == [5, 6, 7, 0]
   first, varied, kept, other = (read(sound_of(looper, take)) for take in looper.written)
@@ -163,6 +163,7 @@ def test_only_the_first_length_of_loop_is_timed_and_others_are_compiled_by_the_q
   assert other == Warmed(3000, 3.0)
 
 
-def test_steps_are_two_fifths_and_never_none():
-  assert choose_steps((24, 1, 1, 1)) == (10, 1, 1, 1)
-  assert choose_steps((128, 64, 33)) == (52, 26, 14)
+def test_steps_are_two_fifths_and_never_none_or_all_of_one_pass():
+  assert choose_steps((24, 1, 1, 1), "nested") == (10, 1, 1, 1)
+  assert choose_steps((128, 64, 33), "independent") == (52, 26, 14)
+  assert choose_steps((24, 1, 1, 1), "distilled") == (24, 1, 1, 1)
