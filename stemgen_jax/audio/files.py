@@ -33,7 +33,13 @@ def read_audio(path: str | os.PathLike, stream: int | None = None) -> tuple[Samp
       samples; if it needs PyAV, as m4a does, and that is not installed.
   """
   with open_sound(path, stream) as sound:
-    samples, done = np.empty((sound.channels, sound.frames), np.float32), 0
+    try:
+      samples, done = np.empty((sound.channels, sound.frames), np.float32), 0
+    except MemoryError as error:  # a damaged header may tell of days
+      raise UserError(
+        f"audio file must fit in memory; got path={path}, whose header tells of {sound.frames}"
+        f" samples in {sound.channels} channels. Copy the file again, or cut it."
+      ) from error
     while len(block := sound.read(round(BLOCK_S * sound.samplerate))):
       if done + len(block) > samples.shape[1]:  # a container that told too little
         samples = np.concatenate([samples[:, :done], block.T], axis=1)

@@ -2,6 +2,7 @@
 """Sound in and out: channels, formats, names in any bytes, and disks without room."""
 
 import fractions
+import functools
 import os
 import re
 import resource
@@ -21,6 +22,7 @@ from stemgen_jax.audio.files import (
   to_mono,
   write_audio,
 )
+from stemgen_jax.audio.sound import Sound
 from stemgen_jax.errors import UserError
 
 
@@ -154,3 +156,16 @@ def test_m4a_is_read_where_pyav_is(tmp_path, monkeypatch):
     UserError, match=r"m4a files must be read with PyAV; .*a.m4a .*pip install av"
   ):
     read_audio(tmp_path / "a.m4a")
+
+
+def test_a_header_that_tells_of_days_is_one_line(tmp_path, monkeypatch):
+  soundfile.write(tmp_path / "a.flac", np.zeros(100), 8000)
+  monkeypatch.setattr(Sound, "__init__", functools.partialmethod(open_long, Sound.__init__))
+  with pytest.raises(UserError, match=r"must fit in memory; got path=.*a.flac, whose header"):
+    read_audio(tmp_path / "a.flac")
+
+
+def open_long(self, begin, name, files):
+  """Opens a sound as it is, but for its length."""
+  begin(self, name, files)
+  self.frames = 2**60
