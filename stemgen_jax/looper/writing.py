@@ -105,7 +105,9 @@ class Writing:
       if length != job.loop_samples:
         take = await asyncio.to_thread(self.sounds.recut_take, take, length, 0.0)
         made.append(take)
-        self._note(f"The loop was changed while '{lane.name}' was written; the take was cut or played on to fit it.")
+        self._note(
+          f"The loop was changed while '{lane.name}' was written; the take was fitted to it."
+        )
       lane = dataclasses.replace(lane, seed=self._free_seed(lane))
       document = self.session.document.put(lane)
       document, take = add_take(document, lane.id, take, self.session.takes)
