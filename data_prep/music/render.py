@@ -112,6 +112,7 @@ def render_part(part: Part, soundfont: bytes, rate_hz: int, length_s: float) -> 
     UserError: if the SoundFont lacks the part's program.
   """
   synth, font = _open_synth(soundfont, rate_hz)
+  # A part begins as in a new synthesiser: what still rang of the last one fades within 0.1 s.
   synth.soundfonts[font].reset()
   synth.generate_simple(rate_hz // 10)
   synth.soundfonts[font].reset()

@@ -3,6 +3,7 @@
 
 import dataclasses
 
+import mido
 import numpy as np
 
 from data_prep.music.parts import Event, Part, Song, sort_events
@@ -53,6 +54,6 @@ def _cut(part: Part, start_s: float, end_s: float, tempo: float, semitones: int)
       message = message.copy(note=pitch)
     events.append((max(0.0, time_s - start_s) / tempo, message))
   for channel, pitch in sorted(sounding):
-    off = part.events[0][1].__class__("note_off", channel=channel, note=pitch)
+    off = mido.Message("note_off", channel=channel, note=pitch)
     events.append(((end_s - start_s) / tempo, off))
   return dataclasses.replace(part, events=tuple(sort_events(events)))
