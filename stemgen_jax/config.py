@@ -131,7 +131,9 @@ class SampleConfig:
     return [
       *((math.isfinite(v), f"{prefix}{name} must be finite", v) for name, v in numbers.items()),
       (
-        len(self.steps) == model.n_levels and min(self.steps, default=0) > 0,
+        len(self.steps) == model.n_levels
+        and all(isinstance(n, int) for n in self.steps)
+        and min(self.steps, default=0) > 0,
         f"{prefix}steps must be {model.n_levels} positive numbers, one a level",
         self.steps,
       ),

@@ -82,3 +82,13 @@ def test_a_platform_that_cannot_start_is_one_line(platform):
   )
   assert done.returncode == 2
   assert done.stderr.splitlines()[-1].startswith("error: JAX_PLATFORMS must name a platform")
+
+
+def test_a_command_that_is_interrupted_while_its_modules_are_loaded_ends_in_a_word():
+  """While `python -m` loads a package, "-m" stands for the command's name."""
+  code = "import sys; sys.argv = ['-m']; import data_prep; raise KeyboardInterrupt"
+  done = subprocess.run(
+    [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False
+  )
+  assert done.returncode
+  assert done.stderr == "interrupted\n"

@@ -3,6 +3,7 @@
 
 import dataclasses
 import hashlib
+import math
 import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -70,7 +71,7 @@ class Shard:
       (len({len(getattr(shard, name)) for name in COLUMNS}) == 1, "columns of one length"),
       (all(isinstance(song, str) for song in shard.songs), "songs"),
       (len(counts) > 0 and all(is_count(count) and count > 0 for count in counts), "counts"),
-      (all(map(is_number, (*shard.target_db, *shard.mix_lufs))), "levels"),
+      (all(map(_is_level, (*shard.target_db, *shard.mix_lufs))), "levels"),
       (all(type(i) is int for values in shard.categories for i in values), "categories"),
     ]
     if wrong := [name for kept, name in kinds if not kept]:
@@ -187,3 +188,8 @@ def hash_file(path: Path) -> str:
 def damaged(path: Path, what: str) -> UserError:
   """Returns the error for a file that is not as it was written."""
   return UserError(f"shard must be whole; got {path}: {what}. Copy or tokenise it again.")
+
+
+def _is_level(value: Any) -> bool:
+  """Whether a value of JSON is a level: one that float32 holds, or that of silence."""
+  return is_number(value) and (abs(value) < 1e6 or value == -math.inf)

@@ -76,6 +76,7 @@ class Desk:
       "queue": [job.describe() for job in self.jobs.queue],
       "notice": self.notice,
       "notice_is_error": self.notice_is_error,
+      "can_add": len(self.session.document.lanes) < edits.MOST_LANES,
       "can_undo": self.session.can_undo,
       "can_redo": self.session.can_redo,
     }
@@ -166,7 +167,7 @@ class Desk:
         source=source.name,
         start_s=start_s,
       )
-      await asyncio.to_thread(self.sounds.cut, take, name, found.loop_samples)
+      await asyncio.to_thread(self.sounds.cut, take, name, found)
       document = dataclasses.replace(document, song=found)
       if lane == "new":
         made = Lane(self.session.name("lane"), song.title(name)[: edits.MOST_NAME], "other")

@@ -226,7 +226,7 @@ class Jobs:
       spent, expected = time.monotonic() - began, self._expected.get(task.loop_samples)
       if expected:
         job.progress = max(job.progress, min(0.95, spent / expected))
-        job.seconds_left = max(0.0, expected - spent)
+        job.seconds_left = expected - spent if spent < expected else None
       self.events.tell_progress(job.name, job.progress, job.seconds_left)
       await asyncio.sleep(TICK_S)
 

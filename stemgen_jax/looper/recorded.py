@@ -32,8 +32,8 @@ FOLDER = Path(__file__).parent / "takes"  # `stemgen_jax.looper.record` wrote th
 ROUND_SAMPLES = 3200  # that go round before a take's start and after its end
 BARS, SECONDS = 5, 7.29196875  # of the example loop
 SENTENCE = (
-  "No model is running: these takes were recorded beforehand, to the package's example loop, and"
-  " listen to nothing else."
+  "No model is running: these takes, two of each instrument, were recorded beforehand, to the"
+  " package's example loop, and listen to nothing else."
 )
 
 
@@ -92,6 +92,12 @@ class Recorded:
     seed, instrument = (words[words.index(flag) + 1] for flag in ("--seed", "--instrument"))
     files = self.files.get(instrument) or next(iter(self.files.values()))
     loop = refit(read_take(files[int(seed) % len(files)]), task.loop_samples)
+    if "--keep" in words:
+      from stemgen_jax.sampling.mixing import splice  # which takes a while to load
+
+      old, _ = read_audio(self.folder / words[words.index("--stem") + 1])
+      kept = [words[i + 1].split("-") for i, word in enumerate(words) if word == "--keep"]
+      loop = splice(loop, old, [(float(a), float(b)) for a, b in kept], RATE_HZ)
     settings = json.dumps({"recorded": True, "instrument": instrument, "seed": int(seed)})
     with saving("The take"):
       task.out.mkdir(parents=True, exist_ok=True)

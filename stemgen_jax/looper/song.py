@@ -47,12 +47,22 @@ def _reason(error: UserError, path: Path) -> str:
   return "it holds no sound" if words in ("", "with none") else words
 
 
-def read_part(path: Path, start_s: float, length: int, name: str) -> Samples:
-  """Returns `length` samples of a sound at RATE_HZ, mono or stereo; silence beyond its end.
+def read_part(path: Path, start_s: float, song: Song, name: str) -> Samples:
+  """Returns a loop's samples out of a sound at RATE_HZ, mono or stereo.
+
+  A sound that ends before the loop does goes round, if its whole bars do so evenly; after the end
+  of any other there is silence.
+
+  Args:
+    path: of the sound.
+    start_s: where in it the loop begins.
+    song: gives the loop's length and its bars.
+    name: what its sender calls the sound.
 
   Raises:
     UserError: if it cannot be read.
   """
+  length = song.loop_samples
   try:
     channels = min(2, measure_audio(path)[2])
     start, blocks, have = round(start_s * RATE_HZ), [], 0
@@ -65,7 +75,16 @@ def read_part(path: Path, start_s: float, length: int, name: str) -> Samples:
   except UserError as error:
     raise UserError(f"'{name}' cannot be read as sound: {_reason(error, path)}.") from error
   samples = np.concatenate(blocks, axis=1)
-  return np.pad(samples, ((0, 0), (0, length - samples.shape[1])))
+  bars = _count_held(samples.shape[1] / RATE_HZ, song)
+  period = round(length * bars / song.bars) if bars else length
+  samples = np.pad(samples, ((0, 0), (0, max(0, period - samples.shape[1]))))
+  return refit(samples[:, :period], length)
+
+
+def _count_held(seconds: float, song: Song) -> int:
+  """Returns how many whole bars of a loop a sound holds, if they go round evenly; else 0."""
+  bars = int(seconds * RATE_HZ * song.bars / song.loop_samples + 0.02)
+  return bars if bars and song.bars % bars == 0 else 0
 
 
 def choose_subtype(path: Path) -> str:
@@ -152,7 +171,7 @@ def place(
     return latency_s, None
   loop_s = song.loop_samples / RATE_HZ
   start_s = song.offset_s if seconds >= song.offset_s + 0.99 * loop_s else 0.0
-  return start_s, _tell_fit(name, seconds, start_s, loop_s)
+  return start_s, _tell_fit(name, seconds, start_s, song)
 
 
 def refit(samples: Samples, length: int) -> Samples:
@@ -175,13 +194,17 @@ def tell(found: Song, seconds: float, heard: bool) -> str:
   return words + ". Correct them if they are wrong."
 
 
-def _tell_fit(name: str, seconds: float, start_s: float, loop_s: float) -> str | None:
+def _tell_fit(name: str, seconds: float, start_s: float, song: Song) -> str | None:
   """Returns in words what a loop takes of a sound that is longer or shorter; None if it fits."""
-  left_s = seconds - start_s
+  left_s, loop_s = seconds - start_s, song.loop_samples / RATE_HZ
   if left_s > loop_s + 0.05:
     return (
       f"'{name}' lasts {seconds:.1f} s: the loop takes {loop_s:.1f} s, from {start_s:.2f} s on."
     )
   if left_s < 0.99 * loop_s:
+    if bars := _count_held(left_s, song):
+      times = song.bars // bars
+      part = "its first bar" if bars == 1 else f"its first {bars} bars"
+      return f"'{name}' lasts {seconds:.1f} s: the loop plays {part} {times} times."
     return f"'{name}' lasts {seconds:.1f} s: the rest of the loop of {loop_s:.1f} s is silence."
   return None

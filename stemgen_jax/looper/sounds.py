@@ -7,13 +7,16 @@ All of it takes its time, and is called in threads; none of it changes what the 
 import dataclasses
 import functools
 import hashlib
+import math
 import shutil
 from pathlib import Path
 
-from stemgen_jax.audio.files import Samples, read_audio, write_audio
-from stemgen_jax.looper import mixing, song
-from stemgen_jax.looper.document import RATE_HZ, Document, Lane, Take
+from stemgen_jax.audio.files import Samples, measure_audio, read_audio, write_audio
+from stemgen_jax.errors import UserError
+from stemgen_jax.looper import mixing
+from stemgen_jax.looper.document import LOOP_S, RATE_HZ, Document, Lane, Song, Take
 from stemgen_jax.looper.session import CONTEXTS, SOURCES, TAKES, WORK, Session, saving
+from stemgen_jax.looper.song import choose_subtype, read_part, refit
 
 KEPT_SOUNDS = 8  # in memory
 
@@ -28,30 +31,36 @@ class Sounds:
   def _read(self, take: str) -> Samples:
     return read_audio(self.session.path_of(take))[0]
 
-  def cut(self, take: Take, name: str, length: int) -> None:
+  def cut(self, take: Take, name: str, song: Song) -> None:
     """Writes a take's loop, cut from its source."""
-    source = self.session.folder / SOURCES / str(take.source)
-    samples = song.read_part(source, take.start_s, length, name)
+    source = self._source_of(take)
+    samples = read_part(source, take.start_s, song, name)
     with saving("The loop"):
-      write_audio(self.session.path_of(take.id), samples, RATE_HZ, song.choose_subtype(source))
+      write_audio(self.session.path_of(take.id), samples, RATE_HZ, choose_subtype(source))
+
+  def _source_of(self, take: Take) -> Path:
+    return self.session.folder / SOURCES / str(take.source)
 
   def recut(self, before: Document, after: Document) -> tuple[Document, list[Take]]:
     """Returns a document whose takes have the length of its song, and the takes that are new.
 
     Raises:
-      UserError: if one cannot be read or written; then none of the new ones stays.
+      UserError: if one cannot be read or written, or no file lasts until its new start; then none
+        of the new ones stays.
     """
     length = after.song.loop_samples
     made: list[Take] = []
     shift_s = after.song.offset_s - before.song.offset_s
     if length == before.song.loop_samples and not shift_s:
       return after, []
+    if shift_s:
+      self._check_start(after)
     try:
       for lane in after.lanes:
         names = {}
         for name in lane.takes:
           take = self.session.takes[name]
-          new = self.recut_take(take, length, shift_s)
+          new = self.recut_take(take, after.song, shift_s)
           names[name] = new.id
           made += [] if new is take else [new]
         active = names.get(lane.active or "")
@@ -62,20 +71,37 @@ class Sounds:
       raise
     return after, made
 
-  def recut_take(self, take: Take, length: int, shift_s: float) -> Take:
-    """Returns a take as long as the loop; a file's begins later by `shift_s` than it did."""
-    moved = shift_s if take.origin == "file" else 0.0
-    if self.read(take.id).shape[1] == length and not moved:
+  def _check_start(self, after: Document) -> None:
+    """Raises a UserError where the loop would begin when all files are over."""
+    takes = [self.session.takes[name] for lane in after.lanes for name in lane.takes]
+    ends_s = [measure_audio(self._source_of(take))[0] for take in takes if take.origin == "file"]
+    latest_s = max(ends_s, default=math.inf) - LOOP_S[0]
+    if after.song.offset_s > max(0.0, latest_s):
+      raise UserError(
+        f"The loop must start at {max(0.0, latest_s):.2f} s or before, as its file ends at"
+        f" {max(ends_s):.2f} s; got {after.song.offset_s:.2f} s."
+      )
+
+  def recut_take(self, take: Take, song: Song, shift_s: float) -> Take:
+    """Returns a take as long as the loop of a song.
+
+    A file's begins later by `shift_s` than it did, unless the file is over then.
+    """
+    length, start_s = song.loop_samples, take.start_s
+    if take.origin == "file" and shift_s:
+      moved_s = max(0.0, start_s + shift_s)
+      start_s = moved_s if measure_audio(self._source_of(take))[0] > moved_s else start_s
+    if self.read(take.id).shape[1] == length and start_s == take.start_s:
       return take
     own = self.session.name("t")
     if take.source:
-      new = dataclasses.replace(take, id=own, start_s=max(0.0, take.start_s + moved))
-      self.cut(new, "the file", length)
+      new = dataclasses.replace(take, id=own, start_s=start_s)
+      self.cut(new, "the file", song)
     else:
       new = dataclasses.replace(take, id=own, parent=take.parent or take.id)
       whole = self.read(take.parent or take.id)
       with saving("The loop"):
-        write_audio(self.session.path_of(own), song.refit(whole, length), RATE_HZ)
+        write_audio(self.session.path_of(own), refit(whole, length), RATE_HZ)
     return new
 
   def write_context(self, lanes: list[Lane], length: int) -> str:

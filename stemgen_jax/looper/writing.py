@@ -101,9 +101,9 @@ class Writing:
       words = None if self.recorded else job.words
       take = Take(name, "", origin, job.seed, round(seconds, 3), words)
       made = [take]
-      length = self.session.document.song.loop_samples
-      if length != job.loop_samples:
-        take = await asyncio.to_thread(self.sounds.recut_take, take, length, 0.0)
+      song = self.session.document.song
+      if song.loop_samples != job.loop_samples:
+        take = await asyncio.to_thread(self.sounds.recut_take, take, song, 0.0)
         made.append(take)
         self._note(
           f"The loop was changed while '{lane.name}' was written; the take was fitted to it."

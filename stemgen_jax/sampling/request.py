@@ -159,7 +159,7 @@ def resolve_settings(settings: Mapping[str, Any], config: Config) -> SampleConfi
     chosen["guidance"] = {**own.guidance, **chosen.get("guidance", {})}
     resolved = dataclasses.replace(own, **chosen)
     rules = resolved.rules(config.model)
-  except (TypeError, ValueError) as error:
+  except (TypeError, ValueError, OverflowError) as error:
     raise UserError(
       f"settings must be of the kinds that --help tells; got {settings} ({error})."
     ) from error
@@ -190,7 +190,16 @@ def resolve_conditions(
 def _convert(own: Any, value: Any) -> Any:
   """Returns a setting as a number, words or numbers of the kind of the model's own."""
   if isinstance(own, tuple):
-    return tuple(int(n) for n in (value.split(",") if isinstance(value, str) else value))
+    return tuple(map(_whole, value.split(",") if isinstance(value, str) else value))
   if isinstance(own, dict):
     return {name: float(scale) for name, scale in dict(value).items()}
+  if isinstance(own, int):
+    return _whole(value)
   return value if isinstance(own, str) else type(own)(value)
+
+
+def _whole(value: Any) -> int:
+  """Returns a whole number; raises a ValueError where it has a fraction."""
+  if int(value) != (float(value) if isinstance(value, str) else value):
+    raise ValueError(f"{value} is no whole number")
+  return int(value)

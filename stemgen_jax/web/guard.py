@@ -35,7 +35,7 @@ class Guard:
   async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
     """Answers a request, or refuses it."""
     if scope["type"] == "http" and (complaint := self.judge(scope)):
-      await self.refuse(complaint)(scope, receive, send)
+      await self.refuse(scope, complaint)(scope, receive, send)
     else:
       await self.app(scope, receive, send)
 
@@ -55,8 +55,8 @@ class Guard:
         return "the token is missing or another; open the address that the command printed"
     return None
 
-  def refuse(self, complaint: str) -> Response:
-    """Returns the answer to a request that is refused: JSON where there is a token."""
-    if self.token:
+  def refuse(self, scope: Scope, complaint: str) -> Response:
+    """Returns the answer to a request that is refused: JSON to a page's script that has a token."""
+    if self.token and scope["path"] != "/":
       return JSONResponse({"error": f"{complaint[:1].upper()}{complaint[1:]}."}, 403)
     return PlainTextResponse(f"{complaint}\n", 403)

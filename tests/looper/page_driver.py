@@ -141,8 +141,12 @@ class Page:
 
   def ask(self, script, *arguments):
     """The value of a promise."""
-    call = f"const done = arguments[arguments.length - 1]; ({script})(...arguments).then(done)"
-    return self.driver.execute_async_script(call, *arguments)
+    call = f"""const done = arguments[arguments.length - 1];
+      ({script})(...arguments).then(
+        (value) => done({{ value }}), (error) => done({{ error: String(error) }}))"""
+    got = self.driver.execute_async_script(call, *arguments)
+    assert "error" not in got, got["error"]
+    return got.get("value")
 
   def wait(self, condition):
     """Waits until an expression is true; returns its value."""

@@ -123,6 +123,23 @@ def test_a_take_comes_in_at_the_bar(begun):
   begun.wait("!looper.player.engine.playing")
 
 
+def test_a_loop_of_another_length_is_heard_without_a_gap(begun):
+  begun.press(" ")
+  begun.wait("looper.player.engine?.playing")
+  begun.run("""window.silent = 0;
+    const watch = setInterval(() => { silent += !looper.player.engine.playing; }, 5);
+    setTimeout(clearInterval, 60000, watch);""")
+  before = begun.state["loop_samples"]
+  for bars in (4, 2):
+    begun.post("/api/edit", op="set_song", bars=bars)
+    begun.wait(f"looper.player.engine.frames === {before * bars // 2}")
+    begun.wait("![...looper.player.engine.lanes.values()].some((strip) => strip.next)")
+    assert begun.run("return looper.player.engine.bars") == bars
+  assert begun.run("return silent") == 0
+  begun.press(" ")
+  begun.wait("!looper.player.engine.playing")
+
+
 def test_what_is_cancelled_leaves_nothing(begun):
   *_, last = begun.empty
   begun.ask(

@@ -8,6 +8,43 @@ from page_driver import RATE_HZ, Page, open_browser, serve, write_loop
 CLOSE = 5e-5  # browsers and soundfile scale 16 bits by 1 / 32767 or 1 / 32768
 GATE = 200  # samples in which play begins
 FADE = round(0.012 * RATE_HZ)
+TURN = """async (bar) => {
+  const { Engine } = await import("/static/engine.js");
+  const context = new OfflineAudioContext(2, 8 * bar, 44100);
+  const engine = await Engine.build(context, { frames: 2 * bar, bars: 2 });
+  const noise = (id, bars, seed) => {
+    const buffer = context.createBuffer(2, bars * bar, 44100);
+    let state = seed;
+    for (let i = 0; i < bars * bar; i++) {
+      state = (state * 1103515245 + 12345) % 2147483648;
+      for (const c of [0, 1]) buffer.getChannelData(c)[i] = state / 2147483648 - 0.5;
+    }
+    return { id, buffer };
+  };
+  const takes = { a: noise("a", 2, 1), b: noise("b", 2, 2), c: noise("c", 3, 3) };
+  engine.setMix("lane", { gain: 1, pan: 0 });
+  engine.setTake("lane", takes.a);
+  engine.start(0, 0);
+  ASK
+  const rendered = (await context.startRendering()).getChannelData(0);
+  const [a, b, c] = "abc".split("").map((id) => takes[id].buffer.getChannelData(0));
+  const heard = []; // bar by bar, away from fades: which take, and at which of its bars
+  for (let n = 0; n < 8; n++) {
+    const start = n * bar + 2000 + engine.latency, found = [];
+    for (const [id, take] of [["a", a], ["b", b], ["c", c]]) {
+      for (let first = 0; first < take.length / bar; first++) {
+        let far = 0;
+        for (let i = 0; i < bar - 4000; i++) {
+          const wanted = take[first * bar + 2000 + i];
+          far = Math.max(far, Math.abs(rendered[start + i] - wanted));
+        }
+        if (far < 1e-4) found.push(id + first);
+      }
+    }
+    heard.push(found.join());
+  }
+  return [heard, engine.nextBar() % bar];
+}"""
 CEILING = 10 ** (-1 / 20)
 
 
@@ -83,6 +120,37 @@ def test_a_loop_meets_itself_without_a_click(page):
     assert most > 0
     for seam in (length, 2 * length):
       assert jumps[seam - 4 : seam + 3].max() <= most
+
+
+@pytest.mark.parametrize(
+  ("ask", "heard"),
+  [
+    ("", "a0 a1 a0 a1 a0 a1 a0 a1"),
+    ("engine.setTake('lane', takes.b)", "a0 b1 b0 b1 b0 b1 b0 b1"),
+    # Taken back before it began: the first one never ends.
+    ("engine.setTake('lane', takes.b); engine.setTake('lane', takes.a)", "a0 a1 a0 a1 a0 a1 a0 a1"),
+    # Another length: the old plays on to its bar's end, and the bar that would come is the next.
+    (
+      "engine.change({ frames: 3 * bar, bars: 3 }, new Map([['lane', takes.c]]))",
+      "a0 c1 c2 c0 c1 c2 c0 c1",
+    ),
+    (
+      "engine.setTake('lane', takes.b, bar);"
+      "engine.change({ frames: 3 * bar, bars: 3 }, new Map([['lane', takes.c]]))",
+      "a0 c1 c2 c0 c1 c2 c0 c1",
+    ),
+    # Changed twice, and back, before anything began.
+    (
+      "engine.change({ frames: 3 * bar, bars: 3 }, new Map([['lane', takes.c]]));"
+      "engine.change({ frames: 2 * bar, bars: 2 }, new Map([['lane', takes.b]]))",
+      "a0 b1 b0 b1 b0 b1 b0 b1",
+    ),
+  ],
+)
+def test_what_is_to_come_comes_at_the_bar_and_can_be_taken_back(page, ask, heard):
+  found, off = page.ask(TURN.replace("ASK", ask), RATE_HZ // 2)
+  assert " ".join(found) == heard
+  assert off == 0
 
 
 def test_nothing_is_ever_above_full_scale(page):

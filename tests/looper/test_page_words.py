@@ -98,7 +98,7 @@ def test_what_the_looper_refuses_does_not_stay_in_the_field(page):
   page.wait("document.querySelector('#bars').value === '2'")
   type_in(page, "#bars", "1" + ENTER)
   page.wait("looper.store.state.song.bars === 1")
-  assert not page.all(".message.error")
+  page.wait("!document.querySelector('.message.error')")
   assert page.find("#bars").get_attribute("value") == "1"
 
 
@@ -146,3 +146,39 @@ def test_a_button_says_why_a_take_waits_and_a_recording_has_one_way_out(page):
   assert not page.find("#record-close").is_displayed()
   page.click("#record-start")
   assert not page.find("#record-dialog").is_displayed()
+
+
+def test_an_undo_that_meets_a_take_leaves_it_until_it_is_pressed_again(page):
+  lane = next(i for i, one in enumerate(page.state["lanes"]) if not one["takes"])
+  page.run("looper.store.arrived = { at: performance.now(), words: 'Take A of bass' }")
+  before = page.state["revision"]
+  page.press("z")
+  page.wait_for_message("Take A of bass has just come. Undo once more takes it back.")
+  assert page.state["revision"] == before
+  page.in_lane(lane, ".generate").click()
+  page.wait_for_takes(lane, 1)
+  page.wait("performance.now() - looper.store.arrived.at > 800")
+  page.press("z")
+  page.wait(f"looper.store.state.lanes[{lane}].takes.length === 0")
+
+
+def test_where_there_is_no_lane_or_no_room_for_one_it_is_said(page):
+  while len(page.state["lanes"]) < 16:
+    page.post("/api/edit", op="add_lane", instrument="bass")
+  page.wait("looper.store.state.lanes.length === 16")
+  add = page.find("#add button")
+  assert not add.is_enabled()
+  for lane in page.state["lanes"]:
+    page.post("/api/edit", op="remove_lane", lane=lane["id"])
+  page.wait("!document.querySelector('#none').hidden")
+  assert add.is_enabled()
+  page.press("z")
+  page.wait("looper.store.state.lanes.length === 1 && document.querySelector('#none').hidden")
+
+
+def test_an_old_address_is_answered_with_a_sentence(page):
+  page.driver.get(page.address.partition("token=")[0] + "token=old")
+  assert page.find("body").text.startswith("the token is missing or another")
+  page.driver.get(page.address)
+  page.wait("window.looper && looper.store.state")
+  page.driver.get_log("browser")

@@ -55,7 +55,7 @@ def test_of_a_longer_piece_whole_bars_are_cut_from_the_first_one(tmp_path, bpm, 
   assert found.tempo_bpm == pytest.approx(bpm, rel=0.003)
   assert found.offset_s == pytest.approx(first_s, abs=0.012)
   assert found.bars in (4, 8)
-  cut = song.read_part(path, found.offset_s, found.loop_samples, "piece")
+  cut = song.read_part(path, found.offset_s, found, "piece")
   assert cut.shape == (1, found.loop_samples)
   whole, _ = soundfile.read(path, dtype="float32")
   start = round(found.offset_s * RATE_HZ)
@@ -87,11 +87,36 @@ def test_where_no_tempo_is_heard_the_pages_own_holds(tmp_path, kind, seconds):
 def test_a_short_sound_is_padded_and_rates_and_channels_are_brought_to_the_loops(tmp_path):
   path = tmp_path / "six.wav"
   soundfile.write(path, np.full((4800, 6), 0.25), 48_000, "PCM_24")
-  part = song.read_part(path, 0.05, RATE_HZ, "six")
+  part = song.read_part(path, 0.05, Song(tempo_bpm=240.0, bars=1).begin(), "six")
   assert part.shape == (2, RATE_HZ)
   assert part[0, 1000] == pytest.approx(0.25, abs=0.01)
   assert not part[:, 3000:].any()
   assert song.choose_subtype(path) == "FLOAT"
+
+
+@pytest.mark.parametrize(
+  ("seconds", "bars", "times", "words"),
+  [
+    (4.0, 2, 2, "the loop plays its first 2 bars 2 times"),
+    (3.97, 2, 2, "the loop plays its first 2 bars 2 times"),
+    (5.3, 2, 2, "the loop plays its first 2 bars 2 times"),
+    (2.0, 1, 4, "the loop plays its first bar 4 times"),
+    (6.0, 4, 1, "the rest of the loop of 8.0 s is silence"),
+    (1.5, 4, 1, "the rest of the loop of 8.0 s is silence"),
+  ],
+)
+def test_a_sound_of_fewer_bars_goes_round_if_they_do_so_evenly(
+  tmp_path, seconds, bars, times, words
+):
+  path = tmp_path / "short.wav"
+  sound = 0.3 * np.random.default_rng(0).standard_normal(round(seconds * RATE_HZ)).astype("f4")
+  soundfile.write(path, sound, RATE_HZ, "FLOAT")
+  four = Song(tempo_bpm=120.0, bars=4).begin()
+  part = song.read_part(path, 0.0, four, "short")
+  once = np.pad(sound, (0, four.loop_samples))[: four.loop_samples * bars // 4]
+  np.testing.assert_allclose(part[0], np.tile(once, times), atol=1e-6)
+  told = f"'short' lasts {seconds:.1f} s: {words}."
+  assert song.place(four, "short", seconds, None) == (0.0, told)
 
 
 @pytest.mark.parametrize("data", [b"", b"RIFF", b"\x00" * 5000, b"<html>not sound</html>" * 100])

@@ -57,6 +57,30 @@ def test_takes_that_wait_have_seeds_of_their_own_and_a_cancelled_one_gives_its_b
   assert shown_seed(looper) == 1
 
 
+def sound(looper, take):
+  return read(looper.send("GET", f"/api/take/{take['id']}.wav")[2])[0]
+
+
+def test_a_recorded_take_keeps_what_is_marked(looper):
+  first = sound(looper, looper.generate("lane1"))
+  second = sound(looper, looper.generate("lane1", "another"))
+  mixed = sound(looper, looper.generate("lane1", keep=[[0, 2.0]]))
+  at, fade = 2 * RATE_HZ, RATE_HZ // 50
+  np.testing.assert_allclose(mixed[:at], second[:at], atol=1e-4)
+  np.testing.assert_allclose(mixed[at + fade : -fade], first[at + fade : -fade], atol=1e-4)
+  assert np.abs(first - second)[at + fade :].max() > 0.01
+
+
+def test_a_loop_cannot_start_where_its_file_is_over(looper):
+  upload(looper, wav(4.0))
+  said = looper.edit("set_song", status=400, offset_s=3.6)["error"]
+  assert said == (
+    "The loop must start at 3.50 s or before, as its file ends at 4.00 s; got 3.60 s."
+  )
+  assert looper.state()["song"]["offset_s"] == 0
+  assert looper.edit("set_song", offset_s=3.4)["song"]["offset_s"] == 3.4
+
+
 def test_the_same_again_takes_another_seed_and_says_so(looper):
   looper.generate("lane1")
   looper.edit("set_lane", lane="lane1", seed=0)

@@ -11,7 +11,6 @@ _RATES_HZ = {3: (44_100, 48_000, 32_000), 2: (22_050, 24_000, 16_000), 0: (11_02
 _KBPS_1 = (0, 32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320)  # MPEG 1, layer 3
 _KBPS_2 = (0, 8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160)  # MPEG 2 and 2.5
 _BYTES_OFF = 0.005  # share of an MP3 by which a Xing header's number of bytes may be wrong
-_MOST_JUNK = 1024  # bytes between two frames that mpg123 passes over
 _FRAMES_FLAG, _BYTES_FLAG = 1, 2  # of a Xing header: it says how many frames or bytes there are
 
 
@@ -60,7 +59,8 @@ def mend_mp3(part: Part, file: io.BufferedReader, first_at: int) -> Mended:
   """Puts a Xing header with the number of frames before an MP3 that lacks one, or has a wrong one.
 
   A reader without it takes the bit rate of the first frame for that of all. Where frames of
-  another kind follow, or more than a reader would pass over, another file begins.
+  another kind follow, or behind bytes that are none, another file begins: a reader that looks for
+  the next frame by itself can miss all that follow.
   """
   at, count, first = first_at, 0, read_frame(file, first_at)
   end = file.seek(0, io.SEEK_END)
@@ -73,7 +73,7 @@ def mend_mp3(part: Part, file: io.BufferedReader, first_at: int) -> Mended:
       if found is None:
         stop = at if behind < end else end
         break
-      if found - behind > _MOST_JUNK:
+      if found > behind:
         return Mended(end=found)
       at = found
       continue

@@ -31,6 +31,9 @@ function update(state) {
     if (!update.offered) offer(state.song);
     return;
   }
+  byId("none").hidden = state.lanes.length > 0;
+  byId("add").querySelector("button").disabled = !state.can_add;
+  byId("add").title = state.can_add ? "" : `There are ${state.lanes.length} lanes, which is the most.`;
   const list = byId("lanes");
   for (const [id, view] of views) {
     if (state.lanes.some((lane) => lane.id === id)) continue;

@@ -5,11 +5,13 @@
 //   each take: source (loops) > fade > pan  > the lane's level > bus > gate > limiter > volume
 //
 // Every time is a whole frame of the context's clock. A lane's takes all run in step: a source that
-// begins later begins at the place where the loop then is.
+// begins later begins at the place where the loop then is. A loop that is given another length plays
+// on as it was until the next bar; `turn` holds what it then becomes.
 
 export const FADE_S = 0.012; // of one take into the next
 const GATE_S = 0.002; // of play
 const STOP_S = 0.02;
+const NEVER_S = 1e7; // of the context's clock
 const LEAD_S = 0.25; // how far ahead anything is asked for: it is seen before it is heard
 const SMOOTH_S = 0.012; // of levels
 const ATTACK_S = 0.003, MARGIN = 8; // of the limiter
@@ -27,6 +29,7 @@ export class Engine {
 
   constructor(context, { frames, bars }) {
     Object.assign(this, { context, frames, bars, playing: false, origin: 0, lanes: new Map() });
+    this.turn = null; // {from, frames, bars, origin}
     this.rate = context.sampleRate;
     this.bus = context.createGain();
     this.gate = context.createGain();
@@ -62,8 +65,12 @@ export class Engine {
 
   /** The same of what is heard now, which is older by what the limiter and the device hold back. */
   heard() {
+    return this.position() - this.#held();
+  }
+
+  #held() {
     const held = this.context.outputLatency || this.context.baseLatency || 0;
-    return this.position() - this.latency - held * this.rate;
+    return this.latency + held * this.rate;
   }
 
   strip(id) {
@@ -108,37 +115,67 @@ export class Engine {
 
   /** The first start of a bar that can still be met, as a frame of the context. */
   nextBar(lead = LEAD_S) {
-    const earliest = this.now() - this.origin + Math.ceil(lead * this.rate);
-    const bar = Math.max(0, Math.ceil((earliest * this.bars) / this.frames - 1e-9));
-    return this.origin + Math.round((bar * this.frames) / this.bars);
+    const { frames, bars, origin, from = origin } = this.turn ?? this;
+    const earliest = Math.max(from, this.now() + Math.ceil(lead * this.rate)) - origin;
+    return origin + Math.round((Math.ceil(((earliest - 0.5) * bars) / frames) * frames) / bars);
   }
 
   /** The first start of the whole loop that can still be met. */
   nextLoop(lead = LEAD_S) {
-    const earliest = this.now() - this.origin + Math.ceil(lead * this.rate);
-    return this.origin + Math.max(0, Math.ceil(earliest / this.frames)) * this.frames;
+    const { frames, origin, from = origin } = this.turn ?? this;
+    const earliest = Math.max(from, this.now() + Math.ceil(lead * this.rate)) - origin;
+    return origin + Math.ceil(earliest / frames) * frames;
   }
 
   /** Gives a lane its take {id, buffer} or null: at once in silence, else at the next bar. */
   setTake(id, take, frame = null) {
     const strip = this.strip(id);
     if (strip.take?.id === take?.id && strip.take?.buffer === take?.buffer) return;
-    this.#settle(strip);
+    this.settle();
     strip.take = take;
     if (!this.playing) return;
     if (strip.next) { // it has not begun: take it back
       this.#end(strip.next, 0);
       strip.next = null;
-      if (strip.voice) {
-        strip.voice.fade.gain.cancelScheduledValues(0);
-        strip.voice.fade.gain.value = strip.voice.full;
-        strip.voice.until = Infinity;
+      const { voice } = strip;
+      if (voice && voice.id === take?.id && voice.source.buffer === take.buffer) {
+        voice.fade.gain.cancelScheduledValues(0);
+        voice.fade.gain.value = voice.full;
+        voice.source.stop(NEVER_S);
+        return;
       }
-      if (strip.voice && take && strip.voice.id === take.id) return;
     }
     const at = frame ?? this.nextBar();
     if (strip.voice) this.#end(strip.voice, at);
     strip.next = take ? this.#begin(strip, take, at, true) : { id: null, from: at };
+  }
+
+  /** Gives the loop another length, and lanes their takes of it (id -> {id, buffer} or null): at
+   *  once in silence, else at the next bar, where it goes on with the bar that would have come. */
+  change({ frames, bars }, takes) {
+    this.settle(0);
+    this.turn = null;
+    const from = this.nextBar(), bar = Math.round(((from - this.origin) * this.bars) / this.frames);
+    const place = Math.round((((bar % this.bars) % bars) * frames) / bars);
+    const turn = { from, frames, bars, origin: from - place };
+    for (const [id, strip] of this.lanes) {
+      strip.take = takes.get(id) ?? null;
+      if (!this.playing) continue;
+      const comes = strip.next && strip.next.from < from; // it is heard until the loop changes
+      if (comes) this.#end(strip.next, from);
+      else if (strip.next) this.#end(strip.next, 0);
+      if (strip.voice && !comes) this.#end(strip.voice, from);
+      strip.next = { id: null, from };
+    }
+    this.turn = turn;
+    if (!this.playing) this.#turn();
+    else for (const strip of this.lanes.values()) {
+      if (strip.take) strip.next = this.#begin(strip, strip.take, from, true);
+    }
+  }
+
+  #turn() {
+    if (this.turn) Object.assign(this, { ...this.turn, turn: null });
   }
 
   #begin(strip, take, frame, fadeIn) {
@@ -146,7 +183,8 @@ export class Engine {
     const fade = this.context.createGain();
     const pan = this.context.createStereoPanner();
     Object.assign(source, { buffer: take.buffer, loop: true });
-    source.loopEnd = this.frames / this.rate;
+    const loop = this.turn ?? this;
+    source.loopEnd = loop.frames / this.rate;
     const full = take.buffer.numberOfChannels === 1 ? Math.SQRT2 : 1; // 0 dB in the centre
     pan.pan.value = strip.pan;
     if (fadeIn) {
@@ -154,16 +192,13 @@ export class Engine {
       fade.gain.setValueCurveAtTime(RISE.map((v) => v * full), frame / this.rate, FADE_S);
     } else fade.gain.value = full;
     source.connect(fade).connect(pan).connect(strip.level);
-    source.start(frame / this.rate, this.#within(frame - this.origin) / this.rate);
+    const place = (((frame - loop.origin) % loop.frames) + loop.frames) % loop.frames;
+    source.start(frame / this.rate, place / this.rate);
     source.onended = () => pan.disconnect();
-    return { id: take.id, source, fade, pan, full, from: frame, until: Infinity };
+    return { id: take.id, source, fade, pan, full, from: frame };
   }
 
-  #within(frames) {
-    return ((frames % this.frames) + this.frames) % this.frames;
-  }
-
-  /** Ends a voice by a fade from this frame on; 0 is at once. */
+  /** Ends a voice by a fade from this frame on; 0 is at once. An end that was to come is forgotten. */
   #end(voice, frame) {
     if (!voice.source) return;
     if (this.now() < voice.from && frame <= voice.from) { // nobody hears it
@@ -172,7 +207,6 @@ export class Engine {
       return;
     }
     const at = Math.max(frame, this.now() + 128) / this.rate;
-    voice.until = frame;
     voice.fade.gain.cancelScheduledValues(0);
     voice.fade.gain.value = voice.full;
     voice.fade.gain.setValueCurveAtTime(FALL.map((v) => v * voice.full), at, FADE_S);
@@ -187,14 +221,16 @@ export class Engine {
     }
   }
 
-  /** Looks which of the takes that were to come have begun. */
-  settle() {
+  /** Looks which of the takes that were to come have begun, and whether the loop has changed. */
+  settle(held = this.#held()) {
     for (const strip of this.lanes.values()) this.#settle(strip);
+    if (this.turn && this.now() >= this.turn.from + held) this.#turn();
   }
 
   /** Plays all lanes from `place` (frames) of the loop on; returns the frame at which it sounds. */
   start(place = 0, at = this.now() + Math.ceil(0.06 * this.rate)) {
     const was = this.playing;
+    this.#turn();
     this.playing = true;
     this.origin = at - place;
     for (const strip of this.lanes.values()) {
@@ -211,6 +247,7 @@ export class Engine {
 
   stop() {
     if (!this.playing) return;
+    this.#turn();
     this.playing = false;
     const now = this.context.currentTime;
     const end = now + STOP_S;

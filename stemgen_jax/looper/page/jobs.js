@@ -12,6 +12,7 @@ const STATUS = {
   loading: "The model is being loaded.", compiling: "The model is being compiled, once.",
   ready: "Ready.", recorded: "Takes are recorded ones.", failed: "The model has failed.",
 };
+const NEARLY = 0.9; // done, and the time that such a take needs is over
 const asked = new Map(); // lane -> {job, at, known takes, take}
 const timings = new Map(); // lane -> words
 
@@ -59,7 +60,8 @@ export function jobWords(state, entry) {
   }
   const done = `${Math.round((entry.progress ?? 0) * 100)} %`;
   const left = entry.seconds_left;
-  return Number.isFinite(left) ? `${done}, ${seconds(left)} left` : done;
+  if (Number.isFinite(left)) return `${done}, ${seconds(left)} left`;
+  return entry.progress >= NEARLY ? "almost done" : done;
 }
 
 function follow(state) {
@@ -70,6 +72,7 @@ function follow(state) {
     if (!take) asked.delete(lane);
     else if (entry.take !== take.id) {
       Object.assign(entry, { take: take.id, written: take.seconds });
+      store.arrived = { at: performance.now(), words: `Take ${take.label} of ${found.name}` };
       announce(`${found.name}: take ${take.label} is written.`);
       if (player.engine?.playing) continue;
       settleTiming(lane, entry, performance.now(), "ready");
@@ -129,8 +132,8 @@ function drawModel(state) {
   byId("model").dataset.status = status;
   const time = Number.isFinite(last) ? ` The last take was written in ${seconds(last)}.` : "";
   const preset = state.model.preset ?? "";
-  const trade = preset === message ? "" : ` ${preset}`;
-  setText(byId("model-words"), `${message || STATUS[status]}${time}${trade}`);
+  setText(byId("model-words"), `${message || STATUS[status]}${time}`);
+  setText(byId("trade"), preset === message ? "" : preset);
   setText(byId("preset"), preset);
 }
 

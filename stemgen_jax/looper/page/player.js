@@ -16,7 +16,7 @@ const onsets = new Map(); // take -> seconds, or null while they are asked for
 let asking = Promise.resolve();
 const listeners = new Set();
 
-export const player = { engine: null, loop: "", resume: false, volume: 1 };
+export const player = { engine: null, loop: "", volume: 1 };
 
 /** Calls listener(name) when a take is decoded ("take"), and when playing starts or stops. */
 export const onPlayer = (listener) => listeners.add(listener);
@@ -78,12 +78,16 @@ export function mixOf(state, lane) {
   return { gain: silent ? 0 : 10 ** (lane.level_db / 20), pan: lane.pan };
 }
 
+function takeOf(state, take) {
+  const buffer = bufferOf(state, take);
+  return buffer && { id: take, buffer };
+}
+
 function applyTo(engine, state) {
   for (const lane of state.lanes) {
     engine.setMix(lane.id, mixOf(state, lane));
-    const buffer = bufferOf(state, lane.active);
-    if (buffer) engine.setTake(lane.id, { id: lane.active, buffer });
-    else if (!lane.active) engine.setTake(lane.id, null);
+    const take = takeOf(state, lane.active);
+    if (take || !lane.active) engine.setTake(lane.id, take);
   }
 }
 
@@ -96,22 +100,21 @@ function agree(state) {
   forget(state);
   const { engine } = player;
   if (!engine) return;
-  const loop = keyOf(state, "");
-  if (player.loop !== loop) { // all is silent until its takes are there in their new length
-    player.resume ||= engine.playing;
-    stop();
-    Object.assign(engine, { frames: state.loop_samples || 1, bars: state.song.bars });
-    player.loop = loop;
-    for (const id of engine.lanes.keys()) engine.setTake(id, null);
-  }
   for (const id of [...engine.lanes.keys()]) {
     if (!state.lanes.some((lane) => lane.id === id)) engine.removeLane(id);
   }
-  applyTo(engine, state);
-  if (player.resume && there.every(Boolean)) {
-    player.resume = false;
-    if (state.loop_samples) play();
+  const loop = keyOf(state, "");
+  if (player.loop !== loop) {
+    if (!state.loop_samples) stop();
+    if (engine.playing && !there.every(Boolean)) { // the old loop plays on until the new one is there
+      for (const lane of state.lanes) engine.setMix(lane.id, mixOf(state, lane));
+      return;
+    }
+    player.loop = loop;
+    const takes = state.lanes.map(({ id, active }) => [id, takeOf(state, active)]);
+    engine.change({ frames: state.loop_samples || 1, bars: state.song.bars }, new Map(takes));
   }
+  applyTo(engine, state);
 }
 
 function forget(state) {
@@ -169,8 +172,7 @@ export function stop() {
 }
 
 export function toggle() {
-  if (player.engine?.playing || player.resume) {
-    player.resume = false;
+  if (player.engine?.playing) {
     stop();
     announce("Stopped.");
   } else play().then((at) => at !== null && announce("Playing."));

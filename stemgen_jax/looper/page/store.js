@@ -7,7 +7,7 @@ import { say, settle } from "./say.js";
 const listeners = new Set();
 const overlays = []; // {lane, fields}: sent, not yet answered
 
-export const store = { server: null, state: null, selected: null };
+export const store = { server: null, state: null, selected: null, arrived: null };
 
 /** Calls listener(state) now, if there is one, and after each change. */
 export function subscribe(listener) {

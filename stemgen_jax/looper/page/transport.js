@@ -13,7 +13,18 @@ const SONG = { tempo: "tempo_bpm", bars: "bars", beats: "beats_per_bar", offset:
 const FLOOR_DB = -48;
 let holds = [-Infinity, -Infinity];
 
-export const undo = () => store.state?.can_undo && send("/api/undo");
+const REACTION_MS = 700; // a press of Z so soon after a take has come was meant for what was before
+
+/** Takes the last step back; a take that has come this moment stays until it is asked a second time. */
+export function undo() {
+  if (!store.state?.can_undo) return;
+  const { arrived } = store;
+  store.arrived = null;
+  if (arrived && performance.now() - arrived.at < REACTION_MS) {
+    say(`${arrived.words} has just come. Undo once more takes it back.`, "info", { key: "undo" });
+  } else send("/api/undo").then(() => settle("undo"));
+}
+
 export const redo = () => store.state?.can_redo && send("/api/redo");
 
 function update(state) {
