@@ -2,7 +2,7 @@
 r"""Seconds a stem takes to sample, beside the plain PyTorch way of the same decode.
 
 Example:
-  python -m stemgen_jax.bench sample --json sample.json
+  python -m stemgen_jax.bench sample --json sample.json --plot sample.png
   python -m stemgen_jax.bench sample --checkpoint runs/demo/model   # and the time to first audio
 
 The first row is the base; each other row changes one number of it. "x torch" is against
@@ -32,6 +32,7 @@ from stemgen_jax.bench.device import (
   torch_device,
 )
 from stemgen_jax.bench.first_audio import measure_first_audio
+from stemgen_jax.bench.growth import plot_growth
 from stemgen_jax.bench.table import Row, describe_machine
 from stemgen_jax.bench.train import HEAD_WIDTH, MLP_RATIO
 from stemgen_jax.bench.worker import TorchWorker, save_flat
@@ -43,8 +44,10 @@ from stemgen_jax.model.flops import forward_flops, peak_flops
 from stemgen_jax.model.generate import build_generate, steering_of, take_keys
 from stemgen_jax.model.network import build
 from stemgen_jax.model.sharding import suit_platform
+from stemgen_jax.shell.folders import make_folder
 
 LEVELS, CODES, FRAME_RATE_HZ = 4, 2048, 50
+GROWS = {name: name for name in ("frames", "iterations", "branches", "takes")}
 COLUMNS = {
   "case": ("case", ""),
   "stem_s": ("s a stem", ".2f"),
@@ -72,6 +75,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
   parser.add_argument("--repeats", type=int, default=3, help="timed stems of each")
   parser.add_argument("--only_base", action="store_true", help="leave the growth out")
   parser.add_argument("--matmul", type=int, help="rows of the matrices: 2048, or 8192")
+  parser.add_argument("--plot", type=Path, metavar="FILE", help="draw how the cost grows")
   parser.add_argument("--checkpoint", help="measure its time to first audio too")
 
 
@@ -79,7 +83,7 @@ def measure_all(arguments: argparse.Namespace) -> Iterator[Row]:
   """Yields a row for each size, then for each start if a checkpoint is given.
 
   Raises:
-    UserError: if a number breaks its rule.
+    UserError: if a number breaks its rule, or the plot's folder cannot be made.
   """
   base = {name: getattr(arguments, name) for name in ("frames", "steps", "sources", "takes")}
   sizes = [arguments.dim, arguments.layers, arguments.repeats, *base["steps"], arguments.frames]
@@ -98,8 +102,14 @@ def measure_all(arguments: argparse.Namespace) -> Iterator[Row]:
       cases[f"{sources} guided sources"] = base | {"sources": sources}
     for takes in (2, 4):
       cases[f"{takes * arguments.takes} takes"] = base | {"takes": takes * arguments.takes}
+  if arguments.plot:
+    make_folder(arguments.plot.parent, "the folder of --plot")
+  rows = []
   for name, case in cases.items():
-    yield {"case": name, **measure(arguments, **case)}
+    rows.append({"case": name, **measure(arguments, **case)})
+    yield rows[-1]
+  if arguments.plot:
+    plot_growth(rows, GROWS, "takes_s", "seconds", arguments.plot)
   if arguments.checkpoint:
     yield from measure_first_audio(arguments.checkpoint)
 
@@ -168,6 +178,11 @@ def measure(
   matmul_rate, peak = product.rate(matmul_s), peak_flops(jax.devices()[0].device_kind)
   row = {
     "stem_s": stem_s / takes,
+    "takes_s": stem_s,
+    "frames": frames,
+    "iterations": sum(steps),
+    "branches": len(branches),
+    "takes": takes,
     "times_real": takes * frames / FRAME_RATE_HZ / stem_s,
     "iteration_ms": 1000 * iteration_s,
     "forward_ms": 1000 * forward_s,

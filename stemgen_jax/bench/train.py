@@ -19,7 +19,7 @@ import argparse
 import statistics
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -30,6 +30,7 @@ from stemgen_jax.bench.device import (
   compute_dtype,
   torch_device,
 )
+from stemgen_jax.bench.growth import plot_growth
 from stemgen_jax.bench.random_shards import METADATA, write_random
 from stemgen_jax.bench.table import Row, describe_machine
 from stemgen_jax.bench.worker import TorchWorker, save_flat
@@ -49,6 +50,7 @@ from stemgen_jax.types import Params
 SONGS = 40
 HEAD_WIDTH = 64
 MLP_RATIO = 2432 / 1024  # as configs/slakh.py
+GROWS = {"dim": "width", "frames": "frames", "batch": "windows a batch"}
 COLUMNS = {
   "dim": ("width", "d"),
   "frames": ("frames", "d"),
@@ -104,7 +106,7 @@ def measure_all(arguments: argparse.Namespace) -> Iterator[Row]:
       rows.append(measure(dataset, arguments, dim, frames, batch))
       yield rows[-1]
   if arguments.plot:
-    plot(rows, arguments.plot)
+    plot_growth(rows, GROWS, "step_s", "seconds a step", arguments.plot)
 
 
 def cases(
@@ -208,27 +210,3 @@ def build_config(
   )
   data = DataConfig(path=path, crop_frames=frames, batch_size=batch)
   return Config(name="bench", model=model, data=data)
-
-
-def plot(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
-  """Draws a step's time over width, length and batch, beside what its FLOP would take as matmul."""
-  from matplotlib.figure import Figure
-
-  figure = Figure(figsize=(12, 4), layout="constrained")
-  base = rows[0]
-  for axes, name in zip(figure.subplots(1, 3), ("dim", "frames", "batch"), strict=True):
-    others = [n for n in ("dim", "frames", "batch") if n != name]
-    chosen = sorted(
-      (row for row in rows if all(row[n] == base[n] for n in others)), key=lambda row: row[name]
-    )
-    x = [row[name] for row in chosen]
-    axes.loglog(x, [row["step_s"] for row in chosen], "o-", label="measured")
-    ideal = [row["step_s"] * row["matmul_share"] for row in chosen]
-    axes.loglog(x, ideal, "--", label="its FLOP at the matmul rate")
-    axes.set_xticks(x, x)
-    axes.minorticks_off()
-    axes.set_xlabel({"dim": "width", "frames": "frames", "batch": "windows a batch"}[name])
-    axes.set_ylabel("seconds a step")
-    axes.legend()
-  figure.suptitle(f"{base['cpu']}, {base['threads']} threads, {base['layers']} layers")
-  figure.savefig(path, dpi=120)

@@ -11,6 +11,7 @@ import pytest
 
 from stemgen_jax.bench import worker
 from stemgen_jax.bench.__main__ import main
+from stemgen_jax.bench.growth import list_alike, plot_growth
 from stemgen_jax.config import ModelConfig, SampleConfig
 from stemgen_jax.model import guidance
 from stemgen_jax.model.decode import decode, options_of
@@ -38,10 +39,23 @@ def test_a_row_stands_beside_torch(tmp_path):
   check(row)
 
 
+def test_growth_is_drawn_over_rows_that_differ_in_one_number(tmp_path):
+  numbers = [(8, 1), (4, 1), (8, 3), (16, 1), (4, 3)]
+  shared = {"seconds": 1.5, "matmul_share": 0.5, "cpu": "Xeon", "threads": 2, "layers": 4}
+  rows = [{"frames": frames, "branches": branches, **shared} for frames, branches in numbers]
+  over = {"frames": "frames", "branches": "branches"}
+  alike = {name: [row[name] for row in list_alike(rows, over, name)] for name in over}
+  assert alike == {"frames": [8, 4, 16], "branches": [1, 3]}
+  path = tmp_path / "growth.svg"
+  plot_growth(rows, over, "seconds", "seconds a stem", path)
+  assert path.read_text().startswith("<?xml")
+
+
 @pytest.mark.slow
 @pytest.mark.torch
 def test_each_row_changes_one_number_of_the_first(tmp_path):
-  rows = run(tmp_path)
+  rows = run(tmp_path, "--plot", str(tmp_path / "new/sample.svg"))
+  assert (tmp_path / "new/sample.svg").is_file()
   assert [row["case"] for row in rows] == [
     "base",
     "6 frames",
