@@ -21,6 +21,7 @@ from rich.table import Table
 
 from data_prep.codec_training.clips import MIX, STEM, Clip, choose_pairs, draw_clips
 from data_prep.codecs import opus
+from data_prep.codecs.fad import add_fad, load_embeddings, tell_fad
 from data_prep.codecs.torch_codec import TorchCodec
 from data_prep.convert_codec import find_codec
 from stemgen_jax.audio.files import Samples, write_audio
@@ -176,6 +177,7 @@ def explain(rows: list[dict], seconds: float, split: str, seed: int) -> list[str
       f"Opus by {encoder}, aligned by cross-correlation: shifts of {', '.join(map(str, shifts))}"
       " samples were found and corrected."
     )
+  notes += tell_fad(rows, KINDS)
   for name in dict.fromkeys(row["codec"] for row in rows if "fingerprint" in row):
     row = next(row for row in rows if row["codec"] == name)
     notes.append(
@@ -253,8 +255,10 @@ def main(argv: list[str] | None = None) -> int:
   parser.add_argument("--songs", type=int, default=0, help="most songs of a root; 0 for all")
   parser.add_argument("--rate", type=int, default=16_000, help="of the comparison, in Hz, at most")
   parser.add_argument("--seed", type=int, default=0, help="of the choice of clips")
+  parser.add_argument("--embedding", action="append", default=[], help="of FAD, as musicnn")
   arguments = parser.parse_args(argv)
   _check(arguments)
+  embeddings = load_embeddings(arguments.embedding)
   codecs = load_codecs([Path(find_codec(codec)) for codec in arguments.codec])
   rate_hz = min(arguments.rate, *(codec.decoded_rate_hz for codec in codecs.values()))
   seconds = arguments.seconds
@@ -267,6 +271,8 @@ def main(argv: list[str] | None = None) -> int:
     raise UserError(f"songs must sound somewhere; got {found}. Check the files under --roots.")
   make_folder(arguments.out, "--out")
   rows = measure(codecs, clips, rate_hz, seconds)
+  if embeddings:
+    add_fad(rows, codecs, clips, seconds, embeddings)
   pairs = [(c, list(play_pair(c, codecs, rate_hz, seconds))) for c in choose_pairs(clips)]
   notes = explain(rows, seconds, arguments.split, arguments.seed)
   write_results(arguments.out, rows, notes, pairs)

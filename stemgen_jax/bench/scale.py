@@ -89,7 +89,7 @@ def train(data: Path, workdir: Path) -> Row:
     "data.path": data,
     "data.codec": "",
     "data.crop_frames": 250,
-    "data.batch_size": 16,
+    "data.batch_size": 24,
     "model.n_codes": METADATA.n_codes,
     "optim.steps": STEPS,
     "optim.warmup_steps": 1,

@@ -44,14 +44,14 @@ class Embedding:
     return self.embed(np.pad(samples, (0, missing)).astype(np.float32))
 
 
-def load_embedding(spec: str, codec: Codec) -> Embedding:
+def load_embedding(spec: str, codec: Codec | None) -> Embedding:
   """Returns the embedding of that name.
 
   Args:
     spec: "encodec" for the codec's latents; "musicnn", or "musicnn=PATH" of its wheel or folder;
       "vggish=FILE" of weights; "NAME=FILE.onnx" for any model of a waveform, [1, samples] or
       [samples], to [D] or [n, D], with {"rate_hz": ..., "seconds": ...} in FILE.json.
-    codec: for "encodec".
+    codec: for "encodec"; None where that is not to be had.
 
   Raises:
     UserError: if there is no such embedding, or its files cannot be used.
@@ -60,7 +60,7 @@ def load_embedding(spec: str, codec: Codec) -> Embedding:
   path = Path(file) if file else None
   if path is not None and path.suffix == ".onnx" and name:
     return load_onnx(name, path)
-  if name == "encodec" and not given:
+  if name == "encodec" and not given and codec is not None:
     return embed_latents(codec)
   if name == "musicnn" and (path is not None or not given):
     hop, apply = musicnn.WINDOW_FRAMES * musicnn.HOP, musicnn.apply_musicnn

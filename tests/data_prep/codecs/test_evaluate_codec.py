@@ -13,10 +13,11 @@ import yaml
 from data_prep import evaluate_codec
 from data_prep.codec_training import losses as codec_losses
 from data_prep.codec_training.clips import MIX, STEM, choose_pairs, draw_clips
-from data_prep.codecs import opus
+from data_prep.codecs import fad, opus
 from data_prep.evaluate_codec import summarise, tabulate
 from stemgen_jax.codec import DEMO_BUNDLE, CodecSpec, fidelity
-from stemgen_jax.errors import run_cli
+from stemgen_jax.errors import UserError, run_cli
+from stemgen_jax.evaluate.metrics.embeddings import Embedding
 
 pytestmark = pytest.mark.torch
 RATE = 16_000
@@ -294,3 +295,37 @@ def test_a_codec_of_a_lower_rate_decides_the_comparison(root, tmp_path):
   evaluate_codec.main([*map(str, words), "--songs", "1", "--clips", "1"])
   rows = json.loads((tmp_path / "out/codec.json").read_text())
   assert {row["rate_hz"] for row in rows} == {8000}
+
+
+class WholeCodec(RoundingCodec):
+  """Changes nothing."""
+
+  def encode(self, audio):
+    return np.moveaxis(audio, 1, 2)
+
+  def decode(self, codes, scales):
+    return np.moveaxis(codes, 2, 1)
+
+
+def weigh_bands(samples):
+  """Returns the level of two bands in each half second."""
+  spectrum = np.abs(np.fft.rfft(samples[: len(samples) // 8000 * 8000].reshape(-1, 8000)))
+  return np.log10(1e-3 + np.stack([spectrum[:, :400].mean(1), spectrum[:, 400:].mean(1)], 1))
+
+
+def test_fad_is_nothing_where_a_codec_changes_nothing(root, monkeypatch):
+  bands = Embedding("bands", RATE, 0.5, 8000, weigh_bands)
+  monkeypatch.setattr(fad, "load_embedding", lambda spec, codec: bands)
+  clips = draw_clips([root], "test", 2.0, 2, 0, 0, {})
+  codecs = {"whole": WholeCodec(), "rough": RoundingCodec()}
+  rows = [{"codec": name, "levels": 3, "kind": STEM} for name in codecs]
+  rows += [{"codec": "whole", "levels": 1, "kind": STEM}, {"codec": "Opus 6", "kind": STEM}]
+  fad.add_fad(rows, codecs, clips, 2.0, fad.load_embeddings(["bands"]))
+  whole, rough, *others = (row.get("fad") for row in rows)
+  assert whole["bands"]["n"] == 4 * len([clip for clip in clips if clip.kind == STEM])
+  assert whole["bands"]["distance"] == 0
+  assert rough["bands"]["distance"] > 0.001
+  assert others == [None, None]
+  assert len(fad.tell_fad(rows, {STEM: "single stems"})) == 2
+  with pytest.raises(UserError, match="codec's own latents"):
+    fad.load_embeddings(["encodec"])
