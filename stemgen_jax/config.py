@@ -11,6 +11,7 @@ from stemgen_jax.errors import Rule, UserError, find_broken
 
 GUIDANCE_MODES = ("independent", "nested", "leave_one_out", "joint", "distilled")
 MOST_SCALE = 6  # of guidance that a network can take as an input
+MOST_STEPS = 10_000  # of a level: more than a window has frames
 
 
 @dataclasses.dataclass(kw_only=True)
@@ -135,6 +136,11 @@ class SampleConfig:
         and all(isinstance(n, int) for n in self.steps)
         and min(self.steps, default=0) > 0,
         f"{prefix}steps must be {model.n_levels} positive numbers, one a level",
+        self.steps,
+      ),
+      (
+        max(self.steps, default=0) <= MOST_STEPS,
+        f"{prefix}steps must be at most {MOST_STEPS} a level",
         self.steps,
       ),
       *_choices(f"{prefix}confidence", self.confidence, "prob", "log_prob"),

@@ -24,10 +24,12 @@ not: the whole batch is then refused, with exit code 2.
 import argparse
 import json
 import sys
+import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from stemgen_jax.audio import alignment
 from stemgen_jax.audio.files import find_subtype, write_audio, write_blocks
 from stemgen_jax.categories import ACTIVITY_VALUES
 from stemgen_jax.config import GUIDANCE_MODES
@@ -43,7 +45,13 @@ from stemgen_jax.sampling.take_files import (
   refuse_crossing,
 )
 from stemgen_jax.shell.flags import build_parser
-from stemgen_jax.shell.folders import keep_what_is_read, make_folder, spell, write_text
+from stemgen_jax.shell.folders import (
+  keep_what_is_read,
+  make_folder,
+  refuse_folder,
+  spell,
+  write_text,
+)
 from stemgen_jax.shell.progress import show_state
 from stemgen_jax.training.model_bundle import EXAMPLE
 
@@ -77,9 +85,11 @@ def plan(arguments: argparse.Namespace, model: StemGen) -> tuple[list[Planned], 
       f"--batch must have a line that can be made; got {len(left_out)} that cannot in"
       f" {arguments.batch}. Mend them, each as its line above says."
     )
-  for read in (planned.read for planned in named):
-    written = (path for one in named for path in list_files(arguments.out / one.name, one.job))
-    keep_what_is_read(read, written)
+  written = [path for one in named for path in list_files(arguments.out / one.name, one.job)]
+  for path in written:
+    refuse_folder(path, "a file of a take")
+  for planned in named:
+    keep_what_is_read(planned.read, written)
   return named, len(left_out)
 
 
@@ -279,6 +289,7 @@ def main(argv: list[str] | None = None) -> int:
   arguments = parse(argv)
   model = StemGen.from_checkpoint(arguments.checkpoint, arguments.codec, arguments.devices)
   named, left_out = plan(arguments, model)
+  threading.Thread(target=alignment.load, daemon=True).start()
   for path in sample(arguments, model, named):
     print(path)
   if left_out:

@@ -20,7 +20,7 @@ from data_prep.corpora import CORPORA, open_corpus
 from data_prep.corpora.stem_audio import measure_stem
 from data_prep.corpora.types import SPLITS, Corpus, Problem, Stem, Track
 from stemgen_jax.errors import UserError
-from stemgen_jax.shell.folders import keep_what_is_read, make_folder, write_text
+from stemgen_jax.shell.folders import keep_what_is_read, make_folder, refuse_folder, write_text
 from stemgen_jax.shell.progress import make_bars, make_console, say
 
 UNREADABLE = 3  # exit code: some audio cannot be read
@@ -62,6 +62,8 @@ def inspect_corpus(
   Raises:
     UserError: if the corpus cannot be read at all, or the file not be written.
   """
+  if json_path:
+    refuse_folder(Path(json_path), "--json")
   corpus = open_corpus(name, root, categories)
   tracks = corpus.tracks()
   report = describe(corpus, root, list(measure(tracks)))

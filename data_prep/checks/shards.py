@@ -24,7 +24,7 @@ from stemgen_jax.data.clips import Metadata
 from stemgen_jax.data.records import Dataset
 from stemgen_jax.data.shards import Shard
 from stemgen_jax.errors import UserError
-from stemgen_jax.shell.folders import keep_what_is_read, make_folder, write_text
+from stemgen_jax.shell.folders import keep_what_is_read, make_folder, refuse_folder, write_text
 from stemgen_jax.shell.progress import make_bars, make_console, say
 
 LEAKED = 3  # exit code: the same music is in two splits
@@ -109,6 +109,8 @@ def inspect_dataset(
     )
   page = Path(page or dataset.path.parent / "inspect.html")
   written = [page, Path(json_path)] if json_path else [page]
+  for file in written:
+    refuse_folder(file, "what is written")
   keep_what_is_read({str(file): file for file in dataset.path.rglob("*")}, written)
   items = [(split, shard) for split, shards in dataset.shards.items() for shard in shards]
   reports = _inspect_all(dataset, items)

@@ -36,6 +36,11 @@ class Onsets:
   offset_ms: float | None
 
 
+def load() -> None:
+  """Loads what finds onsets: librosa takes a second for it, beside which other work can go on."""
+  _ = librosa.onset.onset_detect
+
+
 def find_onsets(samples: Samples, rate_hz: int) -> Float[np.ndarray, " n"]:
   """Returns the times of a sound's onsets in seconds (librosa's spectral flux peaks).
 

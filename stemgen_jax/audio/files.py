@@ -21,7 +21,7 @@ from stemgen_jax.shell.folders import appearing
 Samples = Float[np.ndarray, "_channels _samples"]  # of no set number, so each array its own
 BLOCK_S = 10.0  # of what `read_blocks` holds at once
 _PROBE = 1 << 16  # bytes for which a disk that is full has no room
-CANCELLED = 1e-3  # of the channels' power: less of it in their mean is 30 dB lost
+CANCELLED = 0.1  # of the channels' power: less of it in their mean is 10 dB lost, or more
 SUBTYPES = {"PCM_16": (16, np.int16), "PCM_24": (24, np.int32), "FLOAT": (32, np.float32)}
 
 
@@ -141,7 +141,7 @@ def to_mono(samples: Samples) -> Samples:
 
 
 def _cancel(samples: Samples) -> bool:
-  """Returns whether of the channels' power next to nothing is in their mean."""
+  """Returns whether of the channels' power little is in their mean."""
   if len(samples) == 1:
     return False
   size, mean, heard = 1 << 17, 0.0, 0.0

@@ -16,7 +16,7 @@ from stemgen_jax.audio.files import Samples, measure_duration, read_blocks, writ
 from stemgen_jax.codec import DEMO_BUNDLE, Codec, load
 from stemgen_jax.errors import UserError, run_cli
 from stemgen_jax.shell.flags import build_parser
-from stemgen_jax.shell.folders import keep_what_is_read
+from stemgen_jax.shell.folders import keep_what_is_read, refuse_folder
 from stemgen_jax.shell.progress import make_bars
 
 ENDINGS = ("wav", "flac", "ogg", "mp3", "aiff", "au", "caf", "rf64", "w64")
@@ -64,6 +64,7 @@ def main(argv: list[str] | None = None) -> None:
   subtype = choose_subtype(out)
   if not out.parent.is_dir():
     raise UserError(f"--out must lie in a folder that exists; got {out}. Make {out.parent} first.")
+  refuse_folder(out, "--out")
   keep_what_is_read({"recording": arguments.recording}, [out])
   duration_s = measure_duration(arguments.recording)
   samples = round(duration_s * codec.decoded_rate_hz)

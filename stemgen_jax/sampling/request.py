@@ -87,7 +87,8 @@ def check(request: Request) -> None:
     ("vary", Real, "a number"),
     ("loop", bool, "true or false"),
   ):
-    if not isinstance(value := getattr(request, name), kind):
+    value = getattr(request, name)
+    if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
       raise UserError(f"{name} must be {word}; got {value!r}.")
   length_s = request.context.shape[1] / request.rate_hz if request.rate_hz > 0 else 0.0
   rules = [
@@ -193,6 +194,8 @@ def _convert(own: Any, value: Any) -> Any:
     return tuple(map(_whole, value.split(",") if isinstance(value, str) else value))
   if isinstance(own, dict):
     return {name: float(scale) for name, scale in dict(value).items()}
+  if isinstance(value, bool):
+    raise ValueError(f"{value} is no number")
   if isinstance(own, int):
     return _whole(value)
   return value if isinstance(own, str) else type(own)(value)

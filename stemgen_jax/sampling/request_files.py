@@ -4,6 +4,7 @@
 import codecs
 import dataclasses
 import json
+import math
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -138,6 +139,8 @@ def read_lines(
     lines = path.read_bytes().removeprefix(codecs.BOM_UTF8).splitlines()  # editors begin with it
   except OSError as error:
     raise UserError(f"{flag} must be a text file of JSON lines; got {path} ({error}).") from error
+  if any(b"\0" in line for line in lines):
+    raise UserError(f"{flag} must be text in UTF-8; got {path}, which is none. Save it as UTF-8.")
   found = [(number, line) for number, line in enumerate(lines, 1) if line.strip()]
   if not found:
     raise UserError(f"{flag} must hold at least one line; got {path} with none.")
@@ -223,7 +226,7 @@ def read_context(given: dict[str, Any]) -> tuple[Samples, int, str]:
     path = _as_path(given["context"], "context")
     return *read_audio(path), str(path)
   try:
-    seconds = float(given["silence_s"])
+    seconds = math.nan if isinstance(given["silence_s"], bool) else float(given["silence_s"])
   except (TypeError, ValueError, OverflowError) as error:
     raise UserError(f"--silence_s must be a number; got {given['silence_s']!r}.") from error
   if not 0 < seconds <= MOST_SILENCE_S:

@@ -7,7 +7,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -190,19 +190,25 @@ def appearing(path: Path, partial: Path | None = None) -> Iterator[Path]:
 
   It takes the place of what is at `path`. Where making it fails, `path` stays as it was and nothing
   of the attempt is left; what a killed process left is removed at the next attempt. The error of a
-  full disk that names no file is made to name `path`.
+  full disk that names no file is made to name `path`. A file never takes the place of a folder.
 
   Args:
     path: where it appears.
     partial: where it is made meanwhile, on the same file system; a hidden name beside `path`, with
       the same suffix, if not given.
+
+  Raises:
+    UserError: if a file was made and `path` is a folder, or it is a device or a pipe.
   """
+  _refuse_special(path)
   partial = partial or path.with_name(f".{path.stem}.partial{path.suffix}")
   replaced = path.with_name(f".{path.name}.replaced")
   _remove(partial)
   _put_back(replaced, path)
   try:
     yield partial
+    if path.is_dir() and not partial.is_dir():
+      raise _refuse_folder(path)
     if path.is_dir():  # a folder cannot take the place of another
       path.replace(replaced)
     partial.replace(path)
@@ -213,6 +219,41 @@ def appearing(path: Path, partial: Path | None = None) -> Iterator[Path]:
     _remove(partial)
     _put_back(replaced, path)
     raise
+
+
+def refuse_others(out: Path, own: Sequence[str], what: str) -> None:
+  """Raises a UserError unless `out` is free, empty, or a `what` and nothing else.
+
+  Args:
+    out: a folder that is to be replaced.
+    own: the files that a `what` can have; it has the first.
+    what: as "a codec bundle".
+  """
+  if not out.exists():
+    return
+  names = {entry.name for entry in out.iterdir()} if out.is_dir() else {out.name}
+  if names and (own[0] not in names or names - set(own)):
+    raise UserError(
+      f"--out must be a new folder or {what}; got {out}, which holds"
+      f" {', '.join(sorted(names)[:5])}. Give another folder."
+    )
+
+
+def refuse_folder(path: Path, what: str) -> None:
+  """Raises a UserError if there is a folder where a file is to be written; `what` names it."""
+  if not path.name or path.is_dir():
+    raise UserError(f"{what} must be a file's name; got {path}, a folder. Choose another.")
+
+
+def _refuse_folder(path: Path) -> UserError:
+  return UserError(f"a file must not take a folder's place; got {path}, a folder. Choose another.")
+
+
+def _refuse_special(path: Path) -> None:
+  if not path.name:
+    raise _refuse_folder(path)
+  if path.exists() and not (path.is_file() or path.is_dir()):
+    raise UserError(f"what is written must be a file; got {path}, a device or a pipe.")
 
 
 def _put_back(replaced: Path, path: Path) -> None:
