@@ -13,7 +13,10 @@ from data_prep.corpora.types import INSTRUMENT, SPLITS, Problem, Track
 from stemgen_jax.errors import UserError
 from stemgen_jax.shell.folders import spell
 
-AUDIO_SUFFIXES = (".wav", ".flac", ".aif", ".aiff", ".caf", ".au", ".ogg", ".opus", ".mp3", ".m4a")
+AUDIO_SUFFIXES = (
+  *(".wav", ".flac", ".aif", ".aiff", ".caf", ".au", ".ogg", ".opus", ".mp3", ".m4a"),
+  *(".aac", ".m4b", ".wma", ".webm", ".mka"),
+)
 
 
 class Reader:

@@ -15,6 +15,9 @@ from jaxtyping import Float
 from stemgen_jax.errors import UserError
 
 SUFFIXES = (".m4a", ".mp4", ".m4b", ".aac", ".wma", ".webm", ".mka")
+_EBML = b"\x1a\x45\xdf\xa3"  # begins a Matroska file, webm too
+_OTHERS = (b"RIFF", b"RIFX", b"RF64", b"BW64", b"FORM", b"fLaC", b"OggS", b"caff", b".snd", b"riff")
+_GUESSED = ("aac", "mp3")  # formats of which FFmpeg guesses the length by their first bit rate
 SLACK_SAMPLES = 4096  # a container may count an encoder's delay and padding as music
 
 
@@ -22,7 +25,7 @@ class ContainerSound:
   """One audio stream of an open container, read in order.
 
   Attributes:
-    frames: how many samples the header tells of; 0 if it does not tell.
+    frames: how many samples the header tells of, or the sum of its packets where it does not tell.
     samplerate: in Hz.
     channels: how many.
     subtype: None: what is lossy has no samples to keep.
@@ -30,9 +33,8 @@ class ContainerSound:
 
   format, subtype = "FFMPEG", None
 
-  def __init__(self, container: Any, stream: Any, resampler: Any):
-    self.samplerate, self.channels = stream.rate, stream.channels
-    self.frames = round((stream.duration or 0) * (stream.time_base or 0) * stream.rate)
+  def __init__(self, container: Any, stream: Any, resampler: Any, frames: int):
+    self.samplerate, self.channels, self.frames = stream.rate, stream.channels, frames
     self._decoded = self._decode(container, stream, resampler)
     self._held: list[np.ndarray] = []
 
@@ -66,6 +68,54 @@ class ContainerSound:
     return whole[:taken]
 
 
+def is_container(path: Path) -> bool:
+  """Whether a file is one of this module's: by its first bytes, else by its name."""
+  try:
+    with path.open("rb") as file:
+      head = file.read(12)
+  except OSError:
+    return False
+  if head[4:8] == b"ftyp" or head[:4] == _EBML:
+    return True
+  return path.suffix.lower() in SUFFIXES and head[:4] not in _OTHERS
+
+
+def _count_frames(container: Any, stream: int) -> int:
+  """Returns how many samples a stream holds, as it, its file or its packets say.
+
+  The container is of no more use then.
+  """
+  found = container.streams.audio[stream]
+  guessed = container.format.name in _GUESSED
+  if found.duration and found.time_base and not guessed:
+    return round(found.duration * found.time_base * found.rate)
+  if container.duration and not guessed and len(container.streams) == 1:
+    return round(container.duration * found.rate / 1_000_000)  # FFmpeg counts in microseconds
+  ticks = sum(packet.duration or 0 for packet in container.demux(found))
+  return round(ticks * (found.time_base or 0) * found.rate)
+
+
+def _refuse_joined(path: Path) -> None:
+  """Raises a UserError if several MP4 files were joined: FFmpeg reads the first alone."""
+  at, files, end = 0, 0, path.stat().st_size
+  with path.open("rb") as file:
+    while at < end:
+      file.seek(at)
+      head = file.read(16)
+      size, name = int.from_bytes(head[:4], "big"), head[4:8]
+      if at == 0 and name != b"ftyp":
+        return
+      files += name == b"ftyp"
+      size = int.from_bytes(head[8:16], "big") if size == 1 else size
+      if size < 8:  # it goes to the end
+        break
+      at += size
+  if files > 1:
+    raise UserError(
+      f"joined sound files must be given one by one; got path={path}, of {files} files."
+    )
+
+
 @contextlib.contextmanager
 def open_container(path: Path, stream: int | None = None) -> Iterator[ContainerSound]:
   """Yields an audio stream of a container, counted from 0.
@@ -81,6 +131,7 @@ def open_container(path: Path, stream: int | None = None) -> Iterator[ContainerS
       f"{path.suffix[1:] or 'such'} files must be read with PyAV; got path={path} without it."
       " Run pip install av, or convert the file to wav."
     ) from error
+  _refuse_joined(path)
   what = f"path={path}" + ("" if stream is None else f", audio stream {stream}")
   try:
     with path.open("rb") as file, av.open(file) as container:
@@ -90,7 +141,10 @@ def open_container(path: Path, stream: int | None = None) -> Iterator[ContainerS
           f"audio file must have the stream that is asked for; got {what} with {len(streams)} audio"
           " streams. Copy the file again."
         )
-      yield ContainerSound(container, streams[stream or 0], av.AudioResampler(format="fltp"))
+      with path.open("rb") as again, av.open(again) as counted:
+        frames = _count_frames(counted, stream or 0)
+      resampler = av.AudioResampler(format="fltp")
+      yield ContainerSound(container, streams[stream or 0], resampler, frames)
   except FFmpegError as error:
     raise UserError(
       f"audio file must be whole, and one that FFmpeg reads; got {what} ({error}). Copy the file"

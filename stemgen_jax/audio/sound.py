@@ -11,11 +11,12 @@ import numpy as np
 import soundfile
 from jaxtyping import Float
 
-from stemgen_jax.audio.container import SLACK_SAMPLES, SUFFIXES, ContainerSound, open_container
+from stemgen_jax.audio.container import SLACK_SAMPLES, ContainerSound, is_container, open_container
 from stemgen_jax.audio.headers import mend
 from stemgen_jax.errors import UserError
 from stemgen_jax.shell.folders import refuse_address
 
+MOST_HZ = 10_000_000
 NO_LENGTH = 2**62  # libsndfile says more of a FLAC that was written to a pipe
 
 
@@ -40,6 +41,11 @@ class Sound:
       )
     self._name, self._files, self._at, self._read = name, list(files), 0, 0
     ((self.samplerate, self.channels),) = kinds
+    if not 1 <= self.samplerate <= MOST_HZ:
+      raise UserError(
+        f"audio file must have at most {MOST_HZ} samples a second; got path={name} with"
+        f" {self.samplerate}. Its header is damaged."
+      )
     self.frames = sum(file.frames for file in files)
     self.subtype = files[0].subtype
     loose = {"MP3": files[0].frames, "FFMPEG": SLACK_SAMPLES}  # an MP3's ends hold less
@@ -99,7 +105,9 @@ def open_sound(
     raise UserError(f"audio file must exist; got path={path}, {_tell_found(path)}.")
   try:
     with contextlib.ExitStack() as stack:
-      if stream is not None or path.suffix.lower() in SUFFIXES:
+      if not path.stat().st_size:
+        raise UserError(f"audio file must hold sound; got path={path}, an empty file.")
+      if stream is not None or is_container(path):
         files = [stack.enter_context(open_container(path, stream))]
       else:
         files = [stack.enter_context(file) for file in _open_files(path, whole)]

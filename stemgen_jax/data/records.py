@@ -40,7 +40,8 @@ def dataset_folder(root: str | os.PathLike, name: str) -> Path:
   """Returns `root/name/VERSION`; raises a UserError if TFDS could not have the name."""
   if not re.fullmatch(r"[a-z][a-z0-9_]{0,99}", name):
     raise UserError(
-      f"dataset name must match [a-z][a-z0-9_]*, of 100 letters or fewer; got name={name!r}. Choose another name."
+      f"dataset name must match [a-z][a-z0-9_]*, of 100 letters or fewer; got name={name!r}. Choose"
+      " another name."
     )
   refuse_bytes(root, "folder of datasets")
   return Path(root) / name / VERSION

@@ -2,6 +2,7 @@
 """What the page asks to be changed: each edit is checked and gives a new document."""
 
 import dataclasses
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -91,7 +92,7 @@ def edit(
     fields = _check(fields, {"instrument": rules["instrument"]}, all_of=True)
     need_room(document)
     name = fields["instrument"]
-    lane = Lane(lane_id, name.replace("_", " "), name)
+    lane = Lane(lane_id, _free_name(document, name.replace("_", " ")), name)
     return dataclasses.replace(document, lanes=(*document.lanes, lane))
   if op == "set_song":
     return _set_song(document, _check(fields, SONG))
@@ -114,6 +115,13 @@ def edit(
       raise NotFound(f"Lane '{lane.name}' has no such take.")
     return document.put(dataclasses.replace(lane, active=fields["take"]))
   return document.put(dataclasses.replace(lane, **_check(fields, rules)))
+
+
+def _free_name(document: Document, name: str) -> str:
+  """Returns a name that no lane has: it, or with a number behind it."""
+  taken = {lane.name for lane in document.lanes}
+  numbered = (f"{name} {number}" for number in itertools.count(2))
+  return next(one for one in itertools.chain([name], numbered) if one not in taken)
 
 
 def need_room(document: Document) -> None:

@@ -12,6 +12,7 @@ import shutil
 from pathlib import Path
 
 from stemgen_jax.audio.files import Samples, measure_audio, read_audio, write_audio
+from stemgen_jax.audio.loudness import amplify, measure_lufs
 from stemgen_jax.errors import UserError
 from stemgen_jax.looper import mixing
 from stemgen_jax.looper.document import LOOP_S, RATE_HZ, Document, Lane, Song, Take
@@ -19,6 +20,7 @@ from stemgen_jax.looper.session import CONTEXTS, SOURCES, TAKES, WORK, Session, 
 from stemgen_jax.looper.song import choose_subtype, read_part, refit
 
 KEPT_SOUNDS = 8  # in memory
+WRITTEN_LUFS = -17.0  # of a sum of takes that a new one hears, at least
 
 
 class Sounds:
@@ -107,11 +109,16 @@ class Sounds:
   def write_context(self, lanes: list[Lane], length: int) -> str:
     """Writes the sum of lanes as they sound; returns its path inside the session.
 
-    What earlier jobs left behind, those that were cancelled, is removed.
+    A take is softer than what it hears. If that were takes alone, each would be softer than the one
+    before: such a sum is brought to WRITTEN_LUFS where it has less. What earlier jobs left behind,
+    those that were cancelled, is removed.
     """
     for left in (self.session.folder / WORK).glob("job*"):
       shutil.rmtree(left, ignore_errors=True)
     heard = mixing.mix(lanes, self.read, length)
+    if not any(self.session.takes[str(lane.active)].source for lane in lanes):
+      gain_db = WRITTEN_LUFS - measure_lufs(heard, RATE_HZ)
+      heard = amplify(heard, gain_db) if 0 < gain_db < math.inf else heard
     name = f"{CONTEXTS}/{hashlib.sha256(heard.tobytes()).hexdigest()[:16]}.wav"
     path = self.session.folder / name
     if not path.is_file():

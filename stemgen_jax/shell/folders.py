@@ -146,10 +146,11 @@ def seal(content: dict[str, Any]) -> dict[str, Any]:
   return {**plain, _SEAL: _sum_up(plain)}
 
 
-def is_sealed(content: dict[str, Any]) -> bool:
-  """Returns whether what was read is what `seal` gave; what has no checksum passes."""
+def is_sealed(content: dict[str, Any], *, always: bool = False) -> bool:
+  """Returns whether what was read is what `seal` gave, or has no checksum and need not `always`."""
   rest = {name: value for name, value in content.items() if name != _SEAL}
-  return content.get(_SEAL) in (None, _sum_up(rest))
+  found = content.get(_SEAL)
+  return found == _sum_up(rest) if always else found in (None, _sum_up(rest))
 
 
 def _sum_up(content: dict[str, Any]) -> str:
@@ -207,7 +208,7 @@ def appearing(path: Path, partial: Path | None = None) -> Iterator[Path]:
   _put_back(replaced, path)
   try:
     yield partial
-    if path.is_dir() and not partial.is_dir():
+    if path.is_dir() and partial.is_file():
       raise _refuse_folder(path)
     if path.is_dir():  # a folder cannot take the place of another
       path.replace(replaced)

@@ -113,7 +113,7 @@ def load_model(path: str | os.PathLike, mesh: Mesh) -> tuple[Config, Params, dic
       raise UserError(
         f"a model must have format {FORMAT}; got {meta['format']} in {path}. Upgrade stemgen_jax."
       )
-    if not is_sealed(meta):
+    if not is_sealed(meta, always=True):
       raise UserError(f"a model must be whole; {path / MODEL_FILE} was changed. Copy it again.")
     if hashlib.sha256(weights).hexdigest() != meta["sha256"]:
       raise UserError(f"a model must be whole; {path / WEIGHTS_FILE} is not. Copy it again.")

@@ -37,7 +37,7 @@ def test_channels_are_averaged(tone):
   assert convert_audio(tone, 10, 10, 2).shape == (2, 4000)
 
 
-@pytest.mark.parametrize("gain", [-1.0, -0.98])
+@pytest.mark.parametrize("gain", [-1.0, -0.98, -0.8, -0.6])
 def test_channels_that_cancel_are_not_silence(tone, gain):
   np.testing.assert_array_equal(to_mono(np.concatenate([tone, gain * tone])), tone)
 
@@ -156,6 +156,28 @@ def test_m4a_is_read_where_pyav_is(tmp_path, monkeypatch):
     UserError, match=r"m4a files must be read with PyAV; .*a.m4a .*pip install av"
   ):
     read_audio(tmp_path / "a.m4a")
+
+
+def test_containers_that_do_not_say_their_length_are_counted(tmp_path):
+  sound = 0.3 * np.sin(np.arange(3 * 44_100) / 20 * np.array([[1], [2]])).astype(np.float32)
+  for name in ("a.mka", "a.aac", "a.mp4"):
+    write_m4a(tmp_path / name, sound, 44_100)
+    found = read_audio(tmp_path / name)[0].shape[1]
+    assert found == pytest.approx(sound.shape[1], abs=4096)
+    assert measure_duration(tmp_path / name) * 44_100 == pytest.approx(found, abs=4096)
+  (tmp_path / "sent.wav").write_bytes((tmp_path / "a.mp4").read_bytes())  # whatever its name says
+  assert read_audio(tmp_path / "sent.wav")[0].shape == sound.shape
+  whole = (tmp_path / "a.mp4").read_bytes()
+  (tmp_path / "a.mp4").write_bytes(2 * whole)
+  with pytest.raises(UserError, match=r"one by one; got .*a.mp4, of 2 files"):
+    read_audio(tmp_path / "a.mp4")
+  (tmp_path / "a.mp4").write_bytes(b"")
+  with pytest.raises(UserError, match=r"must hold sound; got .*a.mp4, an empty file"):
+    read_audio(tmp_path / "a.mp4")
+  soundfile.write(tmp_path / "b.m4a", sound.T, 44_100, format="WAV")
+  (tmp_path / "b.m4a").write_bytes((tmp_path / "b.m4a").read_bytes()[:-9000])
+  with pytest.raises(UserError, match=r"must be whole; got .*b.m4a: its end lacks 9000 bytes"):
+    read_audio(tmp_path / "b.m4a")
 
 
 def test_a_header_that_tells_of_days_is_one_line(tmp_path, monkeypatch):

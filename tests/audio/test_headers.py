@@ -260,3 +260,76 @@ def test_a_header_that_ends_in_the_middle_is_one_line(tmp_path, kind):
     (tmp_path / "a.wav").write_bytes(content[:length])
     with pytest.raises(UserError, match="audio file must"):
       read_audio(tmp_path / "a.wav")
+
+
+BIG_ENDIAN = {"a.aiff": b"SSND", "a.au": b".snd", "a.caf": b"data", "a.wav": b"data"}
+
+
+def shrink(content, name, size):
+  """Writes a size of sound into a header that is less than what follows."""
+  at = content.index(BIG_ENDIAN[name]) + (8 if name == "a.au" else 4)
+  if name == "a.caf":
+    content[at : at + 8] = struct.pack(">q", size)
+  else:
+    content[at : at + 4] = struct.pack(">I", size)
+  if name == "a.aiff":  # the number of frames too
+    frames_at = content.index(b"COMM") + 10
+    content[frames_at : frames_at + 4] = struct.pack(">I", size // 4)
+
+
+@pytest.mark.parametrize("size", [1000, 0, -1])
+@pytest.mark.parametrize("name", BIG_ENDIAN)
+def test_other_formats_whose_size_is_less_than_what_they_hold(tmp_path, name, size):
+  sound = tone(0.5, channels=2)
+  options = {"format": "WAV", "endian": "BIG"} if name == "a.wav" else {}  # which is RIFX
+  content = make(tmp_path / name, sound, subtype="PCM_16", **options)
+  if size >= 0 or name == "a.caf":
+    shrink(content, name, size if name != "a.aiff" or size else 1000)
+  (tmp_path / name).write_bytes(content)
+  check(tmp_path / name, sound)
+  (tmp_path / name).write_bytes(make(tmp_path / name, sound, subtype="PCM_16", **options)[:-5000])
+  with pytest.raises(UserError, match="must be whole"):
+    read_audio(tmp_path / name)
+
+
+ID3 = b"ID3\x04\0\0\0\0\0\x0a" + bytes(10)
+APE = b"APETAGEX" + struct.pack("<IIII", 2000, 32, 0, 0) + bytes(8)
+TAGS = {"id3v1": b"TAG" + b"x" * 125, "ape": APE, "id3": ID3, "xml": b"<?xml version='1.0'?>"}
+
+
+@pytest.mark.parametrize("tag", TAGS)
+@pytest.mark.parametrize("name", ["a.wav", "a.aiff", "a.flac"])
+def test_tags_behind_a_sound_are_no_sound(tmp_path, name, tag):
+  sound = tone(0.3)
+  (tmp_path / name).write_bytes(make(tmp_path / name, sound, subtype="PCM_16") + TAGS[tag])
+  check(tmp_path / name, sound)
+
+
+@pytest.mark.parametrize("behind", ["", "id3v1", "ape", "zeros"])
+def test_tags_around_a_flac_that_does_not_say_its_length(tmp_path, behind):
+  sound = tone(0.5)
+  content = make(tmp_path / "a.flac", sound)
+  content[21] &= 0xF0
+  content[22:26] = bytes(4)
+  alone = APE[:12] + struct.pack("<I", 32) + APE[16:]  # nothing but its footer
+  more = {"": b"", "zeros": bytes(500), "id3v1": TAGS["id3v1"], "ape": alone}[behind]
+  (tmp_path / "a.flac").write_bytes(ID3 + content + more)
+  check(tmp_path / "a.flac", sound)
+
+
+def test_tags_before_a_wav_whose_size_nobody_knew(tmp_path):
+  sound = tone(0.5)
+  content = make(tmp_path / "a.wav", sound, format="WAV")
+  at = content.index(b"data") + 4
+  content[at : at + 4] = struct.pack("<I", 4000)
+  (tmp_path / "a.wav").write_bytes(ID3 + content)
+  check(tmp_path / "a.wav", sound)
+
+
+def test_an_mp3_whose_first_frame_is_damaged(tmp_path, mp3):
+  content, seconds = mp3
+  path = tmp_path / "a.mp3"
+  path.write_bytes(b"\0\0\xff\xfe" + content[4:])
+  found = read_audio(path)[0].shape[1] / RATE_HZ
+  assert found == pytest.approx(seconds / RATE_HZ, abs=0.2)
+  assert measure_duration(path) == pytest.approx(found, abs=0.1)

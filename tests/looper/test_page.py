@@ -136,6 +136,7 @@ def test_a_loop_of_another_length_is_heard_without_a_gap(begun):
     begun.wait("![...looper.player.engine.lanes.values()].some((strip) => strip.next)")
     assert begun.run("return looper.player.engine.bars") == bars
   assert begun.run("return silent") == 0
+  assert not begun.all(".message.error")
   begun.press(" ")
   begun.wait("!looper.player.engine.playing")
 

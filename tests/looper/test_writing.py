@@ -8,6 +8,8 @@ import pytest
 from served import serving
 from test_app import read, upload, wav
 
+from stemgen_jax.audio.files import read_audio
+from stemgen_jax.audio.loudness import measure_lufs
 from stemgen_jax.errors import UserError
 from stemgen_jax.looper import recorded, sounds
 from stemgen_jax.looper import session as session_module
@@ -69,6 +71,31 @@ def test_a_recorded_take_keeps_what_is_marked(looper):
   np.testing.assert_allclose(mixed[:at], second[:at], atol=1e-4)
   np.testing.assert_allclose(mixed[at + fade : -fade], first[at + fade : -fade], atol=1e-4)
   assert np.abs(first - second)[at + fade :].max() > 0.01
+
+
+def test_takes_written_from_silence_are_heard_as_loud_as_the_first(looper):
+  """Each take is softer than what it hears: without an end to that a session would fade away."""
+  context = read_context(looper, "lane2")
+  assert not context.any()
+  looper.generate("lane1")
+  looper.edit("set_lane", lane="lane1", level_db=-30.0)
+  assert measure_lufs(read_context(looper, "lane2"), RATE_HZ) == pytest.approx(-17, abs=0.1)
+  looper.edit("set_lane", lane="lane1", level_db=12.0)
+  loud = read_context(looper, "lane2")
+  assert measure_lufs(loud, RATE_HZ) > -17
+  upload(looper, wav(2.0), lane="lane3")  # what somebody plays is the measure from then on
+  looper.edit("set_lane", lane="lane1", mute=True)
+  looper.edit("set_lane", lane="lane3", level_db=-30.0)
+  assert measure_lufs(read_context(looper, "lane2"), RATE_HZ) < -30
+
+
+def read_context(looper, lane):
+  """What a take of a lane would hear now."""
+  session = looper.desk.session
+  lanes = session.document.list_sounding(but=lane)
+  length = session.document.song.begin().loop_samples
+  name = looper.desk.sounds.write_context(lanes, length)
+  return read_audio(session.folder / name)[0]
 
 
 def test_a_loop_cannot_start_where_its_file_is_over(looper):

@@ -10,14 +10,16 @@ changed on disk.
 import struct
 from pathlib import Path
 
+from stemgen_jax.audio.headers.aiff import mend_aiff
 from stemgen_jax.audio.headers.chunks import CHUNKED, mend_chunks
 from stemgen_jax.audio.headers.flac import mend_flac
 from stemgen_jax.audio.headers.mp3 import find_frame, mend_mp3, read_frame, skip_tags
 from stemgen_jax.audio.headers.ogg import mend_ogg
 from stemgen_jax.audio.headers.view import Mended, Part
-from stemgen_jax.audio.headers.wav import FORMATS, mend_aiff, mend_wav
+from stemgen_jax.audio.headers.wav import FORMATS, mend_wav
 
 _SEARCHED = 1 << 20  # bytes in which an MP3 must begin
+_UNDER_TAGS = (b"fLaC", b"FORM", *FORMATS)
 
 
 def mend(path: Path, whole: bool = True) -> list[Mended]:
@@ -52,23 +54,36 @@ def _try(part: Part, whole: bool) -> Mended:
     return Mended()
 
 
+def _mend_inner(part: Part, first: int, whole: bool) -> Mended:
+  """Mends a part of which the first bytes, which are no sound, are left out of what is read."""
+  mended = _mend(part, whole)
+  if mended.end is not None:
+    return Mended(end=first + mended.end)
+  return Mended(mended.view or part.view(), mended.cut)
+
+
 def _mend(part: Part, whole: bool) -> Mended:
   with part.view() as file:
     start = file.read(12)
     if start[:4] in FORMATS and start[8:] == b"WAVE":
       return mend_wav(part, file, start[:4])
     if start[:4] == b"FORM":
-      return mend_aiff(file)
+      return mend_aiff(part, file)
     if start[:4] == b"fLaC":
       return mend_flac(part, file, whole)
     if start[:4] == b"OggS":
       return mend_ogg(file)
     if start[:4] in CHUNKED:
-      return mend_chunks(file, start[:4])
+      return mend_chunks(part, file, start[:4])
     first = skip_tags(file, 0)
+    file.seek(first)
+    if first and file.read(4) in _UNDER_TAGS:  # whose readers do not all pass tags over
+      return _mend_inner(Part(part.path, part.start + first, part.stop), first, whole)
     if read_frame(file, first) is not None:
       return mend_mp3(part, file, first)
-    named = part.path.suffix.lower() == ".mp3"
-    if named and find_frame(file, first, min(first + _SEARCHED, part.stop - part.start)) is None:
+    if part.path.suffix.lower() == ".mp3":
+      found = find_frame(file, first, min(first + _SEARCHED, part.stop - part.start))
+      if found:
+        return _mend_inner(Part(part.path, part.start + found, part.stop), found, whole)
       return Mended(part.view())  # without its name: mpg123, which prints notes, is not asked
   return Mended()

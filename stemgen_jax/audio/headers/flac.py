@@ -5,7 +5,7 @@ import functools
 import io
 import struct
 
-from stemgen_jax.audio.headers.view import Mended, Part, find_bytes
+from stemgen_jax.audio.headers.view import Mended, Part, find_bytes, find_tags
 
 MOST_FRAME_BYTES = 1 << 18
 _LENGTH_AT = 18  # rate 20, channels 3, bits 5, samples 36 bits
@@ -43,6 +43,7 @@ def _find_length(file: io.BufferedReader) -> int | None:
   end = file.seek(0, io.SEEK_END)
   file.seek(max(_HEAD, end - MOST_FRAME_BYTES))
   tail = file.read()
+  tail = tail[: find_tags(tail, zeros=True)]
   place = len(tail)
   while (place := tail.rfind(b"\xff", 0, place)) >= 0:
     length = _end_of_flac(tail[place:], block_size)

@@ -3,6 +3,7 @@
 
 import dataclasses
 import io
+import struct
 from pathlib import Path
 
 # What writers put where they do not know a size lies just below one of these: sox 0x7FFFF000,
@@ -105,3 +106,23 @@ def find_bytes(file: io.BufferedReader, wanted: bytes, at: int, room: int) -> in
     if len(block) < _BLOCK:
       return None
     at += place if place > 0 else len(block) - len(wanted) - room
+
+
+def find_tags(tail: bytes, *, zeros: bool = False) -> int:
+  """Returns where tags of other formats begin at the end of a file, of which this is the last part.
+
+  These are ID3 of the first version and APE, and with `zeros` many zeros, which are no sound where
+  sound is compressed.
+  """
+  stop = len(tail)
+  while True:
+    before = stop
+    if stop >= 128 and tail[stop - 128 : stop - 125] == b"TAG":
+      stop -= 128
+    if stop >= 32 and tail[stop - 32 : stop - 24] == b"APETAGEX":
+      size, _, flags = struct.unpack("<III", tail[stop - 20 : stop - 8])
+      stop = max(0, stop - size - (32 if flags >> 31 else 0))
+    if zeros and tail[:stop].endswith(bytes(32)):
+      stop = len(tail[:stop].rstrip(b"\0"))
+    if stop == before:
+      return stop

@@ -68,7 +68,7 @@ export class LaneView {
     const flip = (field) => () => setLane(this.id, { [field]: !this.lane[field] });
     for (const field of ["mute", "solo", "lock"]) click(field, flip(field));
     click("remove", () => edit("remove_lane", { lane: this.id }).then((done) => {
-      if (done) say("The lane is removed. Z brings it back.");
+      if (done) say("The lane is removed. Z brings it back.", "info", { key: "removed" });
     }));
     click("load", () => chooseFile(this.id));
     onField(at("name"), (name) => setLane(this.id, { name: name.trim() || this.lane.instrument }));
@@ -220,7 +220,7 @@ export class LaneView {
     const onsets = onsetsOf(lane.active);
     const coming = this.#coming(state);
     drawWave(at("wave"), state.song, loop, {
-      buffer: coming ? bufferOf(state, coming.before) ?? null : buffer,
+      buffer: coming ? coming.before : buffer,
       onsets, coming, keep: this.keep, colour: this.colour,
       dim: this.node.classList.contains("silent"),
     });
@@ -252,7 +252,7 @@ export class LaneView {
     if (!strip?.next?.id || !strip.take) return null;
     const place = (strip.next.from - player.engine.origin) % player.engine.frames;
     const from = place / player.engine.frames;
-    return { buffer: strip.take.buffer, from, before: strip.voice?.id ?? null };
+    return { buffer: strip.take.buffer, from, before: strip.voice?.source.buffer ?? null };
   }
 
   #showLevel(strip, playing) {

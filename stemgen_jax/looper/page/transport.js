@@ -22,7 +22,7 @@ export function undo() {
   store.arrived = null;
   if (arrived && performance.now() - arrived.at < REACTION_MS) {
     say(`${arrived.words} has just come. Undo once more takes it back.`, "info", { key: "undo" });
-  } else send("/api/undo").then(() => settle("undo"));
+  } else send("/api/undo").then(() => ["undo", "removed"].forEach(settle));
 }
 
 export const redo = () => store.state?.can_redo && send("/api/redo");
