@@ -40,7 +40,7 @@ from stemgen_jax.codec.decoder import DecoderSpec
 from stemgen_jax.errors import UserError, run_cli
 from stemgen_jax.shell import hub
 from stemgen_jax.shell.flags import build_parser
-from stemgen_jax.shell.folders import cache_folder, make_folder, refuse_others
+from stemgen_jax.shell.folders import cache_folder, make_folder
 
 CONTINUED = " \\\n    "
 
@@ -67,8 +67,7 @@ def convert_codec(
       holds anything but a bundle.
   """
   out = out.absolute()
-  own = (SPEC_FILE, WEIGHTS_FILE, DECODER_SPEC_FILE, DECODER_WEIGHTS_FILE)
-  refuse_others(out, own, "a codec bundle")
+  _check_out(out)
   try:
     snapshot, file = _find(path, "--from")
     source = open_source(file)
@@ -141,6 +140,19 @@ def _read_decoder(
   found, tensors = read_vocos(file, spec, books)
   origin = f"{snapshot.name}@{snapshot.commit} " if snapshot else ""
   return dataclasses.replace(found, source=origin + found.source), tensors
+
+
+def _check_out(out: Path) -> None:
+  """Raises a UserError unless `out` is free, empty or a bundle and nothing else."""
+  if not out.exists():
+    return
+  names = {entry.name for entry in out.iterdir()} if out.is_dir() else {out.name}
+  own = {SPEC_FILE, WEIGHTS_FILE, DECODER_SPEC_FILE, DECODER_WEIGHTS_FILE}
+  if names and (SPEC_FILE not in names or names - own):
+    raise UserError(
+      f"--out must be a new folder or a codec bundle; got --out={out}, which holds"
+      f" {', '.join(sorted(names)[:5])}. Give another folder."
+    )
 
 
 def describe(bundle: Bundle, out: Path) -> str:

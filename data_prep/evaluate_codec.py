@@ -20,8 +20,8 @@ from jaxtyping import Float
 from rich.table import Table
 
 from data_prep.codec_training.clips import MIX, STEM, Clip, choose_pairs, draw_clips
+from data_prep.codec_training.fad import add_fad, load_embeddings, tell_fad
 from data_prep.codecs import opus
-from data_prep.codecs.fad import add_fad, load_embeddings, tell_fad
 from data_prep.codecs.torch_codec import TorchCodec
 from data_prep.convert_codec import find_codec
 from stemgen_jax.audio.files import Samples, write_audio

@@ -20,8 +20,7 @@ from stemgen_jax.config import MeshConfig
 from stemgen_jax.errors import UserError, run_cli
 from stemgen_jax.model import sharding
 from stemgen_jax.shell.flags import build_parser
-from stemgen_jax.shell.folders import refuse_others
-from stemgen_jax.training.model_bundle import BUNDLE_FILES, save_model
+from stemgen_jax.training.model_bundle import save_model
 from stemgen_jax.training.weights import load_average
 
 
@@ -52,7 +51,6 @@ def main(argv: list[str] | None = None) -> None:
   for flag in ("report", "codec"):
     if getattr(arguments, flag) and not arguments.card:
       raise UserError(f"--{flag} must come with --card, which shows it; got no --card. Add it.")
-  refuse_others(arguments.out, BUNDLE_FILES, "a model that was exported")
   mesh = sharding.build_mesh(MeshConfig(), jax.devices()[:1])
   config, params, meta = load_average(arguments.checkpoint, mesh)
   kept = {"dataset": meta["dataset"], "step": meta["step"], "git_commit": meta.get("git_commit")}

@@ -39,19 +39,13 @@ from stemgen_jax.sampling.request_files import PARTS, SETTINGS, Planned, plan_jo
 from stemgen_jax.sampling.stemgen import Result, StemGen
 from stemgen_jax.sampling.take_files import (
   SETTINGS_FILE,
-  list_files,
   name_take,
   read_files,
   refuse_crossing,
+  refuse_places,
 )
 from stemgen_jax.shell.flags import build_parser
-from stemgen_jax.shell.folders import (
-  keep_what_is_read,
-  make_folder,
-  refuse_folder,
-  spell,
-  write_text,
-)
+from stemgen_jax.shell.folders import make_folder, spell, write_text
 from stemgen_jax.shell.progress import show_state
 from stemgen_jax.training.model_bundle import EXAMPLE
 
@@ -85,11 +79,7 @@ def plan(arguments: argparse.Namespace, model: StemGen) -> tuple[list[Planned], 
       f"--batch must have a line that can be made; got {len(left_out)} that cannot in"
       f" {arguments.batch}. Mend them, each as its line above says."
     )
-  written = [path for one in named for path in list_files(arguments.out / one.name, one.job)]
-  for path in written:
-    refuse_folder(path, "a file of a take")
-  for planned in named:
-    keep_what_is_read(planned.read, written)
+  refuse_places(arguments.out, named)
   return named, len(left_out)
 
 

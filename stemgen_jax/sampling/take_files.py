@@ -10,7 +10,8 @@ from typing import Any
 
 from stemgen_jax.errors import UserError
 from stemgen_jax.sampling.job import Job
-from stemgen_jax.shell.folders import name_file
+from stemgen_jax.sampling.request_files import Planned
+from stemgen_jax.shell.folders import keep_what_is_read, name_file, refuse_folder
 
 SETTINGS_FILE = "settings.json"
 _TAKE = re.compile(r"take_\d{2,}(_mix)?\.wav")
@@ -34,6 +35,20 @@ def read_files(folder: Path) -> set[str]:
     return {Path(name).name for take in record["takes"] for name in take["files"]}
   except (OSError, ValueError, KeyError, TypeError):
     return set()
+
+
+def refuse_places(out: Path, named: Sequence[Planned]) -> None:
+  """Raises a UserError if a file of a take is one that is read, or the name of a folder.
+
+  Args:
+    out: the folder in which each of `named` has one of its own.
+    named: what is to be made.
+  """
+  written = [path for one in named for path in list_files(out / one.name, one.job)]
+  for path in written:
+    refuse_folder(path, "a file of a take")
+  for planned in named:
+    keep_what_is_read(planned.read, written)
 
 
 def refuse_crossing(

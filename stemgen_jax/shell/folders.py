@@ -7,7 +7,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -220,24 +220,6 @@ def appearing(path: Path, partial: Path | None = None) -> Iterator[Path]:
     _remove(partial)
     _put_back(replaced, path)
     raise
-
-
-def refuse_others(out: Path, own: Sequence[str], what: str) -> None:
-  """Raises a UserError unless `out` is free, empty, or a `what` and nothing else.
-
-  Args:
-    out: a folder that is to be replaced.
-    own: the files that a `what` can have; it has the first.
-    what: as "a codec bundle".
-  """
-  if not out.exists():
-    return
-  names = {entry.name for entry in out.iterdir()} if out.is_dir() else {out.name}
-  if names and (own[0] not in names or names - set(own)):
-    raise UserError(
-      f"--out must be a new folder or {what}; got {out}, which holds"
-      f" {', '.join(sorted(names)[:5])}. Give another folder."
-    )
 
 
 def refuse_folder(path: Path, what: str) -> None:

@@ -27,7 +27,6 @@ from stemgen_jax.shell.folders import appearing, is_sealed, make_folder, seal, w
 from stemgen_jax.types import Params
 
 MODEL_FILE, WEIGHTS_FILE = "model.json", "weights.safetensors"
-BUNDLE_FILES = (MODEL_FILE, WEIGHTS_FILE, "README.md")
 SHIPPED = Path(__file__).parents[1] / "shipped"  # the model of this package
 SONGS = SHIPPED / "songs"  # tokens of songs to judge a model on where none are given
 EXAMPLE = SHIPPED / "example.ogg"  # music to listen to where none is given

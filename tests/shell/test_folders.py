@@ -16,7 +16,6 @@ from stemgen_jax.shell.folders import (
   keep_what_is_read,
   make_folder,
   refuse_folder,
-  refuse_others,
   refuse_patterns,
   seal,
   write_text,
@@ -52,22 +51,6 @@ def test_a_file_never_takes_the_place_of_a_folder_or_a_pipe(tmp_path):
   with pytest.raises(UserError, match="a folder"):
     write_text(Path("."), "new")
   assert sorted(path.name for path in tmp_path.iterdir()) == ["music.wav", "pipe"]
-
-
-def test_only_a_folder_of_the_same_kind_is_replaced(tmp_path):
-  own = ("model.json", "README.md")
-  for names, is_free in ((["README.md"], False), (["model.json", "song.wav"], False),
-                         (["model.json", "README.md"], True), ([], True)):  # fmt: skip
-    folder = tmp_path / "-".join(["out", *names])
-    folder.mkdir()
-    for name in names:
-      (folder / name).write_text("")
-    if is_free:
-      refuse_others(folder, own, "a model")
-    else:
-      with pytest.raises(UserError, match=r"--out must be a new folder or a model; got .* holds"):
-        refuse_others(folder, own, "a model")
-  refuse_others(tmp_path / "none", own, "a model")
 
 
 def test_a_failure_leaves_what_was_there_and_nothing_of_the_attempt(tmp_path):

@@ -12,6 +12,7 @@ from stemgen_jax.config import MeshConfig
 from stemgen_jax.errors import UserError
 from stemgen_jax.model import sharding
 from stemgen_jax.model.network import build
+from stemgen_jax.shell.folders import seal
 from stemgen_jax.training.model_bundle import (
   MODEL_FILE,
   SHIPPED,
@@ -76,6 +77,9 @@ def test_damage_is_one_line(bundle, mesh):
   other["config"]["model"]["dim"] = 64
   del other["content_sha256"]
   (path / MODEL_FILE).write_text(json.dumps(other))
+  with pytest.raises(UserError, match="was changed"):
+    load_model(path, mesh)
+  (path / MODEL_FILE).write_text(json.dumps(seal(other)))
   with pytest.raises(UserError, match="must fit its settings"):
     load_model(path, mesh)
 

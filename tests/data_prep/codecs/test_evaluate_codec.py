@@ -11,9 +11,10 @@ import torch
 import yaml
 
 from data_prep import evaluate_codec
+from data_prep.codec_training import fad
 from data_prep.codec_training import losses as codec_losses
 from data_prep.codec_training.clips import MIX, STEM, choose_pairs, draw_clips
-from data_prep.codecs import fad, opus
+from data_prep.codecs import opus
 from data_prep.evaluate_codec import summarise, tabulate
 from stemgen_jax.codec import DEMO_BUNDLE, CodecSpec, fidelity
 from stemgen_jax.errors import UserError, run_cli
