@@ -64,10 +64,10 @@ from stemgen_jax.evaluate.metrics.notes import require_parts
 from stemgen_jax.model.generate import take_keys
 from stemgen_jax.pages.markdown import table
 from stemgen_jax.sampling.request import resolve_settings
-from stemgen_jax.sampling.request_files import read_lines
 from stemgen_jax.sampling.stemgen import StemGen
 from stemgen_jax.shell.flags import build_parser
 from stemgen_jax.shell.folders import claim_folder, keep_what_is_read, write_text
+from stemgen_jax.shell.lines import read_lines
 from stemgen_jax.shell.progress import show_state
 
 PLAN, ROWS = "plan.json", "rows.jsonl"

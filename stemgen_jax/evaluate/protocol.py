@@ -26,8 +26,8 @@ from stemgen_jax.evaluate.metrics.mirdd import count_bins, measure_floor, measur
 from stemgen_jax.evaluate.metrics.mix_bins import LEFT_OUT, describe_mix
 from stemgen_jax.evaluate.page import distance_of
 from stemgen_jax.pages.markdown import table
-from stemgen_jax.sampling.request_files import read_lines
 from stemgen_jax.shell.folders import write_text
+from stemgen_jax.shell.lines import read_lines
 
 TRUE, JUDGED = "true", ("model", "other")
 PAPER = {"FAD (VGGish)": (3.12, 4.30), "MIRDD": (0.14, 0.43)}  # table 3, Slakh: best, naive

@@ -1,9 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Requests as a person gives them: flags, and lines of a JSONL file, which name audio files."""
 
-import codecs
 import dataclasses
-import json
 import math
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -17,6 +15,7 @@ from stemgen_jax.errors import UserError
 from stemgen_jax.sampling.job import Job
 from stemgen_jax.sampling.request import Request
 from stemgen_jax.shell.folders import is_file_name, name_file, refuse_address
+from stemgen_jax.shell.lines import raise_it, read_lines
 
 SILENCE_HZ = 44_100
 MOST_SILENCE_S = 3600.0
@@ -48,15 +47,11 @@ class Planned:
   job: Job
 
 
-def _raise(error: UserError) -> None:
-  raise error
-
-
 def plan_jobs(
   given: dict[str, Any],
   batch: Path | None,
   plan: Callable[[Request], Job],
-  leave_out: Callable[[UserError], None] = _raise,
+  leave_out: Callable[[UserError], None] = raise_it,
   check: Callable[[list[tuple[int, Any]]], None] = lambda _: None,
 ) -> Iterator[Planned]:
   """Yields the jobs that flags, or flags and the lines of a file, come to.
@@ -126,45 +121,6 @@ def _plan_line(
 
 def _name_files(given: dict[str, Any]) -> dict[str, Path]:
   return {f"--{name}": Path(given[name]) for name in ("context", "stem") if name in given}
-
-
-def read_lines(
-  path: Path, flag: str, leave_out: Callable[[UserError], None] = _raise
-) -> Iterator[tuple[int, Any]]:
-  """Yields the number and the value of every line of a JSONL file, a flag's, that is not empty.
-
-  A line that is no JSON goes to `leave_out`, as an error that names it.
-  """
-  try:
-    lines = path.read_bytes().removeprefix(codecs.BOM_UTF8).splitlines()  # editors begin with it
-  except OSError as error:
-    raise UserError(f"{flag} must be a text file of JSON lines; got {path} ({error}).") from error
-  if any(b"\0" in line for line in lines):
-    raise UserError(f"{flag} must be text in UTF-8; got {path}, which is none. Save it as UTF-8.")
-  found = [(number, line) for number, line in enumerate(lines, 1) if line.strip()]
-  if not found:
-    raise UserError(f"{flag} must hold at least one line; got {path} with none.")
-  for number, line in found:
-    try:
-      value = json.loads(line.decode("utf-8"), object_pairs_hook=_give_once)
-    except UserError as error:
-      leave_out(UserError(f"line {number} of {path}: {error}"))
-    except UnicodeDecodeError as error:
-      leave_out(UserError(f"line {number} of {path} must be text in UTF-8; got {error}."))
-    except (ValueError, RecursionError) as error:
-      leave_out(UserError(f"line {number} of {path} must be JSON; got {error}."))
-    else:
-      yield number, value
-
-
-def _give_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-  """Returns an object of JSON, none of whose keys may be given twice."""
-  found: dict[str, Any] = {}
-  for name, value in pairs:
-    if name in found:
-      raise UserError(f"its keys must each be given once; got {name!r} twice. Remove one.")
-    found[name] = value
-  return found
 
 
 def build_request(given: dict[str, Any]) -> tuple[str, Request]:

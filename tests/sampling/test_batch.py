@@ -7,8 +7,9 @@ import pytest
 import soundfile
 
 from stemgen_jax import sample
-from stemgen_jax.errors import run_cli
+from stemgen_jax.errors import UserError, run_cli
 from stemgen_jax.sampling.stemgen import StemGen
+from stemgen_jax.shell.lines import read_lines
 
 
 @pytest.mark.parametrize("there", [False, True], ids=["first run", "second run"])
@@ -41,3 +42,10 @@ def test_a_line_must_not_read_what_a_line_writes(
     f"error: line {reader} of {batch} must not read what line {writer} writes; got its "
   )
   assert said.count("\n") == 1
+
+
+@pytest.mark.parametrize("content", ['{"takes": 1}\n'.encode("utf-16"), b"RIFF\0\0\0\0WAVE\n{}\n"])
+def test_a_batch_that_is_no_text_is_one_line(tmp_path, content):
+  (tmp_path / "batch.jsonl").write_bytes(content)
+  with pytest.raises(UserError, match=r"--batch must be text in UTF-8; got .*batch.jsonl"):
+    list(read_lines(tmp_path / "batch.jsonl", "--batch"))

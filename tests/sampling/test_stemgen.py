@@ -243,6 +243,11 @@ def test_odd_contexts(stemgen, context, rate_hz, round_about):
   ("changes", "complaint"),
   [
     ({"takes": 0}, "takes must be at least 1; got 0"),
+    ({"takes": True}, "takes must be a whole number; got True"),
+    ({"seed": False}, "seed must be a whole number; got False"),
+    ({"temperature": True}, "True is no number"),
+    ({"steps": (2.5, 1, 1, 1)}, "2.5 is no whole number"),
+    ({"steps": (99_999, 1, 1, 1)}, "steps must be at most 10000 a level"),
     ({"takes": 100_000_000}, "takes must be at most 64 .* another seed.; got 100000000"),
     ({"seed": 2**32}, "seed must lie in"),
     ({"vary": 0.5}, "must be given with an existing stem"),
