@@ -23,9 +23,11 @@ def plot_growth(
     path: of the picture.
   """
   from matplotlib.figure import Figure
+  from matplotlib.ticker import FormatStrFormatter, LogLocator
 
   figure = Figure(figsize=(4 * len(over), 4), layout="constrained")
-  for axes, name in zip(figure.subplots(1, len(over)), over, strict=True):
+  columns = figure.subplots(1, len(over), sharey=True)
+  for axes, name in zip(columns, over, strict=True):
     chosen = sorted(list_alike(rows, over, name), key=lambda row: row[name])
     x = [row[name] for row in chosen]
     axes.loglog(x, [row[seconds] for row in chosen], "o-", label="measured")
@@ -34,8 +36,10 @@ def plot_growth(
     axes.set_xticks(x, x)
     axes.minorticks_off()
     axes.set_xlabel(over[name])
-    axes.set_ylabel(label)
-    axes.legend()
+  columns[0].yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+  columns[0].yaxis.set_major_formatter(FormatStrFormatter("%g"))
+  columns[0].set_ylabel(label)
+  columns[0].legend()
   figure.suptitle(", ".join(f"{name} {rows[0][name]}" for name in ("cpu", "threads", "layers")))
   figure.savefig(path, dpi=120)
 
