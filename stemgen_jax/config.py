@@ -129,17 +129,16 @@ class SampleConfig:
       **{name: getattr(self, name) for name in ("w_c", "w_s", "w_r", "temperature")},
       **{f"guidance of '{name}'": scale for name, scale in self.guidance.items()},
     }
+    whole = all(isinstance(n, int) for n in self.steps)
     return [
       *((math.isfinite(v), f"{prefix}{name} must be finite", v) for name, v in numbers.items()),
       (
-        len(self.steps) == model.n_levels
-        and all(isinstance(n, int) for n in self.steps)
-        and min(self.steps, default=0) > 0,
+        len(self.steps) == model.n_levels and whole and min(self.steps, default=0) > 0,
         f"{prefix}steps must be {model.n_levels} positive numbers, one a level",
         self.steps,
       ),
       (
-        max(self.steps, default=0) <= MOST_STEPS,
+        not whole or max(self.steps, default=0) <= MOST_STEPS,
         f"{prefix}steps must be at most {MOST_STEPS} a level",
         self.steps,
       ),
