@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
+from stemgen_jax.audio.headers import MAGICS
 from stemgen_jax.errors import UserError
 
 SUFFIXES = (".m4a", ".mp4", ".m4b", ".aac", ".wma", ".webm", ".mka")
 _EBML = b"\x1a\x45\xdf\xa3"  # begins a Matroska file, webm too
-_OTHERS = (b"RIFF", b"RIFX", b"RF64", b"BW64", b"FORM", b"fLaC", b"OggS", b"caff", b".snd", b"riff")
 _GUESSED = ("aac", "mp3")  # formats of which FFmpeg guesses the length by their first bit rate
 SLACK_SAMPLES = 4096  # a container may count an encoder's delay and padding as music
 
@@ -77,7 +77,7 @@ def is_container(path: Path) -> bool:
     return False
   if head[4:8] == b"ftyp" or head[:4] == _EBML:
     return True
-  return path.suffix.lower() in SUFFIXES and head[:4] not in _OTHERS
+  return path.suffix.lower() in SUFFIXES and head[:4] not in MAGICS
 
 
 def _count_frames(container: Any, stream: int) -> int:

@@ -21,7 +21,7 @@ from stemgen_jax.shell.folders import appearing
 Samples = Float[np.ndarray, "_channels _samples"]  # of no set number, so each array its own
 BLOCK_S = 10.0  # of what `read_blocks` holds at once
 _PROBE = 1 << 16  # bytes for which a disk that is full has no room
-CANCELLED = 0.1  # of the channels' power: less of it in their mean is 10 dB lost, or more
+CANCELLED = 0.2  # of what is in the mean of channels that have nothing in common: less is lost
 SUBTYPES = {"PCM_16": (16, np.int16), "PCM_24": (24, np.int32), "FLOAT": (32, np.float32)}
 
 
@@ -141,7 +141,10 @@ def to_mono(samples: Samples) -> Samples:
 
 
 def _cancel(samples: Samples) -> bool:
-  """Returns whether of the channels' power little is in their mean."""
+  """Returns whether of the channels' power little is in their mean.
+
+  In that of N channels that have nothing in common, or of which one sounds, it is one part in N.
+  """
   if len(samples) == 1:
     return False
   size, mean, heard = 1 << 17, 0.0, 0.0
@@ -150,7 +153,7 @@ def _cancel(samples: Samples) -> bool:
     heard += float(np.vdot(block, block)) / len(block)
     middle = block.mean(axis=0)
     mean += float(np.vdot(middle, middle))
-  return mean < CANCELLED * heard
+  return mean < CANCELLED / len(samples) * heard
 
 
 def write_audio(

@@ -209,7 +209,7 @@ def appearing(path: Path, partial: Path | None = None) -> Iterator[Path]:
   try:
     yield partial
     if path.is_dir() and partial.is_file():
-      raise _refuse_folder(path)
+      refuse_folder(path, "what is written")
     if path.is_dir():  # a folder cannot take the place of another
       path.replace(replaced)
     partial.replace(path)
@@ -228,13 +228,9 @@ def refuse_folder(path: Path, what: str) -> None:
     raise UserError(f"{what} must be a file's name; got {path}, a folder. Choose another.")
 
 
-def _refuse_folder(path: Path) -> UserError:
-  return UserError(f"a file must not take a folder's place; got {path}, a folder. Choose another.")
-
-
 def _refuse_special(path: Path) -> None:
   if not path.name:
-    raise _refuse_folder(path)
+    refuse_folder(path, "what is written")
   if path.exists() and not (path.is_file() or path.is_dir()):
     raise UserError(f"what is written must be a file; got {path}, a device or a pipe.")
 

@@ -42,6 +42,11 @@ def test_channels_that_cancel_are_not_silence(tone, gain):
   np.testing.assert_array_equal(to_mono(np.concatenate([tone, gain * tone])), tone)
 
 
+def test_one_channel_of_many_is_heard(tone):
+  many = np.concatenate([0 * tone] * 15 + [tone])
+  np.testing.assert_allclose(to_mono(many), tone / 16)
+
+
 def test_silence_stays_silence(tone):
   assert not to_mono(np.zeros((2, 100), np.float32)).any()
 

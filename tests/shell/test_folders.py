@@ -39,7 +39,7 @@ def test_a_file_or_a_folder_takes_the_place_of_what_is_there(tmp_path):
 
 def test_a_file_never_takes_the_place_of_a_folder_or_a_pipe(tmp_path):
   write_folder(tmp_path / "music.wav", "mine")
-  with pytest.raises(UserError, match=r"must not take a folder's place; got .*music.wav"):
+  with pytest.raises(UserError, match=r"must be a file's name; got .*music.wav, a folder"):
     write_text(tmp_path / "music.wav", "new")
   assert (tmp_path / "music.wav/a.txt").read_text() == "mine"
   os.mkfifo(tmp_path / "pipe")

@@ -19,6 +19,7 @@ from stemgen_jax.audio.headers.view import Mended, Part
 from stemgen_jax.audio.headers.wav import FORMATS, mend_wav
 
 _SEARCHED = 1 << 20  # bytes in which an MP3 must begin
+MAGICS = (b"FORM", b"fLaC", b"OggS", *FORMATS, *CHUNKED)  # by which files that are mended begin
 _UNDER_TAGS = (b"fLaC", b"FORM", *FORMATS)
 
 
