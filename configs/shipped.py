@@ -32,6 +32,7 @@ def get_config() -> Config:
       mlp_dim=704,
       sources={"instrument": CATEGORIES, ACTIVITY: ACTIVITY_VALUES},
       dropout=0.1,
+      compute_dtype="auto",
       remat="none",
       unroll=6,
     ),

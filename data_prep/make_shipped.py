@@ -132,7 +132,7 @@ def train_model(recipe: Recipe, stages: Stages) -> None:
     f"--config.data.codec={recipe.bundle}", f"--config.seed={recipe.seed}",
   ]  # fmt: skip
   if recipe.device == "gpu":
-    words += ["--config.model.compute_dtype=bfloat16", "--config.data.workers=4"]
+    words += ["--config.data.workers=4"]
   else:
     words += [f"--config.data.batch_size={CPU_BATCH}"]
   probe = recipe.workdir / "probe"

@@ -27,7 +27,9 @@ class ModelConfig:
   sources: dict[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
   scale_inputs: tuple[str, ...] = ()  # sources whose guidance scale is an input (distill)
   dropout: float = 0.0  # on each block's output while training
-  compute_dtype: str = "float32"  # or "bfloat16"; parameters, softmax and loss stay float32
+  # What is multiplied: "float32", "bfloat16", or "auto", the faster of the two on the device it
+  # runs on. Parameters, softmax and loss stay float32.
+  compute_dtype: str = "float32"
   unroll: int = 1  # layers in one turn of the loop over them
   remat: str = "layer"  # the backward pass recomputes each layer, keeping more: "attention",
   # "matmuls" (attention, qkv and gate_up), or all ("none")
@@ -230,7 +232,7 @@ class Config:
       (m.dim % m.n_heads == 0, "model.dim must be a multiple of model.n_heads", m.dim),
       (m.dim // m.n_heads % 2 == 0, "model.dim / model.n_heads must be even", m.dim / m.n_heads),
       (0 < m.n_codes < 2**16, "model.n_codes must fit 16 bits", m.n_codes),
-      *_choices("model.compute_dtype", m.compute_dtype, "float32", "bfloat16"),
+      *_choices("model.compute_dtype", m.compute_dtype, "auto", "float32", "bfloat16"),
       *_choices("model.remat", m.remat, "layer", "attention", "matmuls", "none"),
       ("context" not in m.sources, "model.sources must not use the name 'context'", "context"),
       *_choices("masking.schedule", k.schedule, "cosine", "uniform"),

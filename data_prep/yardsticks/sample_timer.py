@@ -29,13 +29,13 @@ def main(argv: list[str] | None = None) -> None:
   parser.add_argument("--steps", type=int, nargs="+", required=True)
   parser.add_argument("--scales", type=float, nargs="*", default=[])
   parser.add_argument("--threads", type=int, default=1)
-  parser.add_argument("--device", default="cpu", help="cuda computes in bfloat16")
+  parser.add_argument("--device", default="cpu")
+  parser.add_argument("--dtype", default="float32", help="what the network multiplies")
   arguments = parser.parse_args(argv)
   torch.set_num_threads(arguments.threads)
   params = nest(dict(np.load(arguments.weights)))
-  network = TorchNetwork(params, list(params.get("conditions", {}))).to(arguments.device)
-  if arguments.device == "cuda":
-    network = network.bfloat16()
+  network = TorchNetwork(params, list(params.get("conditions", {})))
+  network = network.to(arguments.device, getattr(torch, arguments.dtype))
   levels, codes, _ = network.codebooks.shape
   context = torch.randint(0, codes - 1, (arguments.batch, arguments.frames, levels))
   conditions = torch.zeros((arguments.batch, len(network.conditions)), dtype=torch.long)

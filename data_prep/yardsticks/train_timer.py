@@ -5,9 +5,8 @@ Example:
   echo step | python -m data_prep.yardsticks.train_timer --weights w.npz --frames 250 --batch 8
 
 A step is what ours is: forward, the head of the level that each window is asked for, cross-entropy
-over hidden frames, backward, clipping, AdamW, averaged weights. On cuda matrices are multiplied in
-bfloat16 (autocast) and AdamW is the fused one. Every line of standard input is answered with the
-seconds of one step; torch's version comes first.
+over hidden frames, backward, clipping, AdamW (on cuda the fused one), averaged weights. Every line
+of standard input is answered with the seconds of one step; torch's version comes first.
 """
 
 import sys
@@ -30,8 +29,8 @@ AVERAGE_DECAY, CLIP_NORM = 0.999, 1.0
 class Trainer:
   """A network in training on random codes."""
 
-  def __init__(self, network: TorchNetwork, frames: int, batch: int, device: str):
-    self.device = device
+  def __init__(self, network: TorchNetwork, frames: int, batch: int, device: str, dtype: str):
+    self.device, self.short = device, dtype == "bfloat16"
     self.network = network.to(device).requires_grad_(True)
     self.weights = list(self.network.parameters())
     self.average = AveragedModel(self.network, multi_avg_fn=get_ema_multi_avg_fn(AVERAGE_DECAY))
@@ -46,7 +45,7 @@ class Trainer:
   def take_step(self) -> float:
     """Takes one step and returns its loss, which waits for the device."""
     keep = [True] * (1 + len(self.network.conditions))
-    with torch.autocast(self.device, torch.bfloat16, enabled=self.device == "cuda"):
+    with torch.autocast(self.device, torch.bfloat16, enabled=self.short):
       features = self.network.features(self.target, self.context, self.conditions, keep)
       logits = torch.einsum("btd,bdv->btv", features, self.network.heads[self.level])
     wanted = self.target.gather(2, self.level[:, None, None].expand(-1, self.target.shape[1], 1))
@@ -69,12 +68,13 @@ def main(argv: list[str] | None = None) -> None:
   parser.add_argument("--frames", type=int, required=True)
   parser.add_argument("--batch", type=int, required=True)
   parser.add_argument("--threads", type=int, default=1)
-  parser.add_argument("--device", default="cpu", help="cuda computes in bfloat16")
+  parser.add_argument("--device", default="cpu")
+  parser.add_argument("--dtype", default="float32", help="bfloat16 multiplies by autocast")
   arguments = parser.parse_args(argv)
   torch.set_num_threads(arguments.threads)
   params = nest(dict(np.load(arguments.weights)))
   network = TorchNetwork(params, list(params.get("conditions", {})))
-  trainer = Trainer(network, arguments.frames, arguments.batch, arguments.device)
+  trainer = Trainer(network, arguments.frames, arguments.batch, arguments.device, arguments.dtype)
   print(torch.__version__, flush=True)
   for _ in sys.stdin:
     start = time.perf_counter()

@@ -1,19 +1,31 @@
 # SPDX-License-Identifier: Apache-2.0
 """The device of a bench: its numbers, PyTorch's word for it, and a product timed on it."""
 
+import argparse
+import functools
 import time
 
 import jax
-import jax.numpy as jnp
 
+from stemgen_jax.model.arithmetic import choose_arithmetic, fastest_dtype
 from stemgen_jax.types import Array
 
 TURNS = 5  # products of a run on an accelerator
 
 
-def compute_dtype() -> str:
-  """Returns the numbers to multiply: bfloat16, but float32 on a CPU, which gains nothing by it."""
-  return "float32" if jax.default_backend() == "cpu" else "bfloat16"
+def add_dtype(parser: argparse.ArgumentParser) -> None:
+  """Adds --dtype, the numbers of all that is compared."""
+  parser.add_argument(
+    "--dtype",
+    choices=("auto", "float32", "bfloat16"),
+    default="auto",
+    help="what networks, PyTorch's too, multiply (default auto: the device's fastest)",
+  )
+
+
+def resolve_dtype(asked: str) -> str:
+  """Returns the numbers to multiply: those asked for, or for "auto" the device's fastest."""
+  return fastest_dtype(jax.default_backend()) if asked == "auto" else asked
 
 
 def torch_device() -> str:
@@ -22,13 +34,13 @@ def torch_device() -> str:
 
 
 class MatrixProduct:
-  """A product of two square matrices, of the numbers that the device's networks are made of."""
+  """A product of two square matrices, of the numbers that the networks are made of."""
 
-  def __init__(self, rows: int | None = None):
+  def __init__(self, dtype: str, rows: int | None = None):
     """Takes the rows of the matrices; by default as many as keep the device busy."""
     self.rows = rows = rows or (2048 if jax.default_backend() == "cpu" else 8192)
-    self._matrix: Array = jax.random.normal(jax.random.key(0), (rows, rows), compute_dtype())
-    self._multiply = jax.jit(jnp.matmul)
+    self._matrix: Array = jax.random.normal(jax.random.key(0), (rows, rows), dtype)
+    self._multiply = jax.jit(functools.partial(choose_arithmetic(dtype, None).product, "ij,jk->ik"))
 
   def run(self) -> None:
     """Multiplies, on an accelerator several times: one product would be over before the call is."""

@@ -11,9 +11,8 @@ Python loop) in a process of its own, with the same sizes, iterations and thread
 turns. A forward is the network on all branches of one iteration, alone; "overhead" is what an
 iteration takes beyond it. FLOP are those the model needs (`stemgen_jax.model.flops`), "matmul" the
 rate of a product of two square matrices of --matmul rows, timed between the stems; "compile" is
-what the first stem takes longer. On a GPU or TPU networks multiply bfloat16, PyTorch's too, and so
-does "matmul", of 8192 rows; "MFU" is against the device's published peak, "x real time" against
-frames of 20 ms.
+what the first stem takes longer. Networks, PyTorch's too, multiply numbers of --dtype, and so does
+"matmul"; "MFU" is against the device's published peak, "x real time" against frames of 20 ms.
 """
 
 import argparse
@@ -26,11 +25,7 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 
-from stemgen_jax.bench.device import (
-  MatrixProduct,
-  compute_dtype,
-  torch_device,
-)
+from stemgen_jax.bench.device import MatrixProduct, add_dtype, resolve_dtype, torch_device
 from stemgen_jax.bench.first_audio import measure_first_audio
 from stemgen_jax.bench.growth import plot_growth
 from stemgen_jax.bench.table import Row, describe_machine
@@ -43,7 +38,7 @@ from stemgen_jax.model.decode import options_of
 from stemgen_jax.model.flops import forward_flops, peak_flops
 from stemgen_jax.model.generate import build_generate, steering_of, take_keys
 from stemgen_jax.model.network import build
-from stemgen_jax.model.sharding import suit_platform
+from stemgen_jax.model.sharding import cast_layers
 from stemgen_jax.shell.folders import make_folder
 
 LEVELS, CODES, FRAME_RATE_HZ = 4, 2048, 50
@@ -73,6 +68,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
   parser.add_argument("--sources", type=int, default=2, help="guided ones, the context among them")
   parser.add_argument("--takes", type=int, default=1)
   parser.add_argument("--repeats", type=int, default=3, help="timed stems of each")
+  add_dtype(parser)
   parser.add_argument("--only_base", action="store_true", help="leave the growth out")
   parser.add_argument("--matmul", type=int, help="rows of the matrices: 2048, or 8192")
   parser.add_argument("--plot", type=Path, metavar="FILE", help="draw how the cost grows")
@@ -126,13 +122,12 @@ def measure(
     n_heads=arguments.dim // HEAD_WIDTH,
     mlp_dim=round(arguments.dim * MLP_RATIO / 64) * 64,
     sources={f"source_{i}": ("a", "b") for i in range(max(0, sources - 1))},
+    compute_dtype=resolve_dtype(arguments.dtype),
     remat="none",
   )
   model = build(config)
-  params = jax.jit(model.init)(jax.random.key(0))
-  weights_whole = params
-  config, params = suit_platform(config, params, jax.default_backend())
-  model = build(config)
+  weights_whole = jax.jit(model.init)(jax.random.key(0))
+  params = cast_layers(weights_whole, config.compute_dtype)
   mode = "independent" if sources else "joint"
   scales = {name: 2.0 for name in ("context", *config.sources)}
   settings = SampleConfig(steps=tuple(steps), guidance_mode=mode, guidance=scales)
@@ -146,7 +141,7 @@ def measure(
   forward = jax.jit(model.apply)
   keep = jnp.tile(jnp.asarray(branches), (takes, 1))
   tiled = [jnp.repeat(x, len(branches), axis=0) for x in (context, context, conditions)]
-  product = MatrixProduct(arguments.matmul)
+  product = MatrixProduct(config.compute_dtype, arguments.matmul)
 
   def run_forward(turn: int) -> None:
     jax.block_until_ready(forward(params, *tiled, keep))
@@ -163,7 +158,7 @@ def measure(
     words = ["--weights", weights, "--frames", frames, "--batch", takes, "--steps", *steps]
     if sources:
       words += ["--scales", *[2.0] * sources]
-    words += ["--device", torch_device()]
+    words += ["--device", torch_device(), "--dtype", config.compute_dtype]
     with TorchWorker("data_prep.yardsticks.sample_timer", words) as torch_worker:
       for turn in range(1 + arguments.repeats):
         for call in (run_forward, run_matmul):
@@ -191,7 +186,7 @@ def measure(
     "matmul_share": rate / matmul_rate,
     "matmul_gflops_per_s": matmul_rate / 1e9,
     "mfu": peak and rate / peak,
-    "dtype": compute_dtype(),
+    "dtype": config.compute_dtype,
     "compile_s": taken[run_generate][0] - stem_s,
     "dim": arguments.dim,
     "layers": arguments.layers,

@@ -9,10 +9,10 @@ read by the real pipeline, and the real step is taken: loss, gradient, AdamW, av
 step's FLOP are those the model needs (`stemgen_jax.model.flops`), not what is computed over again.
 
 "matmul": the rate of a product of two square matrices of --matmul rows, the median of those timed
-just before and just after the steps, so that a drift of the machine meets both. On a GPU or TPU
-all multiply bfloat16, and "MFU" is against the device's published peak. "wait": the share of the
-time spent waiting for the pipeline. "compiled": how often the step was. With --torch the same step
-in plain PyTorch (data_prep/yardsticks/train_timer.py) is timed afterwards: "x torch".
+just before and just after the steps, so that a drift of the machine meets both. All multiply
+numbers of --dtype. "MFU" is against the device's published peak. "wait": the share of the time
+spent waiting for the pipeline. "compiled": how often the step was. With --torch the same step in
+plain PyTorch (data_prep/yardsticks/train_timer.py) is timed afterwards: "x torch".
 """
 
 import argparse
@@ -25,11 +25,7 @@ from typing import Any, cast
 
 import jax
 
-from stemgen_jax.bench.device import (
-  MatrixProduct,
-  compute_dtype,
-  torch_device,
-)
+from stemgen_jax.bench.device import MatrixProduct, add_dtype, resolve_dtype, torch_device
 from stemgen_jax.bench.growth import plot_growth
 from stemgen_jax.bench.random_shards import METADATA, write_random
 from stemgen_jax.bench.table import Row, describe_machine
@@ -79,6 +75,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
   parser.add_argument("--remat", default="none", help="as config.model.remat")
   parser.add_argument("--unroll", type=int, help="as config.model.unroll; all layers if not given")
   parser.add_argument("--matmul", type=int, help="rows of the matrices: 2048, or 8192")
+  add_dtype(parser)
   parser.add_argument("--torch", action="store_true", help="time plain PyTorch too")
   parser.add_argument("--plot", type=Path, metavar="FILE", help="draw how the cost grows")
 
@@ -127,6 +124,7 @@ def measure(
   )
   config.model.remat = arguments.remat
   config.model.unroll = arguments.unroll or arguments.layers
+  config.model.compute_dtype = dtype = resolve_dtype(arguments.dtype)
   config.validate()
   mesh = sharding.build_mesh(config.mesh, jax.devices()[:1])
   model = build(config.model, mesh)
@@ -135,7 +133,7 @@ def measure(
   state = jax.jit(lambda: init_state(config, model), out_shardings=shardings)()
   step_fn = jit_train_step(config, model, shardings)
   loader = make_loader(dataset, "train", config.data, seed=0)
-  product = MatrixProduct(arguments.matmul)
+  product = MatrixProduct(dtype, arguments.matmul)
   product.time()
   products_s, steps_s, waits_s = [product.time() for _ in range(5)], [], []
   try:
@@ -168,7 +166,7 @@ def measure(
     "matmul_gflops_per_s": matmul_rate / 1e9,
     "matmul_share": rate / matmul_rate,
     "mfu": peak and rate / peak,
-    "dtype": compute_dtype(),
+    "dtype": dtype,
     "memory_gb": memory.get("peak_bytes_in_use", 0) / 1e9 or None,
     "wait_share": sum(waits_s) / sum(steps_s),
     "compilations": cast(Any, step_fn)._cache_size(),  # which jax.stages.Wrapped does not declare
@@ -177,15 +175,17 @@ def measure(
   if arguments.torch:
     params = state.params
     del state  # PyTorch needs the room
-    row |= measure_torch(params, frames, batch, arguments.steps, step_s)
+    row |= measure_torch(params, config, arguments.steps, step_s)
   return row
 
 
-def measure_torch(params: Params, frames: int, batch: int, steps: int, step_s: float) -> Row:
+def measure_torch(params: Params, config: Config, steps: int, step_s: float) -> Row:
   """Returns the columns of PyTorch's step on these weights; of none if it cannot be taken."""
   with tempfile.TemporaryDirectory() as folder:
     weights = save_flat(params, Path(folder) / "weights.npz")
-    words = ["--weights", weights, "--frames", frames, "--batch", batch, "--device", torch_device()]
+    words = ["--weights", weights, "--frames", config.data.crop_frames]
+    words += ["--batch", config.data.batch_size, "--dtype", config.model.compute_dtype]
+    words += ["--device", torch_device()]
     with TorchWorker("data_prep.yardsticks.train_timer", words) as worker:
       taken = [worker.time("step") for _ in range(2 + steps)][2:]
   if worker.note:
@@ -206,7 +206,6 @@ def build_config(
     n_heads=dim // HEAD_WIDTH,
     mlp_dim=round(dim * MLP_RATIO / 64) * 64,
     sources=dict(codes.sources),
-    compute_dtype=compute_dtype(),
   )
   data = DataConfig(path=path, crop_frames=frames, batch_size=batch)
   return Config(name="bench", model=model, data=data)

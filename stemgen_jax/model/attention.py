@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, PartitionSpec
 
+from stemgen_jax.model.arithmetic import multiply_wide, platform_of
 from stemgen_jax.types import Array, Float
 
 HEADS = PartitionSpec(("data", "fsdp"), "tensor", None, None)  # B N T H on the mesh
@@ -32,7 +33,7 @@ class Attention(NamedTuple):
 
 def choose_attention(mesh: Mesh | None) -> Attention:
   """Returns what suits the mesh's devices: on GPU and TPU a kernel that writes no T x T scores."""
-  platform = jax.default_backend() if mesh is None else mesh.devices.flat[0].platform
+  platform = platform_of(mesh)
   if platform == "gpu":
     return Attention(attend_cudnn, 1)
   if platform != "tpu" or mesh is None:
@@ -47,9 +48,7 @@ def choose_attention(mesh: Mesh | None) -> Attention:
 
 
 def _is_one_cpu(mesh: Mesh | None) -> bool:
-  if mesh is None:
-    return jax.default_backend() == "cpu"
-  return mesh.size == 1 and mesh.devices.flat[0].platform == "cpu"
+  return platform_of(mesh) == "cpu" and (mesh is None or mesh.size == 1)
 
 
 def attend_plain(
@@ -59,12 +58,11 @@ def attend_plain(
 
   `frames` is T: nothing is padded.
   """
-  scores = jnp.einsum(
-    "...th,...sh->...ts", q * q.shape[-1] ** -0.5, k, preferred_element_type=jnp.float32
-  )
+  scores = multiply_wide("...th,...sh->...ts", q * q.shape[-1] ** -0.5, k)
   weight = jnp.exp(scores - jax.lax.stop_gradient(jnp.max(scores, axis=-1, keepdims=True)))
-  heard = jnp.einsum("...ts,...sh->...th", weight.astype(v.dtype), v)
-  return (heard / jnp.sum(weight, axis=-1)[..., None]).astype(v.dtype)
+  counted = jnp.pad(v, [(0, 0)] * (v.ndim - 1) + [(0, 1)], constant_values=1)  # v and 1
+  heard = multiply_wide("...ts,...sh->...th", weight.astype(v.dtype), counted)
+  return (heard[..., :-1] / heard[..., -1:]).astype(v.dtype)
 
 
 def attend_by_head(

@@ -20,6 +20,7 @@ from jax.sharding import Mesh
 
 from stemgen_jax.config import MOST_SCALE, ModelConfig
 from stemgen_jax.model import sharding
+from stemgen_jax.model.arithmetic import Arithmetic, Product, choose_arithmetic
 from stemgen_jax.model.attention import KEPT, Attention, choose_attention
 from stemgen_jax.types import Array, Bool, Float, Int, Key, Params
 
@@ -60,7 +61,7 @@ def build(config: ModelConfig, mesh: Mesh | None = None) -> Model:
 
   Source: StemGen (PAPER.md) Fig. 3 for the embedding; section 3 for the sizes.
   """
-  attention = choose_attention(mesh)
+  tools = choose_attention(mesh), choose_arithmetic(config.compute_dtype, mesh), mesh
   graph, abstract = nnx.split(nnx.eval_shape(lambda: Network(config, nnx.Rngs(0))))
   names = nnx.to_pure_dict(abstract)
 
@@ -80,7 +81,7 @@ def build(config: ModelConfig, mesh: Mesh | None = None) -> Model:
       raise ValueError(f"params must hold {sorted(names)}; got {sorted(params)}.")
     outer = {name: leaf for name, leaf in params.items() if name not in ("blocks", "heads")}
     network = nnx.merge(graph, {**params, **sharding.gather(outer, mesh)})
-    return network(target, context, conditions, keep, dropout_key, scales, attention, mesh)
+    return network(target, context, conditions, keep, dropout_key, scales, *tools)
 
   def gather_heads(params: Params) -> Float[Array, "Q D V"]:
     return sharding.gather({"heads": params["heads"]}, mesh)["heads"]
@@ -134,14 +135,15 @@ class Network(nnx.Module):
     dropout_key: Key | None,
     scales: Float[Array, "B S"] | None,
     attention: Attention,
+    arithmetic: Arithmetic,
     mesh: Mesh | None,
   ) -> Float[Array, "B T D"]:
     """See `build`."""
     config, turns, last = self.config, None, None
+    product, dtype, stream = arithmetic
     if scales is not None:
       turns, last = self.steering(scales)
-    dtype = jnp.dtype(config.compute_dtype)
-    x = self.embed(target, context, conditions, keep).astype(dtype)
+    x = self.embed(target, context, conditions, keep).astype(stream)
     frames = x.shape[1]
     x = jnp.pad(x, ((0, 0), (0, -frames % attention.tile), (0, 0)))
     x = sharding.split_rows(x, mesh)
@@ -154,12 +156,12 @@ class Network(nnx.Module):
       params, key, turn = xs
       params = jax.tree.map(lambda p: p.astype(dtype), nnx.to_pure_dict(params))
       block = nnx.merge(block_graph, sharding.gather(params, mesh, "blocks"))
-      return block(x, cos, sin, config.dropout, key, turn, attend), None
+      return block(x, cos, sin, config.dropout, key, turn, attend, product), None
 
     if config.remat != "none":
       layer = jax.checkpoint(layer, policy=_REMAT[config.remat], prevent_cse=False)
     x, _ = jax.lax.scan(layer, x, (layers, keys, turns), unroll=config.unroll)
-    x = rms_norm(x[:, :frames], self.norm[...].astype(dtype), last)
+    x = rms_norm(x[:, :frames], self.norm[...].astype(x.dtype), last)
     return x.astype(jnp.float32)  # TPU and GPU still multiply fast
 
   def embed(self, target, context, conditions, keep) -> Float[Array, "B T D"]:
@@ -225,20 +227,23 @@ class Block(nnx.Module):
     self.down = _normal(rngs, (f, d), shrink * f**-0.5)
 
   def __call__(
-    self, x, cos, sin, dropout: float, key: Key | None, turn, attend: Callable
+    self, x, cos, sin, dropout: float, key: Key | None, turn, attend: Callable, product: Product
   ) -> Float[Array, "B T D"]:
     """Applies the block; `dropout` acts on both branches when a key is given."""
     keys = (None, None) if key is None else jax.random.split(key)
     turns = (None, None) if turn is None else turn
     # One product each: cut from a common one, their gradients would be padded and added up again.
-    y = rms_norm(x, self.attention_norm[...], turns[0])
-    q, k, v = (jnp.einsum("btd,dnh->bnth", y, self.qkv[:, c]) for c in range(3))
+    dtype = self.qkv.dtype
+    y = rms_norm(x, self.attention_norm[...], turns[0]).astype(dtype)
+    q, k, v = (product("btd,dnh->bnth", y, self.qkv[:, c]) for c in range(3))
     q, k = rotate(q, cos, sin), rotate(k, cos, sin)
-    heard = attend(*(checkpoint_name(x, KEPT) for x in (q, k, v)))
-    x += _drop(jnp.einsum("bnth,nhd->btd", heard, self.out[...]), dropout, keys[0])
-    y = rms_norm(x, self.mlp_norm[...], turns[1])
-    gate, up = (checkpoint_name(y @ self.gate_up[:, c], "gate_up") for c in range(2))
-    return x + _drop((jax.nn.silu(gate) * up) @ self.down[...], dropout, keys[1])
+    heard = attend(*(checkpoint_name(x.astype(dtype), KEPT) for x in (q, k, v)))
+    x += _drop(product("bnth,nhd->btd", heard, self.out[...]), dropout, keys[0])
+    y = rms_norm(x, self.mlp_norm[...], turns[1]).astype(dtype)
+    parts = (product("btd,df->btf", y, self.gate_up[:, c]) for c in range(2))
+    gate, up = (checkpoint_name(part, "gate_up") for part in parts)
+    inner = (jax.nn.silu(gate) * up).astype(dtype)
+    return x + _drop(product("btf,fd->btd", inner, self.down[...]), dropout, keys[1])
 
 
 def rms_norm(

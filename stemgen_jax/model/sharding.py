@@ -13,12 +13,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from stemgen_jax.config import MeshConfig, ModelConfig
 from stemgen_jax.errors import UserError
+from stemgen_jax.model.arithmetic import fastest_dtype
 from stemgen_jax.types import Device, Params
 
 AXES = ("data", "fsdp", "tensor")
@@ -146,14 +146,17 @@ def compiler_options(mesh: Mesh) -> dict[str, str | bool]:
 
 
 def suit_platform(model: ModelConfig, params: Params, platform: str) -> tuple[ModelConfig, Params]:
-  """Returns a network and its weights as they sample fastest: in bfloat16 but on a CPU.
+  """Returns a network and its weights as they sample fastest on a platform.
 
   The weights of its layers are cast once, not in every pass.
   """
-  if platform == "cpu":
-    return model, params
-  blocks = jax.tree.map(lambda leaf: leaf.astype(jnp.bfloat16), params["blocks"])
-  return dataclasses.replace(model, compute_dtype="bfloat16"), {**params, "blocks": blocks}
+  dtype = fastest_dtype(platform)
+  return dataclasses.replace(model, compute_dtype=dtype), cast_layers(params, dtype)
+
+
+def cast_layers(params: Params, dtype: str) -> Params:
+  """Returns parameters whose layers are of a type of number; what is outside them is as it was."""
+  return {**params, "blocks": jax.tree.map(lambda leaf: leaf.astype(dtype), params["blocks"])}
 
 
 def everywhere(mesh: Mesh) -> NamedSharding:

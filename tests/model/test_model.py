@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from configs import demo, mingus, slakh, slakh_pod
-from stemgen_jax.model import sharding
+from stemgen_jax.model import arithmetic, sharding
 from stemgen_jax.model.network import _drop, build, rotary_angles, rotate
 
 B, T, Q, V = 8, 20, 4, 16
@@ -164,12 +164,26 @@ def test_config_is_a_plain_dataclass():
   assert dataclasses.asdict(slakh.get_config())["model"]["n_layers"] == 20
 
 
-def test_away_from_a_cpu_a_model_samples_in_bfloat16_with_weights_cast_once(tiny, tiny_config):
-  config, params = tiny_config().model, tiny[1]
-  assert sharding.suit_platform(config, params, "cpu") == (config, params)
-  model, cast = sharding.suit_platform(config, params, "gpu")
-  assert model.compute_dtype == "bfloat16"
-  assert {leaf.dtype for leaf in jax.tree.leaves(cast["blocks"])} == {jnp.bfloat16.dtype}
+@pytest.mark.parametrize(
+  ("platform", "flags", "dtype"),
+  [
+    ("gpu", "", "bfloat16"),
+    ("cpu", "flags : avx512f amx_bf16 amx_tile", "bfloat16"),
+    ("cpu", "flags : avx512f avx512_bf16", "float32"),
+    ("cpu", None, "float32"),
+  ],
+)
+def test_a_model_samples_in_the_fastest_numbers_with_weights_cast_once(
+  tiny, tiny_config, tmp_path, monkeypatch, platform, flags, dtype
+):
+  monkeypatch.setattr(arithmetic, "_CPU_FLAGS", tmp_path / "cpuinfo")
+  monkeypatch.setattr(arithmetic, "_has_matrix_units", arithmetic._has_matrix_units.__wrapped__)
+  if flags is not None:
+    (tmp_path / "cpuinfo").write_text(flags)
+  config, params = tiny_config(compute_dtype="bfloat16").model, tiny[1]
+  model, cast = sharding.suit_platform(config, params, platform)
+  assert model.compute_dtype == dtype
+  assert {leaf.dtype.name for leaf in jax.tree.leaves(cast["blocks"])} == {dtype}
   assert cast["heads"] is params["heads"]  # logits stay float32
 
 
