@@ -42,6 +42,7 @@ DECODER_SHARE, MODEL_SHARE, DISTILL_SHARE = 0.4, 0.4, 0.2  # of the minutes
 PRODUCED = 0.3  # share of the songs with equaliser, saturation and room
 VERSIONS = 2  # of each MIDI song and SoundFont
 PROBE_STEPS = 4  # the last two are timed
+FEW_STEPS = 100  # below which a run is validated at its end alone
 CPU_BATCH, DISTILL_BATCH = 24, 96
 
 
@@ -146,7 +147,7 @@ def train_model(recipe: Recipe, stages: Stages) -> None:
   stages.run(
     "model", "stemgen_jax.train", "--workdir", recipe.workdir / "model", *words,
     f"--config.optim.steps={steps}", f"--config.optim.warmup_steps={max(1, steps // 20)}",
-    f"--config.eval_every_steps={max(1, steps // 4)}",
+    f"--config.eval_every_steps={count_between(steps)}",
     f"--config.checkpoint_every_steps={max(1, steps // 8)}",
   )  # fmt: skip
 
@@ -165,8 +166,13 @@ def distill_model(recipe: Recipe, stages: Stages) -> None:
   steps = count_steps(probe, recipe.minutes * DISTILL_SHARE)
   stages.run(
     "distill", "stemgen_jax.distill", "--workdir", recipe.distilled, *words, "--steps", steps,
-    "--every", max(1, steps // 4),
+    "--every", count_between(steps),
   )  # fmt: skip
+
+
+def count_between(steps: int) -> int:
+  """Returns the steps between validations: four in a run, one in a short run."""
+  return steps // 4 if steps >= FEW_STEPS else steps
 
 
 def count_steps(probe: Path, minutes: float) -> int:

@@ -4,7 +4,7 @@
 import functools
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -70,23 +70,25 @@ def multiply_wide(equation: str, a: Array, b: Array) -> Array:
   return _multiply_short(equation, a, b)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _multiply_short(equation: str, a: Any, b: Any) -> Array:
+def _sum_wide(equation: str, a: Array, b: Array) -> Array:
   return jnp.einsum(equation, a, b, preferred_element_type=jnp.float32)
 
 
+_multiply_short = jax.custom_vjp(_sum_wide, nondiff_argnums=(0,))
+
+
 def _forward(equation: str, a: Array, b: Array) -> tuple[Array, tuple[Array, Array]]:
-  return _multiply_short(equation, a, b), (a, b)
+  return _sum_wide(equation, a, b), (a, b)
 
 
-def _backward(equation: str, kept: tuple[Any, Any], slope: Array) -> tuple[Array, Array]:
+def _backward(equation: str, kept: tuple[Array, Array], slope: Array) -> tuple[Array, Array]:
   """The slope of a is slope times b, summed over what only these two have; so for b."""
   a, b = kept
   slope = slope.astype(a.dtype)  # or the products would be of long numbers
   terms, result = equation.split("->")
   left, right = terms.split(",")
-  to_a = _multiply_short(f"{result},{right}->{left}", slope, b)
-  to_b = _multiply_short(f"{left},{result}->{right}", a, slope)
+  to_a = _sum_wide(f"{result},{right}->{left}", slope, b)
+  to_b = _sum_wide(f"{left},{result}->{right}", a, slope)
   return to_a.astype(a.dtype), to_b.astype(b.dtype)
 
 
