@@ -117,38 +117,39 @@ def write_result(
   as on a full disk, nothing of it stays; those before it are whole, with their settings.
   """
   takes: list[dict[str, Any]] = []
-  record = {"context": spell(source), **result.metadata, "takes": takes}
   stale = read_files(folder)
   try:
     for i, stem in enumerate(result.stems):
-      takes.append({"files": [], **result.metadata["takes"][i]})
+      takes.append({"files": []})
       stem_file, mix_file = name_take(i)
       write_audio(folder / stem_file, stem, result.sample_rate, subtype)
       takes[i]["files"].append(stem_file)
       blocks, channels = result.mix_blocks(i), len(result.context)
       write_blocks(folder / mix_file, blocks, result.sample_rate, channels)
       takes[i]["files"].append(mix_file)
+      takes[i] |= result.metadata["takes"][i]  # measured now that it can be heard
+      record = {"context": spell(source), **result.metadata, "takes": takes}
       text = json.dumps(record, indent=1, allow_nan=False) + "\n"
       write_text(folder / SETTINGS_FILE, text)  # at every take: later there may be no room
-  except (OSError, UserError):
+  except (OSError, UserError, KeyboardInterrupt):
     begun = set(takes.pop()["files"])
     stale = stale | begun if takes else begun
     raise
   finally:
     for file in stale - {file for take in takes for file in take["files"]}:
       (folder / file).unlink(missing_ok=True)
-    tell(record)
-  return record
+    tell(result.about["seed"], takes)
+  return {"context": spell(source), **result.metadata, "takes": takes}
 
 
-def tell(record: dict[str, Any]) -> None:
+def tell(seed: int, takes: list[dict[str, Any]]) -> None:
   """Prints what a person wants to know of the takes, on stderr."""
-  for i, take in enumerate(record["takes"]):
+  for i, take in enumerate(takes):
     onsets = take["onsets"]
     loud = "silent; another --seed, --temperature 1 or fewer --steps may sound"
     if take["lufs"] is not None:
       loud = f"{take['lufs']:.1f} LUFS"
-    words = f"take {i}, seed {record['seed']}: {loud}"
+    words = f"take {i}, seed {seed}: {loud}"
     words += f", listening score {take['listening_score_nats']:+.3f} nats"
     if onsets["offset_ms"] is not None:
       words += (

@@ -5,10 +5,9 @@ Onsets come from librosa, their matching from mir_eval.
 """
 
 import dataclasses
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 import librosa
-import mir_eval
 import numpy as np
 from jaxtyping import Float
 
@@ -36,9 +35,15 @@ class Onsets:
   offset_ms: float | None
 
 
-def load() -> None:
-  """Loads what finds onsets: librosa takes a second for it, beside which other work can go on."""
+def load() -> Callable:
+  """Loads what finds and matches onsets, and returns what matches them.
+
+  The two libraries take two seconds of one core, beside which other work can go on.
+  """
+  from mir_eval.util import match_events
+
   _ = librosa.onset.onset_detect
+  return match_events
 
 
 def find_onsets(samples: Samples, rate_hz: int) -> Float[np.ndarray, " n"]:
@@ -80,7 +85,7 @@ def _cut(
 
 def compare_onsets(stem_s: Float[np.ndarray, " n"], context_s: Float[np.ndarray, " m"]) -> Onsets:
   """Returns how a stem's onsets lie to its context's, both in seconds."""
-  pairs = mir_eval.util.match_events(context_s, stem_s, WINDOW_S)
+  pairs = load()(context_s, stem_s, WINDOW_S)
   late_s = [stem_s[j] - context_s[i] for i, j in pairs]
   offset_ms = float(1000 * np.median(late_s)) if late_s else None
   return Onsets(len(stem_s), len(context_s), len(pairs), offset_ms)

@@ -29,7 +29,7 @@ def fold(weights: dict[str, np.ndarray], spec: DecoderSpec) -> Params:
   blocks = {
     name: np.stack([weights[f"blocks.{i}.{name}"] for i in range(spec.n_layers)]) for name in names
   }
-  return jax.tree.map(jnp.asarray, {**once, "blocks": blocks})
+  return {**once, "blocks": blocks}
 
 
 def run(

@@ -4,7 +4,6 @@
 import functools
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
@@ -25,7 +24,7 @@ def fold(bundle: Bundle) -> Params:
     "codebooks": np.stack([weights[CODEBOOK.format(q)] for q in range(spec.n_levels)]),
     "decoder": vocos.fold(own.weights, own.spec) if own else fold_side("decoder", weights, spec),
   }
-  return jax.tree.map(jnp.asarray, params)
+  return jax.device_put(params)  # jnp.asarray would compile a copy for every shape
 
 
 @functools.partial(jax.jit, static_argnames="spec")

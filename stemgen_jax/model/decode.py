@@ -10,6 +10,7 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import struct
 
 from stemgen_jax.config import SampleConfig
@@ -38,8 +39,8 @@ def options_of(settings: SampleConfig) -> DecodeOptions:
   """Returns the options that settings hold."""
   numbers = ("w_c", "w_s", "w_r", "temperature", "top_p")
   return DecodeOptions(
-    steps=jnp.array(settings.steps, jnp.int32),
-    **{name: jnp.float32(getattr(settings, name)) for name in numbers},
+    steps=jax.device_put(np.array(settings.steps, np.int32)),
+    **{name: jax.device_put(np.float32(getattr(settings, name))) for name in numbers},
     confidence=settings.confidence,
     noise=settings.noise,
   )

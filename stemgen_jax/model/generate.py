@@ -36,7 +36,7 @@ def steering_of(settings: SampleConfig, model: ModelConfig) -> GuidanceOptions:
   """Returns how the sources steer by a model's settings; one without a scale is not guided."""
   names = ("context", *model.sources)
   return GuidanceOptions(
-    scales=jnp.array([settings.guidance.get(name, 1.0) for name in names], jnp.float32),
+    scales=jax.device_put(np.array([settings.guidance.get(n, 1.0) for n in names], np.float32)),
     guided=tuple(name in settings.guidance for name in names),
     levels=min(settings.guided_levels, model.n_levels),
     mode=settings.guidance_mode,
@@ -44,9 +44,18 @@ def steering_of(settings: SampleConfig, model: ModelConfig) -> GuidanceOptions:
   )
 
 
+_fold_one = jax.jit(jax.vmap(jax.random.fold_in, (None, 0)))
+_fold_all = jax.jit(jax.vmap(jax.random.fold_in, (0, None)))
+
+
 def take_keys(seed: int, takes: int) -> Keys:
   """One key a take; take i has the same chances whatever the number of takes."""
-  return jax.vmap(jax.random.fold_in, (None, 0))(jax.random.key(seed), jnp.arange(takes))
+  return _fold_one(jax.random.key(seed), np.arange(takes))
+
+
+def window_keys(keys: Keys, number: int) -> Keys:
+  """The keys of one window of the takes, from those of the takes."""
+  return _fold_all(keys, number)
 
 
 def build_generate(model: Model, n_codes: int, mesh: Mesh | None = None) -> Wrapped:

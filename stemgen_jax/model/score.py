@@ -51,9 +51,7 @@ def build_nll(model: Model, n_codes: int, most: int) -> Callable[..., Float[np.n
     for start in range(0, frames, most):
       at = slice(max(0, min(start, frames - most)), start + most)
       parts.append(
-        compiled(
-          params, context[:, at], stems[:, at], conditions, jnp.int32(level), jnp.bool_(heard)
-        )
+        compiled(params, context[:, at], stems[:, at], conditions, np.int32(level), np.bool_(heard))
       )
     return np.mean(parts, axis=0)
 

@@ -156,7 +156,11 @@ def suit_platform(model: ModelConfig, params: Params, platform: str) -> tuple[Mo
 
 def cast_layers(params: Params, dtype: str) -> Params:
   """Returns parameters whose layers are of a type of number; what is outside them is as it was."""
-  return {**params, "blocks": jax.tree.map(lambda leaf: leaf.astype(dtype), params["blocks"])}
+
+  def cast(blocks: Params) -> Params:
+    return jax.tree.map(lambda leaf: leaf.astype(dtype), blocks)
+
+  return {**params, "blocks": jax.jit(cast)(params["blocks"])}  # jitted, as one program
 
 
 def everywhere(mesh: Mesh) -> NamedSharding:

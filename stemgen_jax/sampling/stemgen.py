@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """`StemGen`: a trained model and its codec, ready to write stems, for commands and notebooks."""
 
+import functools
 import itertools
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -20,7 +21,7 @@ from stemgen_jax.config import Config, MeshConfig, SampleConfig
 from stemgen_jax.errors import UserError
 from stemgen_jax.model import sharding
 from stemgen_jax.model.decode import options_of
-from stemgen_jax.model.generate import build_generate, steering_of, take_keys
+from stemgen_jax.model.generate import build_generate, steering_of, take_keys, window_keys
 from stemgen_jax.model.network import build
 from stemgen_jax.model.score import build_nll
 from stemgen_jax.sampling import transcode
@@ -230,7 +231,8 @@ class StemGen:
     """
     batch = len(context)
     context, conditions, given, known = map(self._even, (context, conditions, given, known))
-    keys = jnp.concatenate([keys, jnp.repeat(keys[-1:], len(context) - batch)])
+    if len(context) > batch:
+      keys = jnp.concatenate([keys, jnp.repeat(keys[-1:], len(context) - batch)])
     place = NamedSharding(self._mesh, sharding.BATCH)
 
     def put(x):
@@ -240,7 +242,7 @@ class StemGen:
     steering = steering_of(settings, self.config.model)
 
     def fill(context, given, known, number, wrap):
-      turned = jax.vmap(jax.random.fold_in, (0, None))(keys, number)
+      turned = window_keys(keys, number)
       tokens = self._generate(
         self._params, put(context), conditions, put(given), put(known), put(turned), options,
         steering, wrap=wrap,
@@ -258,10 +260,10 @@ class StemGen:
     return np.concatenate([rows, np.repeat(rows[-1:], -len(rows) % self._mesh.size, axis=0)])
 
   def _finish(self, job: Job, heard: transcode.Heard, codes: Int[np.ndarray, "n T Q"]) -> Result:
-    scores = self.score(
-      np.broadcast_to(heard.codes, codes.shape), codes, np.tile(job.indices, (len(codes), 1))
-    )
-    return finish(job, self.codec, heard, codes, scores, self._meta)
+    context, conditions = np.broadcast_to(heard.codes, codes.shape), job.indices
+    conditions = np.tile(conditions, (len(codes), 1))
+    score = functools.partial(self.score, context, codes, conditions)
+    return finish(job, self.codec, heard, codes, score, self._meta)
 
   def nll(
     self,

@@ -309,7 +309,7 @@ def test_long_music_is_never_copied_whole(tmp_path, monkeypatch):
   stem = context[:1].copy()
   heard = mixing.Context(context, RATE_HZ, -20.0, np.zeros(0))
   takes = [mixing.mix_stem(stem, heard)]
-  made = Result(stem[None], context, np.zeros((1, 1, 1), int), RATE_HZ, {"takes": takes})
+  made = Result(stem[None], context, np.zeros((1, 1, 1), int), RATE_HZ, {}, takes, list)
   write_audio(tmp_path / "a.wav", context[:, :100], RATE_HZ)
   find_onsets(context[:, :RATE_HZ], RATE_HZ)  # imports and compiles
   for work in (
