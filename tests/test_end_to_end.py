@@ -23,6 +23,7 @@ from tensorboardX.proto import event_pb2
 from stemgen_jax import export, layer, sample, train
 from stemgen_jax.codec import DEMO_BUNDLE
 from stemgen_jax.errors import run_cli
+from stemgen_jax.sampling import mixing
 from stemgen_jax.training.model_bundle import EXAMPLE
 
 pytestmark = pytest.mark.torch
@@ -424,6 +425,22 @@ def test_takes_before_the_disk_was_full_are_whole(chain, tmp_path, capsys, monke
   )
   assert found == wanted | {"takes": wanted["takes"][:1]}
   assert found["takes"][0]["files"] == files
+
+
+def test_a_stem_is_there_before_it_is_measured_and_goes_where_that_is_broken_off(
+  chain, tmp_path, monkeypatch
+):
+  there = []
+
+  def describe(*_):
+    there.extend(sorted(path.name for path in (tmp_path / "out").iterdir()))
+    raise KeyboardInterrupt
+
+  monkeypatch.setattr(mixing, "describe", describe)
+  with pytest.raises(KeyboardInterrupt):
+    sample.main(words_of(chain, tmp_path / "out", takes=2))
+  assert there == ["take_00.wav", "take_00_mix.wav"]
+  assert not list((tmp_path / "out").iterdir())
 
 
 @pytest.mark.parametrize(

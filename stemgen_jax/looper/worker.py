@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from stemgen_jax.audio import alignment
 from stemgen_jax.audio.files import write_audio
 from stemgen_jax.errors import UserError
 from stemgen_jax.looper.document import GUIDANCE, RATE_HZ
@@ -131,6 +132,7 @@ def work(connection: Any, cancelled: Any, folder: Path, model: Model) -> None:
   if hasattr(os, "nice"):
     os.nice(NICE)
   os.chdir(folder)
+  threading.Thread(target=alignment.load, daemon=True).start()
   try:
     loaded, ready = load(model)
   except (UserError, OSError, RuntimeError) as error:
@@ -194,21 +196,22 @@ def warm(
     ready: what it can do.
     model: which one it is.
     loop_samples: of the loop.
-    pace: seconds that a take lasts for each of its samples, where that is known: then the take that
-      compiles has one step a level, which needs no other program. None has it measured.
+    pace: seconds that a take lasts for each of its samples, where that is known. None has it
+      measured, by a second take. That which compiles has one step a level, which is the same
+      program.
   """
   rng = np.random.default_rng(0)
   clicks = 0.01 * rng.standard_normal((2, loop_samples), np.float32)
   clicks[:, :: RATE_HZ // 2] = 0.5
-  steps = ready.steps if pace is None else ",".join("1" for _ in ready.steps.split(","))
+  fewest = ",".join("1" for _ in ready.steps.split(","))
   seconds = 0.0
   with tempfile.TemporaryDirectory() as folder:
     write_audio(context := Path(folder) / "context.wav", clicks, RATE_HZ)
-    own = Model(model.checkpoint, model.codec, steps, ready.guidance is not None)
     instrument = ready.instruments[0] if ready.instruments else ""
-    words = build_words(own, str(context), instrument, 0, ready.guidance or 0.0)
     try:
-      for _ in range(2 if pace is None else 1):
+      for steps in (fewest, ready.steps) if pace is None else (fewest,):
+        own = Model(model.checkpoint, model.codec, steps, ready.guidance is not None)
+        words = build_words(own, str(context), instrument, 0, ready.guidance or 0.0)
         began = time.monotonic()
         write_take(loaded, words, Path(folder), lambda text: None)
         seconds = time.monotonic() - began

@@ -156,7 +156,7 @@ def test_only_the_first_length_of_loop_is_timed_and_others_are_compiled_by_the_q
   monkeypatch.setattr(worker, "write_take", lambda loaded, words, *_: written.append(words))
   ready = Ready(("bass",), "10,1,1", 3.0, "")
   first = worker.warm(None, ready, Model(), 1000)
-  assert [words[words.index("--steps") + 1] for words in written] == ["10,1,1"] * 2
+  assert [words[words.index("--steps") + 1] for words in written] == ["1,1,1", "10,1,1"]
   assert 0 <= first.seconds < 10
   other = worker.warm(None, ready, Model(), 3000, pace=0.001)
   assert [words[words.index("--steps") + 1] for words in written[2:]] == ["1,1,1"]
