@@ -117,7 +117,8 @@ def write_result(
   as on a full disk, nothing of it stays; those before it are whole, with their settings.
   """
   takes: list[dict[str, Any]] = []
-  stale = read_files(folder)
+  record: dict[str, Any] = {}
+  whole, stale = 0, read_files(folder)
   try:
     for i, stem in enumerate(result.stems):
       takes.append({"files": []})
@@ -131,15 +132,17 @@ def write_result(
       record = {"context": spell(source), **result.metadata, "takes": takes}
       text = json.dumps(record, indent=1, allow_nan=False) + "\n"
       write_text(folder / SETTINGS_FILE, text)  # at every take: later there may be no room
-  except (OSError, UserError, KeyboardInterrupt):
-    begun = set(takes.pop()["files"])
+      whole += 1
+  except BaseException:  # ctrl-C among them
+    begun = {file for take in takes[whole:] for file in take["files"]}
+    del takes[whole:]
     stale = stale | begun if takes else begun
     raise
   finally:
     for file in stale - {file for take in takes for file in take["files"]}:
       (folder / file).unlink(missing_ok=True)
     tell(result.about["seed"], takes)
-  return {"context": spell(source), **result.metadata, "takes": takes}
+  return record
 
 
 def tell(seed: int, takes: list[dict[str, Any]]) -> None:

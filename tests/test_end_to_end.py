@@ -427,17 +427,18 @@ def test_takes_before_the_disk_was_full_are_whole(chain, tmp_path, capsys, monke
   assert found["takes"][0]["files"] == files
 
 
+@pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError])
 def test_a_stem_is_there_before_it_is_measured_and_goes_where_that_is_broken_off(
-  chain, tmp_path, monkeypatch
+  chain, tmp_path, monkeypatch, error
 ):
   there = []
 
   def describe(*_):
     there.extend(sorted(path.name for path in (tmp_path / "out").iterdir()))
-    raise KeyboardInterrupt
+    raise error
 
   monkeypatch.setattr(mixing, "describe", describe)
-  with pytest.raises(KeyboardInterrupt):
+  with pytest.raises(error):
     sample.main(words_of(chain, tmp_path / "out", takes=2))
   assert there == ["take_00.wav", "take_00_mix.wav"]
   assert not list((tmp_path / "out").iterdir())

@@ -232,8 +232,8 @@ class Block(nnx.Module):
     """Applies the block; `dropout` acts on both branches when a key is given."""
     keys = (None, None) if key is None else jax.random.split(key)
     turns = (None, None) if turn is None else turn
-    # One product each: cut from a common one, their gradients would be padded and added up again.
     dtype = self.qkv.dtype
+    # One product each: cut from a common one, their gradients would be padded and added up again.
     y = rms_norm(x, self.attention_norm[...], turns[0]).astype(dtype)
     q, k, v = (product("btd,dnh->bnth", y, self.qkv[:, c]) for c in range(3))
     q, k = rotate(q, cos, sin), rotate(k, cos, sin)
