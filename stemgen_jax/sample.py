@@ -24,12 +24,10 @@ not: the whole batch is then refused, with exit code 2.
 import argparse
 import json
 import sys
-import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from stemgen_jax.audio import alignment
 from stemgen_jax.audio.files import find_subtype, write_audio, write_blocks
 from stemgen_jax.categories import ACTIVITY_VALUES
 from stemgen_jax.config import GUIDANCE_MODES
@@ -283,7 +281,6 @@ def main(argv: list[str] | None = None) -> int:
   arguments = parse(argv)
   model = StemGen.from_checkpoint(arguments.checkpoint, arguments.codec, arguments.devices)
   named, left_out = plan(arguments, model)
-  threading.Thread(target=alignment.load, daemon=True).start()
   for path in sample(arguments, model, named):
     print(path)
   if left_out:

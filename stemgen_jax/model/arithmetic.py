@@ -14,6 +14,7 @@ from stemgen_jax.types import Array
 
 Product = Callable[[str, Array, Array], Array]
 _CPU_FLAGS = Path("/proc/cpuinfo")
+_SHORT_FLAGS = {"amx_bf16", "avx512_bf16"}  # Intel since 2023, AMD since 2022
 
 
 def platform_of(mesh: Mesh | None) -> str:
@@ -22,16 +23,17 @@ def platform_of(mesh: Mesh | None) -> str:
 
 
 def fastest_dtype(platform: str) -> str:
-  """Returns bfloat16, but float32 on a CPU without matrix units for it (Intel's AMX)."""
-  return "float32" if platform == "cpu" and not _has_matrix_units() else "bfloat16"
+  """Returns bfloat16, but float32 on a CPU without instructions for its products."""
+  return "float32" if platform == "cpu" and not _multiplies_short() else "bfloat16"
 
 
 @functools.cache
-def _has_matrix_units() -> bool:
+def _multiplies_short() -> bool:
   try:
-    return "amx_bf16" in _CPU_FLAGS.read_text(encoding="utf-8")
+    flags = _CPU_FLAGS.read_text(encoding="utf-8").split()
   except OSError:  # not Linux
     return False
+  return not _SHORT_FLAGS.isdisjoint(flags)
 
 
 class Arithmetic(NamedTuple):

@@ -2,6 +2,7 @@
 """A stem over its context: as loud as asked, what is kept in its place, never above full scale."""
 
 import dataclasses
+import functools
 import math
 from collections.abc import Iterator
 from typing import Any
@@ -24,20 +25,23 @@ class Context:
     samples: as they are.
     rate_hz: their rate.
     lufs: their loudness; SILENT_CONTEXT_LUFS where there is none.
-    onsets_s: when something begins.
   """
 
   samples: Samples
   rate_hz: int
   lufs: float
-  onsets_s: Float[np.ndarray, " n"]
 
   @classmethod
   def measure(cls, samples: Samples, rate_hz: int) -> "Context":
     """Returns the music with what is to be known of it."""
     lufs = loudness.measure_lufs(samples, rate_hz)
     lufs = lufs if math.isfinite(lufs) else SILENT_CONTEXT_LUFS
-    return cls(samples, rate_hz, lufs, alignment.find_onsets(samples, rate_hz))
+    return cls(samples, rate_hz, lufs)
+
+  @functools.cached_property
+  def onsets_s(self) -> Float[np.ndarray, " n"]:
+    """When something begins; found when it is first asked for, as stems can be heard before."""
+    return alignment.find_onsets(self.samples, self.rate_hz)
 
 
 def place_stem(

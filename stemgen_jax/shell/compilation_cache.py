@@ -7,7 +7,7 @@ from stemgen_jax.shell.folders import cache_folder
 
 
 def enable() -> None:
-  """Keeps what takes more than half a second to compile in `~/.cache/stemgen_jax/xla`.
+  """Keeps what is compiled in `~/.cache/stemgen_jax/xla`: a start has many small programs.
 
   `JAX_COMPILATION_CACHE_DIR`, or a folder set in JAX, goes before; `XDG_CACHE_HOME` is heeded. A
   folder that cannot be made is passed over: compiling again is all it costs.
@@ -18,4 +18,4 @@ def enable() -> None:
   if folder is None:
     return
   jax.config.update("jax_compilation_cache_dir", str(folder))
-  jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+  jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)

@@ -169,7 +169,8 @@ def test_config_is_a_plain_dataclass():
   [
     ("gpu", "", "bfloat16"),
     ("cpu", "flags : avx512f amx_bf16 amx_tile", "bfloat16"),
-    ("cpu", "flags : avx512f avx512_bf16", "float32"),
+    ("cpu", "flags : avx512f avx512_bf16", "bfloat16"),
+    ("cpu", "flags : avx512f avx512_vnni", "float32"),
     ("cpu", None, "float32"),
   ],
 )
@@ -177,7 +178,7 @@ def test_a_model_samples_in_the_fastest_numbers_with_weights_cast_once(
   tiny, tiny_config, tmp_path, monkeypatch, platform, flags, dtype
 ):
   monkeypatch.setattr(arithmetic, "_CPU_FLAGS", tmp_path / "cpuinfo")
-  monkeypatch.setattr(arithmetic, "_has_matrix_units", arithmetic._has_matrix_units.__wrapped__)
+  monkeypatch.setattr(arithmetic, "_multiplies_short", arithmetic._multiplies_short.__wrapped__)
   if flags is not None:
     (tmp_path / "cpuinfo").write_text(flags)
   config, params = tiny_config(compute_dtype="bfloat16").model, tiny[1]

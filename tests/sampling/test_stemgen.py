@@ -307,7 +307,7 @@ def test_long_music_is_never_copied_whole(tmp_path, monkeypatch):
   rng = np.random.default_rng(0)
   context = rng.uniform(-0.5, 0.5, (2, 300 * RATE_HZ)).astype(np.float32)
   stem = context[:1].copy()
-  heard = mixing.Context(context, RATE_HZ, -20.0, np.zeros(0))
+  heard = mixing.Context(context, RATE_HZ, -20.0)
   takes = [mixing.mix_stem(stem, heard)]
   made = Result(stem[None], context, np.zeros((1, 1, 1), int), RATE_HZ, {}, takes, list)
   write_audio(tmp_path / "a.wav", context[:, :100], RATE_HZ)
