@@ -12,6 +12,7 @@ from stemgen_jax.errors import Rule, UserError, find_broken
 GUIDANCE_MODES = ("independent", "nested", "leave_one_out", "joint", "distilled")
 MOST_SCALE = 6  # of guidance that a network can take as an input
 MOST_STEPS = 10_000  # of a level: more than a window has frames
+_TEMPERATURES = ("temperature", "fine_temperature")
 
 
 @dataclasses.dataclass(kw_only=True)
@@ -115,8 +116,10 @@ class SampleConfig:
   w_r: float = 1.0  # of chance
   confidence: str = "prob"  # or "log_prob"
   noise: str = "uniform"  # or "gumbel", annealed linearly to zero
-  temperature: float = 1.0
+  temperature: float = 1.0  # of the first level
+  fine_temperature: float = 1.0  # of the others
   top_p: float = 1.0
+  revise: float = 0.0  # share of the first level that is written twice: what is least likely
   # Of GUIDANCE_MODES; "joint" is one branch, scales unused, "distilled" one that takes the scales.
   guidance_mode: str = "independent"
   # The scale of each source that is guided; the others are heard by every branch.
@@ -128,7 +131,7 @@ class SampleConfig:
   def rules(self, model: ModelConfig, prefix: str = "") -> list[Rule]:
     """Returns (kept, what the rule is, value) for everything that a model asks of its settings."""
     numbers = {
-      **{name: getattr(self, name) for name in ("w_c", "w_s", "w_r", "temperature")},
+      **{name: getattr(self, name) for name in ("w_c", "w_s", "w_r", *_TEMPERATURES)},
       **{f"guidance of '{name}'": scale for name, scale in self.guidance.items()},
     }
     whole = all(isinstance(n, int) for n in self.steps)
@@ -147,8 +150,9 @@ class SampleConfig:
       *_choices(f"{prefix}confidence", self.confidence, "prob", "log_prob"),
       *_choices(f"{prefix}noise", self.noise, "uniform", "gumbel"),
       *_choices(f"{prefix}guidance_mode", self.guidance_mode, *GUIDANCE_MODES),
-      (self.temperature >= 0, f"{prefix}temperature must not be negative", self.temperature),
+      *((numbers[n] >= 0, f"{prefix}{n} must not be negative", numbers[n]) for n in _TEMPERATURES),
       (0 < self.top_p <= 1, f"{prefix}top_p must lie in (0, 1]", self.top_p),
+      (0 <= self.revise < 1, f"{prefix}revise must lie in [0, 1)", self.revise),
       *(
         (
           value in model.sources.get(name, ()),
