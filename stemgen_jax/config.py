@@ -119,7 +119,6 @@ class SampleConfig:
   temperature: float = 1.0  # of the first level
   fine_temperature: float = 1.0  # of the others
   top_p: float = 1.0
-  revise: float = 0.0  # share of the first level that is written twice: what is least likely
   # Of GUIDANCE_MODES; "joint" is one branch, scales unused, "distilled" one that takes the scales.
   guidance_mode: str = "independent"
   # The scale of each source that is guided; the others are heard by every branch.
@@ -152,7 +151,6 @@ class SampleConfig:
       *_choices(f"{prefix}guidance_mode", self.guidance_mode, *GUIDANCE_MODES),
       *((numbers[n] >= 0, f"{prefix}{n} must not be negative", numbers[n]) for n in _TEMPERATURES),
       (0 < self.top_p <= 1, f"{prefix}top_p must lie in (0, 1]", self.top_p),
-      (0 <= self.revise < 1, f"{prefix}revise must lie in [0, 1)", self.revise),
       *(
         (
           value in model.sources.get(name, ()),

@@ -236,7 +236,6 @@ def add_model_flags(parser: argparse.ArgumentParser, out: str) -> None:
   add("--temperature", type=float, help="of the first level's tokens; 0 takes the likeliest")
   add("--fine_temperature", type=float, help="the same at the levels after the first")
   add("--top_p", type=float, help="keep the likeliest tokens up to this probability")
-  add("--revise", type=float, help="share of the first level to write twice, where least likely")
 
 
 def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:

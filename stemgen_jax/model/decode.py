@@ -1,10 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Iterative decoding with causal bias: level by level, N_q iterations each, one `lax.while_loop`.
 
-Between the first level and the second the first may be revised, which is ours: the network is asked
-how likely each written token is by the sources alone, and the least likely stretches are hidden and
-written anew, N_1 times their share more iterations.
-
 The network comes in as a function; this file knows the algorithm and no model.
 
 Source: StemGen (PAPER.md) section 2.1.1, eq. 1, Fig. 5.
@@ -19,12 +15,10 @@ from flax import struct
 
 from stemgen_jax.config import SampleConfig
 from stemgen_jax.model.draw import sample
-from stemgen_jax.model.losses import token_nll
 from stemgen_jax.model.masking import count_left_masked, lowest
 from stemgen_jax.types import Array, Bool, Float, Int, Keys, Scalar
 
 Network = Callable[[Int[Array, "B T Q"], Int[Array, ""]], Float[Array, "B T V"]]
-STRETCH = 10  # frames that are revised together
 
 
 @struct.dataclass
@@ -38,14 +32,13 @@ class DecodeOptions:
   temperature: Scalar  # of the first level; 0 takes the likeliest token
   fine_temperature: Scalar  # of the others
   top_p: Scalar  # 1 keeps every token
-  revise: Scalar  # share of the first level that is written twice
   confidence: str = struct.field(pytree_node=False, default="prob")  # or "log_prob"
   noise: str = struct.field(pytree_node=False, default="uniform")  # or "gumbel"
 
 
 def options_of(settings: SampleConfig) -> DecodeOptions:
   """Returns the options that settings hold."""
-  numbers = ("w_c", "w_s", "w_r", "temperature", "fine_temperature", "top_p", "revise")
+  numbers = ("w_c", "w_s", "w_r", "temperature", "fine_temperature", "top_p")
   return DecodeOptions(
     steps=jax.device_put(np.array(settings.steps, np.int32)),
     **{name: jax.device_put(np.float32(getattr(settings, name))) for name in numbers},
@@ -84,61 +77,32 @@ def decode(
   While a level is written the network sees no finer one, in any frame, given ones included: so it
   was trained (Fig. 4).
   """
-  own = ~known[:, :, 0]
-  revised = jnp.floor(options.revise * jnp.sum(own, axis=1)).astype(jnp.int32)  # tokens, B
-  again = jnp.where(options.revise > 0, jnp.ceil(options.revise * options.steps[0]) + 1, 0)
-  # The stages: the first level, its revision, whose first iteration only looks, then the others.
-  lengths = jnp.insert(options.steps, 1, again.astype(jnp.int32))
-  totals = jnp.insert(jnp.sum(~known, axis=1), 1, revised, axis=1)  # B Q+1
-  starts = jnp.concatenate([jnp.zeros(1, jnp.int32), jnp.cumsum(lengths)])
+  starts = jnp.concatenate([jnp.zeros(1, jnp.int32), jnp.cumsum(options.steps)])
+  total_hidden = jnp.sum(~known, axis=1)  # B Q
   q = jnp.arange(given.shape[2])[None, None, :]
 
   def iterate(carry: Carry) -> Carry:
-    stage = jnp.searchsorted(starts, carry.iteration, side="right") - 1
-    level, revises = jnp.maximum(stage - 1, 0), stage == 1
-    k, n = carry.iteration - starts[stage] + 1 - revises, lengths[stage] - revises
-    looks = revises & (k == 0)
+    level = jnp.searchsorted(starts, carry.iteration, side="right") - 1
+    k, n = carry.iteration - starts[level] + 1, options.steps[level]
     step_keys = jax.vmap(jax.random.fold_in, (0, None))(keys, carry.iteration)
-    logits = network(jnp.where(carry.hidden | (q > level) | looks, n_codes, carry.tokens), level)
+    logits = network(jnp.where(carry.hidden | (q > level), n_codes, carry.tokens), level)
     temperature = jnp.where(level == 0, options.temperature, options.fine_temperature)
     sampled, confidence = jax.vmap(sample, (0, 0, None, None))(
       step_keys, logits, temperature, options.top_p
     )
-    written, hidden = (jnp.take(x, level, axis=2) for x in (carry.tokens, carry.hidden))
-    tokens = jnp.where(hidden, sampled, written)
+    hidden = jnp.take(carry.hidden, level, axis=2)
+    tokens = jnp.where(hidden, sampled, jnp.take(carry.tokens, level, axis=2))
     rank = jnp.where(hidden, _rank(step_keys, confidence, k / n, options), jnp.inf)
-    left = count_left_masked(k, n, jnp.take(totals, stage, axis=1))
-    left_hidden = jax.lax.cond(
-      looks,
-      lambda: find_unlikely(token_nll(logits, written), own, revised),
-      lambda: hidden & lowest(rank, left),
-    )
+    left = count_left_masked(k, n, jnp.take(total_hidden, level, axis=1))
     return Carry(
       iteration=carry.iteration + 1,
       tokens=carry.tokens.at[:, :, level].set(tokens),
-      hidden=carry.hidden.at[:, :, level].set(left_hidden),
+      hidden=carry.hidden.at[:, :, level].set(hidden & lowest(rank, left)),
     )
 
   tokens = jnp.where(known, given, n_codes).astype(jnp.int32)
   start = Carry(jnp.int32(0), tokens, ~known)
   return jax.lax.while_loop(lambda c: c.iteration < starts[-1], iterate, start).tokens
-
-
-def find_unlikely(
-  nll: Float[Array, "B T"], own: Bool[Array, "B T"], count: Int[Array, " B"]
-) -> Bool[Array, "B T"]:
-  """Returns True at `count` frames of the stretches of highest mean nll, among those that are own.
-
-  Stretches are of STRETCH frames, so that a note is written anew as a whole.
-  """
-  frames = nll.shape[1]
-  pad = ((0, 0), (0, -frames % STRETCH))
-  parts, counted = (
-    jnp.pad(x, pad).reshape(len(nll), -1, STRETCH) for x in (jnp.where(own, nll, 0), own)
-  )
-  mean = jnp.sum(parts, axis=-1) / jnp.maximum(1, jnp.sum(counted, axis=-1))
-  mean = jnp.repeat(mean, STRETCH, axis=1)[:, :frames]
-  return own & lowest(jnp.where(own, -mean, jnp.inf), count)
 
 
 def _rank(

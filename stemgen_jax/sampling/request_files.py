@@ -21,7 +21,7 @@ SILENCE_HZ = 44_100
 MOST_SILENCE_S = 3600.0
 SETTINGS = (
   "steps", "w_c", "w_s", "w_r", "confidence", "noise", "temperature", "fine_temperature",
-  "top_p", "revise", "guidance_mode", "guided_levels", "guidance", "preset",
+  "top_p", "guidance_mode", "guided_levels", "guidance", "preset",
 )  # fmt: skip
 # What a request takes besides settings; each is a flag, and may stand in a line of --batch.
 PARTS = (

@@ -145,7 +145,7 @@ class StemGen:
       loop: the end is followed by the start: what comes back closes without a click.
       level: loudness in LU over the context's; None leaves it as loud as the model meant it. A
         stem that is given keeps its own.
-      settings: of `config.SampleConfig`: steps, w_c, w_s, w_r, temperature, revise,
+      settings: of `config.SampleConfig`: steps, w_c, w_s, w_r, temperature, top_p,
         guidance={"context": 3.0}, guidance_mode, ..., or preset.
 
     Raises:

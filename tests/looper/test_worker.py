@@ -49,7 +49,7 @@ def test_the_model_is_ready_and_its_takes_are_told(looper):
   state = looper.state()
   assert state["model"]["status"] == "ready"
   assert state["model"]["seconds_last"] > 0
-  assert "24,1,1,1: nothing is traded" in state["model"]["preset"]
+  assert "12,1,1,1: nothing is traded" in state["model"]["preset"]
   assert [take["origin"] for take in looper.written] == ["generated", "varied", "kept", "generated"]
   assert [take["seed"] for take in looper.written] == [5, 6, 7, 0]
   first, varied, kept, other = (read(sound_of(looper, take)) for take in looper.written)

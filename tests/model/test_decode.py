@@ -4,7 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from stemgen_jax.model.decode import DecodeOptions, decode, find_unlikely
+from stemgen_jax.model.decode import DecodeOptions, decode
 from stemgen_jax.model.draw import draw_tokens, keep_nucleus
 from stemgen_jax.model.masking import count_left_masked
 
@@ -21,7 +21,6 @@ def options(**changes):
     "temperature": 1.0,
     "fine_temperature": 1.0,
     "top_p": 1.0,
-    "revise": 0.0,
   }
   return DecodeOptions(**(settings | changes))
 
@@ -58,8 +57,8 @@ def record(answer, seen, level_law=None):
     {"w_s": 0.0},
     {"noise": "gumbel", "confidence": "log_prob"},
     {"temperature": 0.0},
+    {"fine_temperature": 0.0},
     {"top_p": 0.9},
-    {"fine_temperature": 0.0, "revise": 0.3},
   ],
 )
 def test_oracle_is_recovered_exactly(changes):
@@ -75,38 +74,6 @@ def test_given_tokens_never_change_and_the_rest_is_recovered():
   given = jnp.where(known, (answer + 1) % V, 0)  # wrong on purpose: they must stay all the same
   got = decode(oracle(answer), given, known, keys(), options(), V)
   np.testing.assert_array_equal(got, jnp.where(known, given, answer))
-
-
-def test_the_least_likely_stretches_of_the_first_level_are_written_twice():
-  """One look at sources alone, then the worst stretch anew; what is given is neither."""
-  seen, odd = [], (jnp.arange(T) >= 10) & (jnp.arange(T) < 20)
-  known = jnp.zeros((B, T, Q), bool).at[1, 10:20, 0].set(True)
-  given = jnp.where(known, 3, 0)
-
-  def law(tokens, level):  # writes 1, which by the sources alone is odd in one stretch
-    alone = (tokens == V).all((1, 2))[:, None]
-    return 60.0 * jax.nn.one_hot(jnp.where(alone & odd[None, :], 2, 1), V)
-
-  how = options(revise=0.25, temperature=0.0)
-  got = decode(record(None, seen, law), given, known, keys(), how, V)
-  jax.block_until_ready(got)
-  jax.effects_barrier()
-  assert [q for q, _ in seen] == [0] * 12 + [0] * (1 + 3) + [1] * 6 + [2]
-  looked, rewritten = seen[12][1], seen[13][1]
-  assert (looked == V).all()
-  hidden = rewritten[:, :, 0] == V
-  np.testing.assert_array_equal(hidden.sum(1), [10, 7, 10])  # a quarter of what is the stem's own
-  assert hidden[0, 10:20].all()
-  assert not hidden[1, 10:20].any()
-  np.testing.assert_array_equal(got[1, 10:20, 0], 3)
-
-
-def test_stretches_are_weighed_by_the_mean_of_what_is_their_own():
-  nll = jnp.zeros((1, 25)).at[0, 3].set(9.0).at[0, 12:14].set(4.0).at[0, 22].set(2.0)
-  own = jnp.ones((1, 25), bool).at[0, 10:18].set(False)
-  found = find_unlikely(nll, own, jnp.array([15]))
-  assert set(np.flatnonzero(found[0])) == {*range(10), *range(20, 25)}
-  assert not find_unlikely(nll, own, jnp.array([0])).any()
 
 
 def test_the_finer_levels_have_a_temperature_of_their_own():
@@ -255,9 +222,7 @@ def test_new_settings_do_not_compile_again():
     return decode(oracle(truth()), truth(), none, keys(), opts, V)
 
   run(options())
-  run(
-    options(steps=STEPS + 1, w_s=2.0, temperature=0.7, fine_temperature=0.2, top_p=0.5, revise=0.4)
-  )
+  run(options(steps=STEPS + 1, w_s=2.0, temperature=0.7, fine_temperature=0.2, top_p=0.5))
   assert count == 1
 
 

@@ -18,7 +18,7 @@ B, T, Q, V = 2, 12, 4, 16
 
 def options(**changes):
   numbers = {"w_c": 1.0, "w_s": 0.5, "w_r": 0.5, "temperature": 1.0, "top_p": 1.0}
-  numbers |= {"fine_temperature": 1.0, "revise": 0.0}
+  numbers |= {"fine_temperature": 1.0}
   return DecodeOptions(**({"steps": jnp.array([3, 2, 2, 1])} | numbers | changes))
 
 
@@ -94,7 +94,6 @@ def test_an_examples_branches_are_its_own(tiny_config):
     temperature=0.0,
     top_p=1.0,
     fine_temperature=0.0,
-    revise=0.0,
   )
   jax.block_until_ready(
     generate(
