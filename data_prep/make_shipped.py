@@ -14,28 +14,32 @@ The stages, each one of the public commands, shown as it is run:
   tokens     the music as token shards of the codec with that decoder
   model      configs/shipped.py on these, as many steps as its share of the minutes holds
   distill    the same model, with its guidance in one pass
-  evaluate   the report on held-out songs
-  ship       model/ and codec/ in WORKDIR/shipped, with the logs of the trainings
+  evaluate   the report on the package's held-out songs
+  ship       shipped/model and shipped/codec, for sample --checkpoint and --codec, with the logs
 
 The encoder and the codebooks stay those of the package, so that every shard and every model stays
-valid. Decoder, model and distillation share the minutes, 2 to 2 to 1; the other stages take what
-they take. The same command goes on after a stop; WORKDIR/stages.json says what each stage took.
+valid. Decoder, model and distillation share the minutes, 2 to 2 to 1; a decoder of a few minutes is
+noise, the package's had 106. The same command goes on after a stop; stages.json tells the times.
 """
 
 import argparse
 import dataclasses
 import json
+import math
 import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from data_prep.codecs.backends import check_device
+from data_prep.music.midi_files import find_scores
 from data_prep.music.render import check_soundfont, default_soundfont
 from stemgen_jax.codec.bundle import DEMO_BUNDLE
 from stemgen_jax.errors import UserError, run_cli
 from stemgen_jax.shell.flags import build_parser
 from stemgen_jax.shell.folders import claim_folder
 from stemgen_jax.shell.stages import Stages
+from stemgen_jax.training.model_bundle import SONGS
 
 SONG_S, RATE_HZ = 30, 32_000
 DECODER_SHARE, MODEL_SHARE, DISTILL_SHARE = 0.4, 0.4, 0.2  # of the minutes
@@ -185,10 +189,10 @@ def count_steps(probe: Path, minutes: float) -> int:
 
 
 def judge(recipe: Recipe, stages: Stages) -> None:
-  """Writes the report on held-out songs."""
+  """Writes the report on the package's held-out songs, of which a recipe has few of its own."""
   stages.run(
     "evaluate", "stemgen_jax.evaluate", "--checkpoint", recipe.distilled,
-    "--codec", recipe.bundle, "--out", recipe.workdir / "evaluation",
+    "--codec", recipe.bundle, "--data", SONGS, "--out", recipe.workdir / "evaluation",
   )  # fmt: skip
 
 
@@ -223,18 +227,34 @@ STAGES: dict[str, Callable[[Recipe, Stages], None]] = {
 }
 
 
+def check_stage(recipe: Recipe, stage: str) -> None:
+  """Raises a UserError if what a stage begins with is not there."""
+  made = [recipe.music[-1], recipe.bundle, recipe.workdir / "tokens/shipped"]
+  made += [recipe.workdir / "model", recipe.distilled, recipe.workdir / "evaluation"]
+  for name, path in zip(list(STAGES)[: list(STAGES).index(stage)], made, strict=False):
+    if not path.exists():
+      raise UserError(
+        f"--stage {stage} must come after --stage {name}; got no {path}. Run that stage first."
+      )
+
+
 def make_shipped(recipe: Recipe, stage: str | None = None) -> Path:
   """Runs one stage, or all of them, and returns the folder of what they come to.
 
   Raises:
     UserError: if a number is out of range, the workdir is of another recipe, or a stage fails.
   """
-  if recipe.minutes <= 0 or recipe.songs < 1:
+  if not 0 < recipe.minutes < math.inf or recipe.songs < 1:
     raise UserError(
-      f"--minutes and --songs must be positive; got {recipe.minutes:g} and {recipe.songs}."
+      "--minutes and --songs must be positive and finite; got"
+      f" {recipe.minutes:g} and {recipe.songs}. Change them."
     )
   for font in recipe.soundfonts:
     check_soundfont(font)
+  if recipe.midi:
+    find_scores(list(recipe.midi))  # now, and not after the chorales
+  if recipe.device == "gpu":
+    check_device("cuda")
   plan = {
     "songs": recipe.songs,
     "soundfonts": [font.name for font in recipe.soundfonts],
@@ -243,7 +263,9 @@ def make_shipped(recipe: Recipe, stage: str | None = None) -> Path:
     "device": recipe.device,
     "seed": recipe.seed,
   }
-  claim_folder(recipe.workdir, "recipe.json", plan, "recipe")
+  if stage is not None:
+    check_stage(recipe, stage)
+  claim_folder(recipe.workdir, "recipe.json", plan, "recipe", "--workdir")
   stages = Stages(recipe.workdir / "stages.json")
   for name, run in STAGES.items():
     if stage in (None, name):
@@ -266,15 +288,11 @@ def main(argv: list[str] | None = None) -> None:
   add("--device", choices=("cpu", "gpu"), default="cpu")
   add("--seed", type=int, default=0)
   arguments: argparse.Namespace = parser.parse_args(argv)
+  fonts, midi = tuple(arguments.soundfont), tuple(arguments.midi)
   recipe = Recipe(
-    arguments.workdir,
-    tuple(arguments.soundfont),
-    tuple(arguments.midi),
-    arguments.songs,
-    arguments.minutes,
-    arguments.device,
+    arguments.workdir, fonts, midi, arguments.songs, arguments.minutes, arguments.device,
     arguments.seed,
-  )
+  )  # fmt: skip
   print(make_shipped(recipe, arguments.stage))
 
 

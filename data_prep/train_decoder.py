@@ -37,6 +37,7 @@ from data_prep.codec_training.discriminator import (
   judge_loss,
 )
 from data_prep.codec_training.spectra import Spectra
+from data_prep.codecs.backends import check_device
 from data_prep.codecs.source import read_tensors
 from data_prep.codecs.torch_vocos import Vocos, build_vocos
 from stemgen_jax.codec.bundle import DEMO_BUNDLE, Bundle, add_decoder, load_bundle
@@ -260,7 +261,14 @@ def main(argv: list[str] | None = None) -> None:
   add("--judge_from", type=float, default=0.6, help="share of the time before the discriminator")
   add("--device", default="cpu", help="cpu or cuda")
   add("--seed", type=int, default=0)
-  train(parser.parse_args(argv))
+  flags = parser.parse_args(argv)
+  if not 0 < flags.minutes < math.inf or min(flags.batch, flags.frames) < 1:
+    raise UserError(
+      "--minutes, --batch and --frames must be positive and finite; got"
+      f" {flags.minutes:g}, {flags.batch} and {flags.frames}. Change them."
+    )
+  check_device(flags.device)
+  train(flags)
 
 
 if __name__ == "__main__":

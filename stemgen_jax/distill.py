@@ -3,8 +3,9 @@ r"""Teaches a model to steer itself: one forward pass, where guidance takes one 
 
 Example:
   python -m stemgen_jax.distill --checkpoint runs/mine --workdir runs/mine_distilled
-  python -m stemgen_jax.distill --checkpoint shipped --data runs/demo/tokens --workdir runs/one
+  python -m stemgen_jax.distill --checkpoint my_model --data shards/mine --workdir runs/one
 
+The teacher must sample with guidance in several branches; the shipped model is distilled already.
 WORKDIR is a run like any other, that goes on where it was stopped; its model takes the guidance
 scales as inputs, so that sampling with `--guidance_mode distilled`, its default, still takes any
 scale from 0 to 6. The other modes stay what they were.
@@ -48,11 +49,16 @@ def main(argv: list[str] | None = None) -> None:
   mesh = sharding.build_mesh(MeshConfig())
   teacher, params, _ = load_average(arguments.checkpoint, mesh)
   check_teacher(teacher)
-  data = arguments.data or teacher.data.path
+  data, size = arguments.data or teacher.data.path, arguments.batch_size
   if not data:
     raise UserError(
       f"--data must be given where the teacher's shards are not known; got --checkpoint"
       f" {arguments.checkpoint} alone. Give a folder that data_prep.tokenize wrote."
+    )
+  if arguments.steps < 1 or arguments.every < 1 or (size is not None and size < 1):
+    raise UserError(
+      f"--steps, --every and --batch_size must be positive; got {arguments.steps},"
+      f" {arguments.every} and {size}. Change them."
     )
   student = distilled_config(teacher)
   config = dataclasses.replace(
@@ -61,7 +67,7 @@ def main(argv: list[str] | None = None) -> None:
       student.data,
       path=data,
       codec="",
-      batch_size=arguments.batch_size or student.data.batch_size,
+      batch_size=student.data.batch_size if size is None else size,
       workers=0,
     ),
     optim=OptimConfig(

@@ -32,11 +32,18 @@ def load_codec(bundle: str, backend: str | None = None, device: str = "cpu") -> 
 
   from data_prep.codecs.torch_codec import TorchCodec
 
-  if device == "cuda" and not torch.cuda.is_available():
-    raise UserError("device must be one that torch has; got device=cuda. Use --device cpu.")
+  check_device(device)
   # A core for each process, no threads inside an operation: torch's own wait by spinning, and two
   # of them were ten times slower than one when another program used a core.
   torch.set_num_threads(1)
   # TF32 flips codes near the edge between two: they must be those of a CPU and of JAX.
   torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
   return TorchCodec(bundle, device)
+
+
+def check_device(device: str) -> None:
+  """Raises a UserError for a CUDA device that torch does not have."""
+  import torch
+
+  if device.startswith("cuda") and not torch.cuda.is_available():
+    raise UserError(f"device must be one that torch has; got device={device}. Use --device cpu.")

@@ -63,8 +63,11 @@ def measure_all(arguments: argparse.Namespace) -> Iterator[Row]:
     UserError: if the dataset cannot be read, or a number breaks its rule.
   """
   numbers = {"--batch": arguments.batch, "--batches": arguments.batches, "--songs": arguments.songs}
-  if wrong := {name: n for name, n in numbers.items() if n < 1} or min(arguments.workers) < 0:
-    raise UserError(f"--batch, --batches and --songs must be positive; got {wrong}. Change it.")
+  if min(numbers.values()) < 1 or min(arguments.workers) < 0:
+    raise UserError(
+      "--batch, --batches and --songs must be positive and --workers 0 or more; got"
+      f" {numbers | {'--workers': arguments.workers}}. Change it."
+    )
   with tempfile.TemporaryDirectory() as folder:
     path = arguments.data or write_random(Path(folder), arguments.songs)
     dataset = Dataset.open(path)

@@ -86,7 +86,8 @@ def measure_all(arguments: argparse.Namespace) -> Iterator[Row]:
   if min(*sizes, arguments.takes) < 1 or arguments.sources < 0 or arguments.dim % HEAD_WIDTH:
     raise UserError(
       f"every number must be positive and --dim a multiple of {HEAD_WIDTH}; got --dim"
-      f" {arguments.dim} and {base}. Change it."
+      f" {arguments.dim} and {base}, {arguments.layers} layers, {arguments.repeats} repeats."
+      " Change it."
     )
   cases = {"base": base}
   if not arguments.only_base:

@@ -54,7 +54,10 @@ def measure_all(arguments: argparse.Namespace) -> Iterator[Row]:
     UserError: if a number breaks its rule, or training fails.
   """
   if min(*arguments.songs, arguments.stems, arguments.mixes, arguments.song_s) < 1:
-    raise UserError("--songs, --song_s, --stems and --mixes must be at least 1; got less.")
+    raise UserError(
+      "--songs, --song_s, --stems and --mixes must be at least 1; got"
+      f" {arguments.songs}, {arguments.song_s}, {arguments.stems} and {arguments.mixes}."
+    )
   for songs in arguments.songs:
     with tempfile.TemporaryDirectory(dir=arguments.folder) as folder:
       print(f"measuring {songs} songs", file=sys.stderr)

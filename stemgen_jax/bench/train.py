@@ -91,7 +91,8 @@ def measure_all(arguments: argparse.Namespace) -> Iterator[Row]:
   if min(sizes) < 1 or any(dim % HEAD_WIDTH for dim in arguments.dim):
     raise UserError(
       f"every number must be positive and --dim a multiple of {HEAD_WIDTH}; got --dim"
-      f" {arguments.dim} --frames {arguments.frames} --batch {arguments.batch}. Change it."
+      f" {arguments.dim} --frames {arguments.frames} --batch {arguments.batch} --layers"
+      f" {arguments.layers} --steps {arguments.steps}. Change it."
     )
   if arguments.plot:
     make_folder(arguments.plot.parent, "the folder of --plot")

@@ -48,7 +48,7 @@ def embed_spectrogram(samples: Samples, rate_hz: int, width: float = 9.0) -> str
   """Returns a picture of the mean channel up to 8 kHz, `width` inches wide, as a data URI."""
   figure, axes = pyplot.subplots(figsize=(width, 1.8), layout="constrained")
   mono = samples.mean(axis=0) + 1e-6 * np.random.default_rng(0).normal(size=samples.shape[1])
-  axes.specgram(mono, NFFT=1024, noverlap=512, Fs=rate_hz, vmin=-130)
+  axes.specgram(mono, NFFT=1024, noverlap=512, Fs=rate_hz, vmin=-130, vmax=-30)
   axes.set(ylim=(0, min(8000, rate_hz / 2)), xlabel="s", ylabel="Hz")
   return embed_figure(figure)
 

@@ -249,15 +249,17 @@ def _remove(path: Path) -> None:
     path.unlink(missing_ok=True)
 
 
-def claim_folder(out: Path, file: str, plan: dict[str, Any], what: str) -> None:
-  """Makes --out and notes in `file` what will be in it: a `what`, made as `plan` says.
+def claim_folder(
+  out: Path, file: str, plan: dict[str, Any], what: str, flag: str = "--out"
+) -> None:
+  """Makes the folder of `flag`, and notes in `file` what will be in it: a `what`, made by `plan`.
 
   A folder in which nothing else lies yet is anyone's.
 
   Raises:
     UserError: if it holds a `what` that was asked for otherwise.
   """
-  make_folder(out, "--out")
+  make_folder(out, flag)
   plan = json.loads(json.dumps(plan))  # tuples are lists there
   if (out / file).is_file() and len(list(out.iterdir())) > 1:
     before = read_json(out / file)
@@ -266,8 +268,8 @@ def claim_folder(out: Path, file: str, plan: dict[str, Any], what: str) -> None:
     if differ:
       told = ", ".join(_tell(name, before.get(name), plan[name]) for name in differ)
       raise UserError(
-        f"--out must be a new folder or hold the same {what}; got {out}, made with other {told}."
-        " Choose another --out."
+        f"{flag} must be a new folder or hold the same {what}; got {out}, made with other {told}."
+        f" Choose another {flag}."
       )
   write_text(out / file, json.dumps(plan, indent=1) + "\n")
 

@@ -1,15 +1,21 @@
 # SPDX-License-Identifier: Apache-2.0
 """Commands run one after the other, each shown as it is run, and what each took."""
 
+import contextlib
 import json
 import resource
+import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 from stemgen_jax.errors import UserError
 from stemgen_jax.shell.folders import read_json, write_text
+
+PATIENCE_S = 5.0  # for a command that ctrl-C has reached already
+GRACE_S = 60.0  # for one that is told to end
 
 
 class Stages:
@@ -25,7 +31,7 @@ class Stages:
     command = ["-m", module, *map(str, words)]
     print(f"\n== {name}: python {' '.join(command)}", file=sys.stderr, flush=True)
     start_s = time.perf_counter()
-    code = subprocess.run([sys.executable, *command], check=False).returncode
+    code = _run([sys.executable, *command])
     if code:
       raise UserError(f"stage '{name}' must succeed; got exit code {code}. Its message is above.")
     spent_s = time.perf_counter() - start_s + self.rows.get(name, {}).get("seconds", 0.0)
@@ -36,3 +42,26 @@ class Stages:
       "peak_gb_so_far": peak_kb / 2**20,  # of any one process up to here
     }
     write_text(self.path, json.dumps(self.rows, indent=1) + "\n")
+
+
+def _run(command: list[str]) -> int:
+  """Returns the exit code of a command; ctrl-C and SIGTERM end it in order before they end us."""
+
+  def stop(number: int, frame: Any) -> None:
+    raise KeyboardInterrupt
+
+  before = signal.signal(signal.SIGTERM, stop)
+  with subprocess.Popen(command) as child:
+    try:
+      return child.wait()
+    except BaseException:
+      with contextlib.suppress(subprocess.TimeoutExpired):
+        child.wait(PATIENCE_S)  # a terminal sends ctrl-C to all
+      if child.poll() is None:
+        child.send_signal(signal.SIGINT)
+      with contextlib.suppress(subprocess.TimeoutExpired):
+        child.wait(GRACE_S)
+      child.kill()  # nothing where it has ended
+      raise
+    finally:
+      signal.signal(signal.SIGTERM, before)

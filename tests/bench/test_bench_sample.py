@@ -148,7 +148,9 @@ def test_we_decode_as_the_plain_algorithm_does(networks, weights):
     return guidance.guide(jnp.take(jnp.stack(logits), level, axis=3), shares)
 
   w_c, w_s, w_r = weights
-  settings = SampleConfig(steps=steps, w_c=w_c, w_s=w_s, w_r=w_r, temperature=0.0)
+  settings = SampleConfig(
+    steps=steps, w_c=w_c, w_s=w_s, w_r=w_r, temperature=0.0, fine_temperature=0.0
+  )
   ours = decode(
     network,
     jnp.zeros_like(heard),

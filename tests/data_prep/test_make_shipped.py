@@ -66,8 +66,11 @@ def test_steps_fill_the_minutes_at_the_speed_that_was_measured(tmp_path, minutes
 @pytest.mark.parametrize(
   ("words", "complaint"),
   [
-    (["--minutes", "0"], "must be positive; got 0 and 400"),
-    (["--songs", "0"], "must be positive; got 120 and 0"),
+    (["--minutes", "0"], "must be positive and finite; got 0 and 400"),
+    (["--songs", "0"], "must be positive and finite; got 120 and 0"),
+    (["--minutes", "nan"], "must be positive and finite; got nan and 400"),
+    (["--midi", "none.mid"], "none.mid"),
+    (["--stage", "model"], "--stage model must come after --stage music"),
     (["--soundfont", "none.sf2"], "must be a file that exists; got none.sf2"),
   ],
 )
