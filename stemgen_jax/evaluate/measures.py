@@ -20,7 +20,7 @@ from stemgen_jax.errors import UserError
 from stemgen_jax.evaluate.examples import Example
 from stemgen_jax.evaluate.metrics.descriptors import Descriptors, describe
 from stemgen_jax.evaluate.metrics.fit import WEIGHTS, align, distances, mean_fit
-from stemgen_jax.evaluate.metrics.haze import measure_haze
+from stemgen_jax.evaluate.metrics.haze import measure_flatness, measure_haze
 from stemgen_jax.evaluate.metrics.intervals import EDGES, draw_songs
 from stemgen_jax.sampling.stemgen import StemGen
 from stemgen_jax.shell.folders import write_text
@@ -57,6 +57,7 @@ METRICS = (
   Metric("sounds", True, "chance"),
   Metric("pitched", True, "chance"),
   Metric("haze_db", False, "chance"),
+  Metric("flatness", False, "chance"),
 )
 
 
@@ -106,6 +107,7 @@ def measure(
     found = compare(describe(samples, rate_hz), heard)
     found["sounds"] = float(measure_lufs(samples, rate_hz) > STEM_LUFS)
     found["haze_db"] = measure_haze(samples, rate_hz)
+    found["flatness"] = measure_flatness(samples, rate_hz)
     found["category"] = float(classify(example, name) == example.category)
     if name in WITH_CODES:
       (score,) = model.score(codes["context"][None], codes[name][None], conditions)

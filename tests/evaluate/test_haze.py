@@ -6,7 +6,7 @@ import math
 import numpy as np
 import pytest
 
-from stemgen_jax.evaluate.metrics.haze import measure_haze
+from stemgen_jax.evaluate.metrics.haze import measure_flatness, measure_haze
 
 RATE_HZ = 22_050
 
@@ -45,3 +45,19 @@ def test_neither_level_nor_rate_matters(notes):
 
 def test_silence_has_none(notes):
   assert math.isnan(measure_haze(0 * notes, RATE_HZ))
+  assert math.isnan(measure_flatness(0 * notes, RATE_HZ))
+
+
+def test_a_low_note_that_is_a_rumble_is_flatter_than_one_of_lines():
+  rng, t = np.random.default_rng(0), np.arange(5 * RATE_HZ) / RATE_HZ
+  lines = sum(np.sin(2 * np.pi * 55 * k * t) / k for k in range(1, 12))
+  wander = np.cumsum(rng.normal(size=t.shape)) / 40  # a phase that drifts smears every partial
+  rumble = sum(np.sin(2 * np.pi * 55 * k * t + k * wander) / k for k in range(1, 12))
+  noise = rng.normal(size=t.shape)
+  found = [measure_flatness(0.1 * x[None].astype("f4"), RATE_HZ) for x in (lines, rumble, noise)]
+  assert found == sorted(found)
+  assert found[0] < 0.001
+  assert found[1] > 20 * found[0]
+  assert found[2] == pytest.approx(0.56, abs=0.03)
+  louder = measure_flatness(0.9 * rumble[None].astype("f4"), RATE_HZ)
+  assert louder == pytest.approx(found[1], rel=0.01)
