@@ -66,7 +66,6 @@ def main(argv: list[str] | None = None) -> None:
     data=dataclasses.replace(
       student.data,
       path=data,
-      codec="",
       batch_size=student.data.batch_size if size is None else size,
       workers=0,
     ),
