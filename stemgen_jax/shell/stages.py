@@ -55,13 +55,15 @@ def _run(command: list[str]) -> int:
     try:
       return child.wait()
     except BaseException:
-      with contextlib.suppress(subprocess.TimeoutExpired):
-        child.wait(PATIENCE_S)  # a terminal sends ctrl-C to all
-      if child.poll() is None:
-        child.send_signal(signal.SIGINT)
-      with contextlib.suppress(subprocess.TimeoutExpired):
-        child.wait(GRACE_S)
-      child.kill()  # nothing where it has ended
+      try:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+          child.wait(PATIENCE_S)  # a terminal sends ctrl-C to all
+        if child.poll() is None:
+          child.send_signal(signal.SIGINT)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+          child.wait(GRACE_S)
+      finally:  # a second ctrl-C waits no more
+        child.kill()  # nothing where it has ended
       raise
     finally:
       signal.signal(signal.SIGTERM, before)
